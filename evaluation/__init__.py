@@ -1,0 +1,1 @@
+"""The benchmark: inpainting methods, metrics, and the tables that compare them."""

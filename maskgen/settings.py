@@ -1,0 +1,34 @@
+"""Every setting of the mask generator and its default, in one place that imports nothing heavy.
+
+`--help` and the Python functions read the same classes, so they cannot disagree.
+"""
+
+from dataclasses import dataclass
+
+SIZE = 512  # px, side of the paper's masks
+BORDER = 50  # px, a mask whose holes all keep this distance from the image edge is "interior"
+EDGES = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # hole-to-image ratios of Liu et al., ECCV 2018, section 4.1
+RAW = "masks/raw"
+TESTSET = "masks/testset"
+RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """How masks are made from video. The paper's constants where it has them."""
+
+    train: int = 55116  # masks, section 4.1 of the paper
+    test: int = 24866  # masks, the same
+    size: int = SIZE  # px, side of the square masks
+    crops: int = 1  # squares along the long side of a wide frame
+    gaps: tuple[int, ...] = (1,)  # frames between the two of a pair; 1 is the paper's "consecutive"
+    flow: str = "dis"  # a name in maskgen.flow.FLOWS
+    slope: float = 0.01  # Sundaram et al. 2010: |w + v|^2 > slope * (|w|^2 + |v|^2) + offset
+    offset: float = 0.5  # px^2, the same
+    motion_boundaries: bool = True  # joined in, as in the original generator
+    boundary_slope: float = 0.01  # Sundaram et al. 2010: |grad u|^2 + |grad v|^2 > slope * |w|^2 + offset
+    boundary_offset: float = 0.002  # px^2 per px^2, the same
+    min_area: int = 64  # px, smaller specks are removed
+    min_ratio: float = 0.002  # hole pixels / all pixels, below it a mask is near-empty
+    max_ratio: float = 0.5  # above it a mask is near-full: the flow has failed
+    seed: int = 0  # draws which sources are for testing

@@ -1,0 +1,1 @@
+"""The network of Liu et al. 2018: partial convolution, U-Net, losses, training and inference."""
