@@ -3,6 +3,7 @@
 Heavy modules are imported inside the commands, so that --help answers at once.
 """
 
+import errno
 import sys
 from pathlib import Path
 
@@ -10,11 +11,33 @@ import click
 
 from maskgen import __version__
 from maskgen.errors import BadInput
+from maskgen.settings import RAW, ExtractConfig
 
+MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # by the user: disk full, no right
 FOLDER = click.Path(file_okay=False, path_type=Path)
 seed_option = click.option("--seed", default=0, show_default=True, help="Every random choice comes from it.")
 workers_option = click.option("--workers", type=click.IntRange(1), help="Processes. [default: all cores]")
 cluster_option = click.option("--cluster", metavar="ADDRESS", help="Dask scheduler that does the work instead.")
+
+
+class Numbers(click.ParamType):
+    """Numbers with commas between them."""
+
+    def __init__(self, kind):
+        self.kind, self.name = kind, "numbers"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self.kind(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 1,2,4", param, ctx)
+
+
+def warn(line):
+    """Tell the user something without mixing it into the results on stdout."""
+    click.echo(line, err=True)
 
 
 class Tool(click.Group):
@@ -33,6 +56,10 @@ class Tool(click.Group):
         except BrokenPipeError:  # `| head` has seen enough
             sys.stderr.close()
             sys.exit(1)
+        except OSError as error:
+            if error.errno not in MENDABLE:
+                raise
+            self._stop(f"{error.filename or 'the disk'}: {error.strerror}; mend that, and the same command goes on", 2)
         sys.exit(code if isinstance(code, int) else 0)
 
     def _stop(self, message, code):
@@ -44,6 +71,43 @@ class Tool(click.Group):
 @click.version_option(__version__)
 def maskgen():
     """Make irregular masks from video, augment them, sort them into classes, publish them."""
+
+
+@maskgen.command()
+@click.argument("videos", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--out", default=RAW, type=FOLDER, help="The mask set to write.")
+@click.option("--train", default=ExtractConfig.train, help="Masks for training.")
+@click.option("--test", default=ExtractConfig.test, help="Masks for testing, from other videos.")
+@click.option("--size", default=ExtractConfig.size, help="Side of a mask in px; a frame's short side becomes this.")
+@click.option("--crops", default=ExtractConfig.crops, help="Squares along the long side of a wide frame.")
+@click.option("--gap", "gaps", type=Numbers(int), default="1", help="Frames between the two of a pair, as 1 or 1,2,4.")
+@click.option("--flow", default=ExtractConfig.flow, help="dis, dis-medium, dis-fast, farneback, tvl1 or a plug-in's.")
+@click.option("--slope", default=ExtractConfig.slope, help="Occluded: |w+v|^2 > slope * (|w|^2 + |v|^2) + offset.")
+@click.option("--offset", default=ExtractConfig.offset, help="The same, in px^2.")
+@click.option("--motion-boundaries/--no-motion-boundaries", default=True, help="Join in where the flow jumps.")
+@click.option(
+    "--boundary-slope", default=ExtractConfig.boundary_slope, help="Jump: |grad w|^2 > slope * |w|^2 + offset."
+)
+@click.option("--boundary-offset", default=ExtractConfig.boundary_offset, help="The same.")
+@click.option("--min-area", default=ExtractConfig.min_area, help="Specks of fewer pixels are removed.")
+@click.option("--min-ratio", default=ExtractConfig.min_ratio, help="Masks with less of the image in holes are dropped.")
+@click.option("--max-ratio", default=ExtractConfig.max_ratio, help="Masks with more of it in holes are dropped.")
+@click.option("--strict", is_flag=True, help="Stop at the first bad video instead of passing it over.")
+@seed_option
+@workers_option
+@cluster_option
+def extract(videos, out, workers, cluster, strict, **settings):
+    """Make raw masks from VIDEOS: files, folders of frames, or folders of those. [default: videos/]
+
+    Two frames of a film show parts that the other cannot see. Those parts, found by optical flow, are the masks.
+    The command can be stopped at any time; the same command goes on where it stopped.
+    """
+    from maskgen.extract import extract, summary
+
+    videos = videos or (Path("videos"),)
+    config = ExtractConfig(**settings)
+    recipe = extract(videos, out, config, workers=workers, cluster=cluster, strict=strict, say=warn)
+    click.echo("\n".join([*summary(recipe), f"look at them: maskgen show {out}"]))
 
 
 @click.group(cls=Tool, context_settings={"show_default": True, "max_content_width": 100})

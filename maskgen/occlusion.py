@@ -49,7 +49,7 @@ def motion_boundaries(flow: np.ndarray, *, slope: float = 0.01, offset: float = 
 
 
 def remove_specks(hole: np.ndarray, min_area: int) -> np.ndarray:
-    """Drop 8-connected pieces of fewer than min_area pixels; the others keep their shape. bool (H, W) -> bool (H, W)."""
+    """Drop 8-connected pieces of fewer than min_area pixels; the others keep their shape. bool (H, W) to the same."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(hole.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     keep = stats[:, cv2.CC_STAT_AREA] >= min_area
     keep[0] = False  # the background

@@ -1,0 +1,302 @@
+"""Videos in, raw mask set out.
+
+A run goes in rounds. In each round every source is asked for about the masks it still owes, from pairs of frames
+spread evenly over its length; what the round yields decides what the next one asks for, until the wanted numbers are
+reached or no pair is left. A pair's masks depend on nothing but the pair and the settings, and results are merged in
+the order of the plan, so neither the number of workers nor an interruption changes a byte.
+"""
+
+import json
+import shutil
+from bisect import bisect, insort
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import count
+from math import ceil
+from pathlib import Path
+
+import cv2
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from maskgen import maskset, pairs, parallel, plan, video
+from maskgen.errors import BadInput
+from maskgen.flow import flow_named
+from maskgen.plan import SPLITS
+from maskgen.settings import ExtractConfig
+
+PROGRESS = ".progress"  # what an interrupted run leaves in its folder, and the next one starts from
+TASK = 24  # pairs, one or two seconds of work: little is lost with a worker, little is waited for at the end
+FOLDER_LIMIT = 10_000  # files, beyond which file systems and dataset hosts suffer
+ALIKE = 0.9  # intersection over union of two masks' occupied cells from which they count as the same mask
+
+
+def extract(
+    paths: Iterable[Path],
+    out: Path,
+    config: ExtractConfig | None = None,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    strict: bool = False,
+    say=print,
+) -> dict:
+    """Make raw masks from videos and write them as a mask set. Returns its recipe.
+
+    paths: video files, folders of frames, or folders of those. out: a new folder, or one in which the same call was
+    interrupted. strict: stop at the first source or frame that cannot be used instead of passing it over. say: is
+    called with lines for the user. Raises BadInput for what the user can mend; what was made until then is kept.
+    """
+    config = config or ExtractConfig()
+    _check(config)
+    sources, unusable = _look_at(list(paths), out, workers, cluster, strict, say)
+    parts = plan.divide(sources, config, say)
+    recipe = _recipe(sources, unusable, parts, config)
+    if _is_complete(out, recipe):
+        say(f"{out} is complete already")
+        return maskset.read_recipe(out)
+    with _held(out, recipe):
+        rows, passed_over = _run_rounds(parts, out, config, workers, cluster, strict)
+        counts = _counts(parts, rows, passed_over)
+        for split in SPLITS:
+            if rows[split]:
+                rows[split].sort(key=lambda row: maskset.natural(row["file_name"]))
+                maskset.write_index(out / split, rows[split])
+        maskset.write_recipe(out, recipe | {"counts": counts})  # last: a folder with a recipe is complete
+    shutil.rmtree(out / PROGRESS)
+    return recipe | {"counts": counts}
+
+
+def summary(recipe: dict) -> list[str]:
+    """What a run gave, what it passed over and what is missing, in lines for people."""
+    counts, wanted = recipe["counts"], recipe["settings"]
+    lines = []
+    for split in SPLITS:
+        got, looked_at = counts["masks"][split], counts["pairs"][split]
+        missing = wanted[split] - got
+        lines.append(
+            f"{split}: {got} masks" + (", as many as wanted" if not missing else f" of {wanted[split]} wanted")
+        )
+        if missing:
+            more = f"about {ceil(missing * looked_at / got)} more pairs of frames like these" if got else "other videos"
+            lines.append(
+                f"  the videos are exhausted and {missing} masks are missing: {more} are needed; "
+                "add videos, or take more out of these with --gap 1,2,4 or --crops 2"
+            )
+    lines.append(f"from {len(recipe['sources'])} sources, {sum(counts['pairs'].values())} pairs of frames looked at")
+    reasons = ", ".join(f"{number} {reason}" for reason, number in counts["passed_over"].items())
+    lines.append(f"masks passed over: {reasons or 'none'}")
+    lines += [f"{name}: {number} masks {reason}" for name, reason, number in counts["faults"]]
+    return lines
+
+
+def _check(config):
+    """Refuse settings that cannot work before anything is read or written."""
+    flow_named(config.flow)
+    for name, value, least in (("size", config.size, video.SMALLEST), ("crops", config.crops, 1)):
+        if value < least:
+            raise BadInput(f"{name} is {least} or more, got {value}")
+    if not config.gaps or min(config.gaps) < 1:
+        raise BadInput(f"gaps are frame distances of 1 or more, got {','.join(map(str, config.gaps)) or 'none'}")
+    if min(config.train, config.test) < 0 or not config.train + config.test:
+        raise BadInput(f"train and test are numbers of masks, not both 0, got {config.train} and {config.test}")
+    if not 0 <= config.min_ratio < config.max_ratio <= 1:
+        raise BadInput(f"expected 0 <= min-ratio < max-ratio <= 1, got {config.min_ratio} and {config.max_ratio}")
+
+
+def _look_at(paths, out, workers, cluster, strict, say):
+    """The usable sources, and what is wrong with the others."""
+    parallel.quiet_codecs()
+    found = video.find(paths, outside=out)
+    looks = parallel.run(_probe, found, workers=workers, cluster=cluster)
+    sources, unusable = [], []
+    for (path, name), look in zip(tqdm(found, "looking at videos", unit="", leave=False), looks, strict=True):
+        if isinstance(look, video.Source):
+            sources.append(look)
+            fault = _truncation(look)
+        else:
+            unusable.append({"name": name, "file": path.name, "reason": look})
+            fault = f"passed over: {look}"
+        if fault and strict:
+            raise BadInput(f"{fault} (stopped because of --strict)")
+        if fault:
+            say(fault)
+    if not sources:
+        raise BadInput(f"none of the {len(found)} videos found can be used: mend or replace them")
+    return sources, unusable
+
+
+def _truncation(source):
+    if source.frames >= source.announced - 2:  # a header that counts one or two too many is usual
+        return ""
+    return f"{source.path} is truncated: of {source.announced} frames the first {source.frames} are used"
+
+
+def _probe(found):
+    path, name = found
+    try:
+        return video.probe(path, name)
+    except (BadInput, OSError) as error:
+        return str(error)
+
+
+def _recipe(sources, unusable, parts, config):
+    """All that decides the outcome."""
+    credits = video.credits([source.path for source in sources])
+    rows = []
+    for source in sources:
+        mine = [part for part in parts if part.source is source]
+        frames = {part.split: [part.start, part.stop] for part in mine}  # which split uses which frames
+        rows.append(
+            {
+                "name": source.name,
+                "file": source.path.name,
+                "sha256": source.sha256,
+                "frames": source.frames,
+                "width": source.width,
+                "height": source.height,
+                "split": mine[0].split if len(mine) == 1 else frames,
+                **credits.get(str(source.path), {}),
+            }
+        )
+    return {
+        "made_by": "maskgen extract",
+        "settings": json.loads(json.dumps(asdict(config))),  # as they will be read back: lists, not tuples
+        "libraries": {"opencv": cv2.__version__, "numpy": np.__version__},
+        "sources": rows,
+        "unusable": unusable,
+    }
+
+
+def _is_complete(out, recipe):
+    """Whether the folder holds all of this already. Raises BadInput if it holds something else."""
+    if (out / maskset.RECIPE).exists():
+        _refuse_another(maskset.read_recipe(out), recipe, out)
+        return True
+    if out.exists() and not (out / PROGRESS).exists() and any(out.iterdir()):
+        raise BadInput(f"{out} is not empty and holds no masks of maskgen extract: name a new folder with --out")
+    return False
+
+
+def _refuse_another(before, now, out):
+    old, new = before.get("settings", {}), now["settings"]
+    differ = [f"{key} was {old.get(key)}, is {new[key]}" for key in new if old.get(key) != new[key]]
+    old, new = ({(row["name"], row["sha256"]) for row in recipe.get("sources", [])} for recipe in (before, now))
+    differ += [f"{name} is another video or gone" for name, _ in sorted(old - new)[:3]]
+    differ += [f"{name} is new" for name, _ in sorted(new - old)[:3] if name not in {name for name, _ in old}]
+    if differ:
+        raise BadInput(f"{out} was begun with other settings ({'; '.join(differ)}): name a new --out, or delete it")
+
+
+@contextmanager
+def _held(out, recipe):
+    """Hold the folder for one run at a time, and write down what the run is for."""
+    progress = out / PROGRESS
+    progress.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(progress / "lock")  # the system frees it with the process, also after a kill
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput(f"another run is at work in {out}: wait for it, or stop it first") from None
+    with lock:
+        if (progress / maskset.RECIPE).exists():
+            _refuse_another(maskset.read_recipe(progress), recipe, out)
+        else:
+            maskset.write_recipe(progress, recipe)
+        yield
+
+
+def _run_rounds(parts, out, config, workers, cluster, strict):
+    """Returns the index rows of each split, and a Counter of (source, reason) for the masks passed over."""
+    rows, passed_over, hashes = {split: [] for split in SPLITS}, Counter(), set()
+    wanted = {split: getattr(config, split) for split in SPLITS}
+    with tqdm(total=sum(wanted.values()), desc="masks", unit=" masks", smoothing=0.05) as bar:
+        for number in count():
+            asked = plan.ask(parts, {split: wanted[split] - len(rows[split]) for split in SPLITS}, number)
+            if not asked:
+                break
+            batches = [(part, some) for part, chosen in asked for some in _batches(chosen)]
+            folder = out / PROGRESS / f"round{number:03d}"
+            tasks = [_task(part, some, folder, i) for i, (part, some) in enumerate(batches)]
+            done = parallel.run(pairs.make, tasks, workers=workers, cluster=cluster)
+            for (part, _), task, _ in zip(batches, tasks, done, strict=True):
+                room = wanted[part.split] - len(rows[part.split])
+                new = list(_merge(pairs.results(task), part, out, room, passed_over, hashes, strict))
+                rows[part.split] += new
+                bar.update(len(new))
+    return rows, passed_over
+
+
+def _batches(chosen):
+    return [tuple(chosen[i : i + TASK]) for i in range(0, len(chosen), TASK)]
+
+
+def _task(part, chosen, folder, number):
+    source, result = part.source, folder / f"{number // 1000:03d}" / f"{number:06d}.npz"
+    return pairs.Task(source.path, chosen, tuple(part.squares), (source.height, source.width), part.config, result)
+
+
+def _merge(masks, part, out, room, passed_over, hashes, strict):
+    """Write new masks into the set, up to `room` of them, and yield their index rows."""
+    for mask in masks:
+        reason = mask.reason
+        if strict and reason in (pairs.UNREADABLE, pairs.CHANGED):
+            raise BadInput(
+                f"{part.source.path}: frame {mask.frame} or the next is {reason[3:]} (stopped because of --strict)"
+            )
+        neighbours = part.seen.setdefault(mask.square, [])
+        if not reason and (mask.row["sha256"] in hashes or _is_alike(mask, neighbours)):
+            reason = "almost identical to another"
+        if reason:
+            passed_over[part.source.name, reason] += 1
+            continue
+        if not room:
+            return
+        room -= 1
+        part.accepted += 1
+        hashes.add(mask.row["sha256"])
+        insort(neighbours, (mask.frame, mask.kind, mask.cells))
+        file_name = _file_name(mask, part)
+        (out / part.split / file_name).parent.mkdir(parents=True, exist_ok=True)
+        maskset.write_whole(out / part.split / file_name, mask.png)
+        made = {"source": part.source.name, "frame": mask.frame, "gap": mask.gap, "square": mask.square}
+        yield mask.row | {"file_name": file_name, **made, "kind": mask.kind}
+
+
+def _is_alike(mask, neighbours):
+    """Whether one of the nearest masks in time, two before and two after, covers the same cells."""
+    cells, place = np.frombuffer(mask.cells, np.uint8), bisect(neighbours, (mask.frame, mask.kind))
+    for _, _, other in neighbours[max(0, place - 2) : place + 2]:
+        other = np.frombuffer(other, np.uint8)
+        if np.bitwise_count(cells & other).sum() > ALIKE * np.bitwise_count(cells | other).sum():
+            return True
+    return False
+
+
+def _file_name(mask, part):
+    """`<video>/<frame>_<kind>.png`; with several gaps or squares these stand between, and long films get subfolders."""
+    several_gaps, several_squares = len(part.config.gaps) > 1, len(part.squares) > 1
+    per_frame = len(pairs.KINDS) * len(part.config.gaps) * len(part.squares)
+    folder = part.source.name
+    if part.source.frames * per_frame > FOLDER_LIMIT:
+        folder += f"/{mask.frame // (FOLDER_LIMIT // per_frame):04d}"
+    words = [f"{mask.frame:06d}", f"gap{mask.gap}" * several_gaps, f"square{mask.square}" * several_squares, mask.kind]
+    return f"{folder}/{'_'.join(filter(None, words))}.png"
+
+
+def _counts(parts, rows, passed_over):
+    reasons, faults = Counter(), []
+    for (source, reason), number in sorted(passed_over.items()):
+        reasons[reason] += number
+        if reason in (pairs.UNREADABLE, pairs.CHANGED):
+            faults.append([source, reason, number])
+    return {
+        "masks": {split: len(rows[split]) for split in SPLITS},
+        "pairs": {split: sum(part.looked_at for part in parts if part.split == split) for split in SPLITS},
+        "masks_by_source": {f"{part.split}/{part.source.name}": part.accepted for part in parts},
+        "passed_over": dict(reasons.most_common()),
+        "faults": faults,
+    }

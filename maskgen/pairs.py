@@ -1,0 +1,151 @@
+"""What one worker does: the masks of some pairs of frames of one video, left in one file."""
+
+import io
+import json
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from maskgen import maskset, parallel, video
+from maskgen.occlusion import holes_of_pair
+from maskgen.settings import ExtractConfig
+
+KINDS = ("occluded", "disoccluded")
+UNREADABLE, CHANGED, CUT = "in unreadable frames", "in frames of another size", "at scene cuts"
+EMPTY, FULL = "near-empty", "near-full"
+CELLS = 64  # cells along a mask's side by which masks are compared, 8x8 px each at 512
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some pairs of one source. pairs: (frame, gap, square number), ascending in time."""
+
+    path: Path
+    pairs: tuple[tuple[int, int, int], ...]
+    squares: tuple[tuple[int, int, int], ...]  # x, y, side in px of the source
+    shape: tuple[int, int]  # height and width of the source's frames
+    config: ExtractConfig
+    result: Path  # where the masks go
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What came of one hole of a pair: its PNG, its row and its cells, or the reason why it is passed over."""
+
+    frame: int
+    gap: int
+    square: int
+    kind: str
+    reason: str = ""
+    row: dict | None = None
+    png: bytes = b""
+    cells: bytes = b""
+
+
+def make(task: Task) -> None:
+    """Leave a task's masks, with what is passed over, in `task.result`. Nothing to do if they are there already."""
+    if _is_whole(task.result):
+        return
+    parallel.quiet_codecs()
+    outcome, pngs, cells = [], [], []
+    for pair, first, second in _frames_of_pairs(task):
+        for kind, hole in zip(KINDS, _holes(first, second, task.config), strict=True):
+            if isinstance(hole, str):
+                outcome.append([*pair, kind, hole, None, 0])
+                continue
+            png = maskset.encode(hole)
+            outcome.append([*pair, kind, "", maskset.describe(hole, "", png), len(png)])
+            pngs.append(png)
+            cells.append(occupied_cells(hole))
+    file = io.BytesIO()
+    data = np.frombuffer(b"".join(pngs), np.uint8)
+    np.savez(file, outcome=json.dumps(outcome), data=data, cells=np.array(cells, np.uint8))
+    task.result.parent.mkdir(parents=True, exist_ok=True)
+    maskset.write_whole(task.result, file.getvalue())
+
+
+def results(task: Task) -> list[Mask]:
+    """What `make` left, in the order of the pairs."""
+    with np.load(task.result) as saved:
+        outcome, data, cells = json.loads(str(saved["outcome"])), saved["data"].tobytes(), iter(saved["cells"])
+    masks, begin = [], 0
+    for frame, gap, square, kind, reason, row, length in outcome:
+        png, begin = data[begin : begin + length], begin + length
+        masks.append(Mask(frame, gap, square, kind, reason, row, png, b"" if reason else next(cells).tobytes()))
+    return masks
+
+
+def _is_whole(path):
+    try:
+        with np.load(path) as saved:
+            return {"outcome", "data", "cells"} <= set(saved)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # what a power cut left there is made again
+        return False
+
+
+def _frames_of_pairs(task):
+    """Yield every pair with its two frames cut out, uint8 (size, size, 3); for one that cannot be used, a str says why.
+
+    The video is read once, forwards, and a frame is kept no longer than a pair needs it.
+    """
+    needed = Counter()  # how many pairs still need a (frame, square)
+    for frame, gap, square in task.pairs:
+        needed[frame, square] += 1
+        needed[frame + gap, square] += 1
+    squares = {}
+    for index, square in sorted(needed):
+        squares.setdefault(index, []).append(square)
+    waiting = sorted(task.pairs, key=lambda pair: (pair[0] + pair[1], pair), reverse=True)
+    reader, kept = video.open_reader(task.path), {}
+    try:
+        for index in sorted(squares):
+            whole = reader.read(index)
+            kept |= {(index, square): _cut_out(whole, square, task) for square in squares[index]}
+            while waiting and sum(waiting[-1][:2]) == index:
+                frame, gap, square = pair = waiting.pop()
+                yield pair, kept[frame, square], kept[index, square]
+                for used in ((frame, square), (index, square)):
+                    needed[used] -= 1
+                    if not needed[used]:
+                        del kept[used]
+    finally:
+        reader.close()
+
+
+def _cut_out(whole, square, task):
+    if whole is None:
+        return UNREADABLE
+    if whole.shape[:2] != task.shape:
+        return CHANGED
+    return video.cut_out(whole, task.squares[square], task.config.size)
+
+
+def _holes(first, second, config):
+    """The occluded and the disoccluded hole of a pair, bool (H, W); in a hole's place a str that says what is wrong."""
+    for frame in (first, second):
+        if isinstance(frame, str):
+            return frame, frame
+    if np.array_equal(first, second):  # films repeat frames, and where nothing moved nothing is hidden
+        return EMPTY, EMPTY
+    if video.is_cut(first, second):
+        return CUT, CUT
+    return [_unless_extreme(hole, config) for hole in holes_of_pair(first, second, config)]
+
+
+def _unless_extreme(hole, config):
+    ratio = np.count_nonzero(hole) / hole.size
+    if ratio < config.min_ratio:
+        return EMPTY
+    return FULL if ratio > config.max_ratio else hole
+
+
+def occupied_cells(hole: np.ndarray) -> np.ndarray:
+    """A mask in 512 bytes, to tell whether two are alike: which of 64x64 cells hold a hole pixel. bool (H, W)."""
+    share = cv2.resize(hole.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    return np.packbits(share > 0)

@@ -1,0 +1,116 @@
+"""Which pairs of frames are looked at: every split, every source and every stretch of a source gets its share."""
+
+import heapq
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from maskgen import video
+from maskgen.settings import ExtractConfig
+
+SPLITS = ("train", "test")
+
+
+@dataclass
+class Part:
+    """The stretch of a source that serves one split, and what has come of it so far."""
+
+    source: video.Source
+    split: str
+    start: int  # first frame
+    stop: int  # after the last frame
+    config: ExtractConfig
+    squares: list[tuple[int, int, int]] = field(init=False)  # x, y, side in px of the source
+    left: np.ndarray = field(init=False)  # int64, codes of the pairs not looked at yet, ascending in time
+    looked_at: int = 0  # pairs
+    accepted: int = 0  # masks
+    seen: dict = field(default_factory=dict)  # per square: time, kind and cells of the masks accepted so far
+
+    def __post_init__(self):
+        self.squares = video.squares(self.source.width, self.source.height, self.config.crops)
+        gaps = np.array(self.config.gaps)
+        # A pair's code is (frame * gaps + gap number) * squares + square number: 8 bytes, also for a long film.
+        frame_and_gap = np.arange(self.start * gaps.size, self.stop * gaps.size)
+        inside = frame_and_gap // gaps.size + gaps[frame_and_gap % gaps.size] < self.stop
+        self.left = (frame_and_gap[inside, None] * len(self.squares) + np.arange(len(self.squares))).ravel()
+
+    def take(self, count: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+        """Take `count` of the pairs that are left, spread evenly: (frame, gap, square number), ascending in time."""
+        chosen = spread(count, self.left.size, rng)
+        rest, square = np.divmod(self.left[chosen], len(self.squares))
+        frame, gap = np.divmod(rest, len(self.config.gaps))
+        self.left = np.delete(self.left, chosen)
+        self.looked_at += count
+        return [(int(f), self.config.gaps[g], int(s)) for f, g, s in zip(frame, gap, square, strict=True)]
+
+
+def divide(sources: list[video.Source], config: ExtractConfig, say=print) -> list[Part]:
+    """Give every source to one split, so that each split has its share of the pairs. A lone source is cut in two.
+
+    say: called with a line for the user where that happens.
+    """
+    wanted = {split: getattr(config, split) for split in SPLITS if getattr(config, split)}
+    if len(wanted) == 1:
+        return [Part(source, split, 0, source.frames, config) for source in sources for split in wanted]
+    if len(sources) == 1:
+        return _cut_in_two(sources[0], config, say)
+    # Long sources first, so that the shares come out right; the draw decides among those of like length.
+    length = [source.frames * len(video.squares(source.width, source.height, config.crops)) for source in sources]
+    order = np.argsort(-np.array(length) * np.random.default_rng([config.seed]).uniform(0.5, 1, len(sources)))
+    split_of, given = {}, dict.fromkeys(wanted, 0)
+    for i in order:
+        split_of[i] = min(wanted, key=lambda split: given[split] / wanted[split])
+        given[split_of[i]] += length[i]
+    return [Part(source, split_of[i], 0, source.frames, config) for i, source in enumerate(sources)]
+
+
+def _cut_in_two(source, config, say):
+    share = config.train / (config.train + config.test)
+    gap = min(max(config.gaps) + 24, source.frames // 4)  # frames; about a second, so that the halves differ
+    end = round((source.frames - gap) * share)
+    say(
+        f"only one source: its frames 0 to {end - 1} are for training, {end + gap} to {source.frames - 1} for testing; "
+        "test masks from other videos would be more independent"
+    )
+    return [Part(source, "train", 0, end, config), Part(source, "test", end + gap, source.frames, config)]
+
+
+def ask(parts: list[Part], missing: dict[str, int], number: int) -> list[tuple[Part, list]]:
+    """The pairs to look at in round `number`: (part, pairs) in the order of the parts.
+
+    missing: masks still wanted, by split. Every pair can give two, so that half as many pairs never bring too many.
+    Who has given least is asked first: sources end up with like numbers of masks, whatever their lengths.
+    """
+    asked = []
+    for split in SPLITS:
+        mine = [part for part in parts if part.split == split]
+        counts = share((missing[split] + 1) // 2, [part.accepted for part in mine], [part.left.size for part in mine])
+        for part, count in zip(mine, counts, strict=True):
+            if count:
+                seed = [part.config.seed, number, int(part.source.sha256[:12], 16), part.start]
+                asked.append((part, part.take(count, np.random.default_rng(seed))))
+    return asked
+
+
+def share(total: int, given: list[int], left: list[int]) -> list[int]:
+    """How many pairs to take from each source: one after another from whoever has given least, while it has any left.
+
+    total: pairs wanted; given: masks that each source gave already; left: pairs that each still has.
+    """
+    shares = [0] * len(given)
+    queue = [(masks, i) for i, masks in enumerate(given) if left[i]]
+    heapq.heapify(queue)
+    for _ in range(total):
+        if not queue:
+            break
+        masks, i = heapq.heappop(queue)
+        shares[i] += 1
+        if shares[i] < left[i]:
+            heapq.heappush(queue, (masks + 2, i))
+    return shares
+
+
+def spread(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` different indices below `size`, ascending, one drawn from each of `count` equal stretches."""
+    edges = np.arange(count + 1) * size // count
+    return edges[:-1] + (rng.random(count) * np.diff(edges)).astype(np.int64)

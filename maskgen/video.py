@@ -1,0 +1,316 @@
+"""Frames of a video file or of a folder of pictures, one at a time."""
+
+import csv
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from maskgen.errors import BadInput
+from maskgen.maskset import natural
+
+VIDEOS = (
+    *(
+        ".3g2",
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".divx",
+        ".dv",
+        ".f4v",
+        ".flv",
+        ".gif",
+        ".h264",
+        ".hevc",
+        ".m2ts",
+        ".m2v",
+        ".m4v",
+        ".mjpeg",
+        ".mjpg",
+    ),
+    *(
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpe",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".mxf",
+        ".ogg",
+        ".ogv",
+        ".rm",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+        ".y4m",
+    ),
+)
+PICTURES = (".png", ".jpg", ".jpeg")
+SMALLEST = 64  # px, the shorter side below which optical flow has nothing to hold on to
+NEAR = 100  # frames; a frame no farther ahead is reached by decoding, a farther one by seeking
+
+
+@dataclass(frozen=True)
+class Source:
+    """A readable video: a file, or a folder of frames."""
+
+    path: Path
+    name: str  # unique in its mask set, safe as a folder's name
+    frames: int  # that can be decoded, counted from the first
+    width: int  # px
+    height: int  # px
+    sha256: str  # of the file, or of all names and bytes of the folder
+    announced: int  # frames by the file's own header; more than `frames` in a truncated file
+
+
+def find(paths: list[Path], *, outside: Path | None = None) -> list[tuple[Path, str]]:
+    """Every video file and folder of frames below the paths, each with a unique name. Natural order.
+
+    A folder that holds pictures and no video file is a folder of frames. Files named directly are taken whatever
+    their ending. outside: a folder that is not searched, since the masks go there. Raises BadInput for a path
+    that does not exist, or if nothing is found.
+    """
+    found = {}
+    for path in paths:
+        if not path.exists():
+            raise BadInput(
+                f"no such file or folder: {path} (expected a video, a folder of frames, or a folder of those)"
+            )
+        if path.is_dir():
+            found |= {inner: _label(inner, path) for inner in _search(path, outside)}
+        else:
+            found[path] = path.stem
+    if not found:
+        raise BadInput(
+            f"no video in {', '.join(map(str, paths))}: expected files such as .mp4, .mkv or .avi, "
+            "or folders of .png or .jpg frames"
+        )
+    ordered = sorted(found, key=natural)
+    return list(zip(ordered, _unique([found[path] for path in ordered]), strict=True))
+
+
+def _search(top, outside):
+    for folder, inner, files in os.walk(top):
+        folder = Path(folder)
+        inner[:] = [n for n in inner if not n.startswith(".") and (outside is None or not _same(folder / n, outside))]
+        files = [name for name in files if not name.startswith(".")]
+        videos = [name for name in files if name.lower().endswith(VIDEOS)]
+        yield from (folder / name for name in videos)
+        # Pictures beside videos are posters and thumbnails, and a mask set is no film.
+        if not videos and "metadata.csv" not in files and any(name.lower().endswith(PICTURES) for name in files):
+            yield folder
+
+
+def _same(one, other):
+    return one.resolve() == other.resolve()
+
+
+def _label(path, top):
+    inside = path.relative_to(top)
+    return (inside.with_suffix("") if path.is_file() else inside).as_posix() if inside.parts else path.resolve().name
+
+
+def _unique(labels):
+    """Folder names from labels: only letters, digits, '.', '-' and '_', and no two alike on any file system."""
+    names, taken = [], set()
+    for label in labels:
+        plain = re.sub(r"[^\w.-]+", "_", label).strip("._") or "video"
+        name, number = plain, 2
+        while name.lower() in taken:
+            name, number = f"{plain}-{number}", number + 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def open_reader(path: Path):
+    """A reader with `read(index)`, `announced` frames and `close()`, for a file or a folder of frames."""
+    return FolderReader(path) if path.is_dir() else FileReader(path)
+
+
+class FileReader:
+    """Frames of a video file by their number. Reading forwards decodes each frame once and holds only one."""
+
+    def __init__(self, path: Path):
+        # A "video" may be a playlist in disguise: only local files are followed. One thread, as workers are many.
+        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "protocol_whitelist;file"
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise BadInput(f"cannot read {path}: {error.strerror}") from None
+        self._path = path
+        self._open()
+        self.announced = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def _open(self):
+        self._capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        self._next = 0
+        if not self._capture.isOpened():
+            raise BadInput(f"{self._path} is not a video that OpenCV can open: expected for example .mp4, .mkv or .avi")
+
+    def read(self, index: int) -> np.ndarray | None:
+        """Frame `index` (0 is the first), uint8 (H, W, 3), RGB; None where it cannot be decoded."""
+        if not self._next <= index <= self._next + NEAR:
+            self._seek(index)
+        while self._next < index:
+            if not self._capture.grab():
+                return None
+            self._next += 1
+        got, frame = self._capture.read()
+        self._next += 1
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if got else None
+
+    def _seek(self, index):
+        # Seeking near the start is where containers without an index go wrong; decoding those frames costs little.
+        if index > NEAR and self._capture.set(cv2.CAP_PROP_POS_FRAMES, index):
+            self._next = int(self._capture.get(cv2.CAP_PROP_POS_FRAMES))
+            if self._next <= index:
+                return
+        self._capture.release()
+        self._open()
+
+    def close(self):
+        """Give the file back."""
+        self._capture.release()
+
+
+class FolderReader:
+    """The pictures of a folder in natural order, as the frames of a film."""
+
+    def __init__(self, path: Path):
+        try:
+            files = [file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != "."]
+        except OSError as error:
+            raise BadInput(f"cannot read {path}: {error.strerror}") from None
+        self.files = sorted(files, key=natural)
+        self.announced = len(self.files)
+
+    def read(self, index: int) -> np.ndarray | None:
+        """Frame `index` (0 is the first), uint8 (H, W, 3), RGB; None where it cannot be decoded."""
+        if index >= len(self.files):
+            return None
+        try:
+            data = np.fromfile(self.files[index], np.uint8)
+        except OSError:
+            return None
+        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        return None if frame is None else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+    def close(self):
+        """Nothing is held open."""
+
+
+def probe(path: Path, name: str) -> Source:
+    """Look at a video without decoding all of it. Raises BadInput with the reason if no pair can come of it.
+
+    A header may promise more frames than there are; the last frame that can be read is found by halving.
+    """
+    reader = open_reader(path)
+    try:
+        first = reader.read(0)
+        if first is None:
+            raise BadInput(f"{path}: not one frame can be decoded: expected a video of two frames or more")
+        if min(first.shape[:2]) < SMALLEST:
+            height, width = first.shape[:2]
+            raise BadInput(f"{path}: frames are {width}x{height}, expected {SMALLEST} px or more on each side")
+        frames = _readable(reader)
+        if frames < 2:
+            raise BadInput(f"{path}: only one frame, expected two or more, since a mask comes from a pair")
+    finally:
+        reader.close()
+    return Source(path, name, frames, first.shape[1], first.shape[0], _sha256(path), reader.announced)
+
+
+def _readable(reader):
+    """Frames from the first to the last one that can be decoded."""
+    if isinstance(reader, FolderReader):
+        return reader.announced
+    if not reader.announced:  # a stream without a header: only decoding tells
+        return _decode_to_the_end(reader, 1)
+    low, high = 0, reader.announced  # frame `low` can be read; what begins at `high` can not, or is not promised
+    if high > 2 and reader.read(high - 2) is not None:  # nearly always; the header's last frame is often missing
+        return _decode_to_the_end(reader, high - 1)
+    while high - low > NEAR:
+        middle = (low + high) // 2
+        low, high = (middle, high) if reader.read(middle) is not None else (low, middle)
+    reader.read(low)
+    return _decode_to_the_end(reader, low + 1)
+
+
+def _decode_to_the_end(reader, index):
+    while reader.read(index) is not None:
+        index += 1
+    return index
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    for file in FolderReader(path).files if path.is_dir() else [path]:
+        if path.is_dir():
+            digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def squares(width: int, height: int, crops: int) -> list[tuple[int, int, int]]:
+    """Up to `crops` squares (x, y, side) spread along a frame's long side; one lies in the centre.
+
+    Squares that would share more than three quarters of their width say nothing new, so a frame that is not wide
+    enough gives fewer.
+    """
+    side, spare = min(width, height), abs(width - height)
+    crops = min(crops, 1 + 4 * spare // side)
+    starts = [spare // 2] if crops == 1 else [round(i * spare / (crops - 1)) for i in range(crops)]
+    return [(start, 0, side) if width >= height else (0, start, side) for start in starts]
+
+
+def cut_out(frame: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndarray:
+    """The square of a frame at size x size px, so that the frame's short side becomes `size`. uint8 (H, W, 3)."""
+    x, y, side = square
+    shrinks = size < side
+    return cv2.resize(
+        frame[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+
+
+def is_cut(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two frames show different scenes: half of the picture or more changed its colours.
+
+    first, second: uint8 (H, W, 3) of one shape. Motion moves colours about but keeps most of them.
+    """
+    one, other = (_colours(frame) for frame in (first, second))
+    return np.minimum(one, other).sum() < 0.5
+
+
+def _colours(frame):
+    """Share of the pixels in each of 8x8x8 colours, blurred over neighbours so that a change of light is no cut."""
+    small = cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA)
+    counts = cv2.calcHist([small], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3)
+    counts = gaussian_filter(counts, 0.7, mode="nearest")
+    return counts / counts.sum()
+
+
+def credits(paths: list[Path]) -> dict[str, dict]:
+    """Who made the videos: rows of `SOURCES.csv` files that lie beside them, by file name.
+
+    A row has `file` and what else is known, such as `source` and `licence`.
+    """
+    rows = {}
+    for folder in sorted({path.parent for path in paths}):
+        table = folder / "SOURCES.csv"
+        if table.is_file():
+            with table.open(newline="", encoding="utf-8", errors="replace") as stream:
+                for row in csv.DictReader(stream):
+                    if row.get("file"):
+                        kept = {key: row[key] for key in ("source", "licence", "license", "url") if row.get(key)}
+                        rows[str(folder / row["file"])] = kept
+    return rows

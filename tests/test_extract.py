@@ -1,0 +1,307 @@
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from films import frame, write_frames, write_video
+
+from maskgen import maskset, plan
+from maskgen.errors import BadInput
+from maskgen.extract import extract, summary
+from maskgen.settings import ExtractConfig
+
+SMALL = ExtractConfig(train=6, test=4, size=64, min_area=4)
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Three films of the same length and one that is shorter, in a folder."""
+    for seed in range(3):
+        write_video(tmp_path / f"films/film{seed}.avi", 20, seed=10 * seed)
+    write_frames(tmp_path / "films/frames", 8, seed=40)
+    return tmp_path / "films"
+
+
+def quietly(*args, **more):
+    return extract(*args, workers=more.pop("workers", 1), say=more.pop("say", lambda line: None), **more)
+
+
+def fingerprint(folder):
+    """Every file below a folder with the hash of its bytes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_wanted_numbers_are_met_exactly_and_files_hold_only_0_and_255(films, tmp_path):
+    recipe = quietly([films], tmp_path / "raw", SMALL)
+    assert recipe["counts"]["masks"] == {"train": 6, "test": 4}
+    for split, number in (("train", 6), ("test", 4)):
+        files = maskset.find_masks(tmp_path / "raw" / split)
+        assert len(files) == number
+        for file in files:
+            mask = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+            assert mask.shape == (64, 64) and set(np.unique(mask)) == {0, 255}
+
+
+def test_the_index_tells_what_the_files_hold(films, tmp_path):
+    quietly([films], tmp_path / "raw", SMALL)
+    rows = maskset.read_index(tmp_path / "raw/train")
+    for row in rows.itertuples():
+        file = tmp_path / "raw/train" / row.file_name
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == row.sha256
+        assert maskset.read_hole(file).mean() == pytest.approx(row.hole_ratio, abs=1e-6)
+        assert file.name == f"{row.frame:06d}_{row.kind}.png" and file.parent.name == row.source
+
+
+def test_no_source_is_in_both_splits_and_each_gives_about_as_much(films, tmp_path):
+    quietly([films], tmp_path / "raw", SMALL)
+    sources = {split: Counter(maskset.read_index(tmp_path / "raw" / split).source) for split in ("train", "test")}
+    assert not set(sources["train"]) & set(sources["test"])
+    assert max(sources["train"].values()) - min(sources["train"].values()) <= 2
+
+
+def test_two_workers_give_the_bytes_of_one(films, tmp_path):
+    quietly([films], tmp_path / "one", SMALL, workers=1)
+    quietly([films], tmp_path / "two", SMALL, workers=2)
+    assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "two")
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(films, tmp_path):
+    config = replace(SMALL, train=40, test=20)
+    quietly([films], tmp_path / "whole", config)
+    command = [sys.executable, "-c", "import cli; cli.maskgen()", "extract", str(films), "--out", str(tmp_path / "cut")]
+    command += "--train 40 --test 20 --size 64 --min-area 4 --workers 2".split()
+    here = Path(__file__).parents[1]
+    for _ in range(2):
+        process = subprocess.Popen(command, cwd=here, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 60
+        done = len(list((tmp_path / "cut").rglob("*.npz")))
+        while len(list((tmp_path / "cut").rglob("*.npz"))) == done and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, cwd=here, capture_output=True).returncode == 0
+    assert fingerprint(tmp_path / "cut") == fingerprint(tmp_path / "whole")
+
+
+def test_a_finished_run_is_not_made_again(films, tmp_path):
+    quietly([films], tmp_path / "raw", SMALL)
+    before = fingerprint(tmp_path / "raw")
+    lines = []
+    quietly([films], tmp_path / "raw", SMALL, say=lines.append)
+    assert fingerprint(tmp_path / "raw") == before and "complete already" in lines[0]
+
+
+def test_another_seed_draws_other_pairs(films, tmp_path):
+    quietly([films], tmp_path / "zero", SMALL)
+    quietly([films], tmp_path / "one", replace(SMALL, seed=1))
+    assert set(fingerprint(tmp_path / "zero")) != set(fingerprint(tmp_path / "one"))
+
+
+def test_one_source_is_cut_in_two_with_a_gap_and_that_is_said(tmp_path):
+    path = write_video(tmp_path / "film.avi", 60)
+    lines = []
+    quietly([path], tmp_path / "raw", SMALL, say=lines.append)
+    train, test = (maskset.read_index(tmp_path / "raw" / split).frame for split in ("train", "test"))
+    assert train.max() + 10 < test.min() and "only one source" in lines[0]
+
+
+def test_videos_that_are_too_short_say_how_much_is_missing(films, tmp_path):
+    recipe = quietly([films], tmp_path / "raw", replace(SMALL, train=5000))
+    got = recipe["counts"]["masks"]["train"]
+    assert f"exhausted and {5000 - got} masks are missing" in "\n".join(summary(recipe))
+    assert recipe["counts"]["masks"]["test"] == 4
+
+
+def test_a_scene_cut_gives_no_mask(tmp_path):
+    folder = write_frames(tmp_path / "film", 6)
+    for index in (4, 5, 6):  # another scene: dark
+        picture = cv2.imread(str(folder / f"{index}.png"))
+        cv2.imwrite(str(folder / f"{index}.png"), picture // 5)
+    recipe = quietly([folder], tmp_path / "raw", replace(SMALL, train=100, test=0))
+    assert recipe["counts"]["passed_over"]["at scene cuts"] == 2  # one pair, its two masks
+    assert 2 not in set(maskset.read_index(tmp_path / "raw/train").frame)
+
+
+def test_a_still_camera_gives_no_mask(tmp_path):
+    folder = tmp_path / "film"
+    folder.mkdir()
+    still, rng = frame(0), np.random.default_rng(0)
+    for index in range(5):  # sensor noise of two grey levels
+        noisy = np.clip(still + rng.normal(0, 2, still.shape), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), noisy)
+    recipe = quietly([folder], tmp_path / "raw", replace(SMALL, train=8, test=0))
+    assert recipe["counts"]["masks"]["train"] == 0 and recipe["counts"]["passed_over"] == {"near-empty": 8}
+
+
+def test_repeated_motion_gives_a_mask_once(tmp_path):
+    folder = write_frames(tmp_path / "film", 2)
+    for index in range(2, 10):  # the same two frames over and over
+        (folder / f"{index + 1}.png").write_bytes((folder / f"{index % 2 + 1}.png").read_bytes())
+    recipe = quietly([folder], tmp_path / "raw", replace(SMALL, train=100, test=0))
+    assert recipe["counts"]["masks"]["train"] <= 4  # forth and back, occluded and disoccluded
+    assert recipe["counts"]["passed_over"]["almost identical to another"] >= 14
+
+
+def test_gaps_and_crops_multiply_the_masks_and_stand_in_the_names(tmp_path):
+    folder = write_frames(tmp_path / "film", 12, width=192)
+    config = replace(SMALL, train=10_000, test=0, gaps=(1, 3), crops=3)
+    recipe = quietly([folder], tmp_path / "raw", config)
+    assert recipe["counts"]["pairs"]["train"] == (11 + 9) * 3
+    index = maskset.read_index(tmp_path / "raw/train")
+    row = index.iloc[0]
+    assert row.file_name == f"film/{row.frame:06d}_gap{row.gap}_square{row.square}_{row.kind}.png"
+    assert set(index.gap) == {1, 3} and index.file_name.is_unique
+
+
+def test_a_bad_video_among_good_ones_is_passed_over_or_stops_a_strict_run(films, tmp_path):
+    (films / "notes.mp4").write_text("not a video")
+    lines = []
+    recipe = quietly([films], tmp_path / "raw", SMALL, say=lines.append)
+    assert recipe["counts"]["masks"]["train"] == 6 and "notes.mp4 is not a video" in lines[0]
+    assert [row["file"] for row in recipe["unusable"]] == ["notes.mp4"]
+    with pytest.raises(BadInput, match=r"notes\.mp4 is not a video.*--strict"):
+        quietly([films], tmp_path / "strict", SMALL, strict=True)
+
+
+@pytest.mark.parametrize(("spoil", "reason"), [("text", "unreadable"), ("size", "another size")])
+def test_bad_frames_cost_their_own_pairs_only(tmp_path, spoil, reason):
+    folder = write_frames(tmp_path / "film", 10)
+    if spoil == "text":
+        (folder / "5.png").write_text("no picture")
+    else:
+        cv2.imwrite(str(folder / "5.png"), np.zeros((200, 100, 3), np.uint8))
+    config = replace(SMALL, train=100, test=0)
+    recipe = quietly([folder], tmp_path / "raw", config)
+    [(name, what, number)] = recipe["counts"]["faults"]
+    assert name == "film" and reason in what and number == 4  # two pairs of two masks
+    assert recipe["counts"]["masks"]["train"] > 4
+    with pytest.raises(BadInput, match=f"{reason}.*--strict"):
+        quietly([folder], tmp_path / "strict", config, strict=True)
+
+
+def test_a_truncated_video_is_used_as_far_as_it_goes(tmp_path):
+    path = write_video(tmp_path / "films/film.avi", 60)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    write_video(tmp_path / "films/other.avi", 10, seed=3)
+    lines = []
+    recipe = quietly([tmp_path / "films"], tmp_path / "raw", SMALL, say=lines.append)
+    assert "film.avi is truncated: of 60 frames the first" in lines[0] and recipe["counts"]["masks"]["train"] == 6
+    with pytest.raises(BadInput, match="truncated"):
+        quietly([tmp_path / "films"], tmp_path / "strict", SMALL, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("nowhere", "no such file or folder"), ("empty", "no video in"), ("text.mp4", "none of the 1 videos found")],
+)
+def test_nothing_to_extract_from_says_what_was_expected(tmp_path, path, says):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(BadInput, match=says):
+        quietly([tmp_path / path], tmp_path / "raw", SMALL)
+    assert not (tmp_path / "raw").exists()
+
+
+def test_a_folder_made_with_other_settings_or_videos_is_left_alone(films, tmp_path):
+    quietly([films], tmp_path / "raw", SMALL)
+    with pytest.raises(BadInput, match=r"size was 64, is 128.*--out"):
+        quietly([films], tmp_path / "raw", replace(SMALL, size=128))
+    write_video(films / "new.avi", 12, seed=70)
+    with pytest.raises(BadInput, match="new is new"):
+        quietly([films], tmp_path / "raw", SMALL)
+
+
+def test_a_folder_with_other_files_is_left_alone(films, tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(BadInput, match="is not empty"):
+        quietly([films], tmp_path / "raw", SMALL)
+    assert fingerprint(tmp_path / "raw").keys() == {"holiday.jpg"}
+
+
+def test_a_full_disk_loses_nothing(films, tmp_path, monkeypatch):
+    quietly([films], tmp_path / "whole", SMALL)
+    left, write = [5], maskset.write_whole
+
+    def write_until_full(path, data):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, data)
+
+    monkeypatch.setattr(maskset, "write_whole", write_until_full)
+    with pytest.raises(OSError, match="No space left"):
+        quietly([films], tmp_path / "raw", SMALL)
+    assert not list((tmp_path / "raw").rglob("*.part")) and not (tmp_path / "raw/recipe.json").exists()
+    monkeypatch.setattr(maskset, "write_whole", write)
+    quietly([films], tmp_path / "raw", SMALL)
+    assert fingerprint(tmp_path / "raw") == fingerprint(tmp_path / "whole")
+
+
+def test_only_one_run_at_a_time_works_in_a_folder(films, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "raw/.progress").mkdir(parents=True)
+    with FileLock(tmp_path / "raw/.progress/lock"), pytest.raises(BadInput, match="another run is at work"):
+        quietly([films], tmp_path / "raw", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"flow": "magic"}, "dis"),
+        ({"size": 8}, "size is 64 or more"),
+        ({"gaps": (0,)}, "gaps are frame distances"),
+        ({"train": 0, "test": 0}, "not both 0"),
+        ({"min_ratio": 0.7}, "min-ratio < max-ratio"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_first(films, tmp_path, change, says):
+    with pytest.raises(BadInput, match=says):
+        quietly([films], tmp_path / "raw", replace(SMALL, **change))
+
+
+def test_the_recipe_names_versions_settings_and_sources(films, tmp_path):
+    (films / "SOURCES.csv").write_text("file,licence\nfilm0.avi,CC0\n")
+    quietly([films], tmp_path / "raw", SMALL)
+    recipe = json.loads((tmp_path / "raw/recipe.json").read_text())
+    assert recipe["settings"]["slope"] == 0.01 and recipe["libraries"]["opencv"] == cv2.__version__
+    film = recipe["sources"][0]
+    assert film["sha256"] == hashlib.sha256((films / "film0.avi").read_bytes()).hexdigest()
+    assert (film["frames"], film["width"], film["height"], film["licence"]) == (20, 128, 96, "CC0")
+
+
+def test_shares_go_first_to_those_who_have_given_least():
+    assert plan.share(4, given=[0, 0, 6], left=[9, 9, 9]) == [2, 2, 0]
+    assert plan.share(9, given=[0, 0, 0], left=[2, 9, 9]) == [2, 4, 3]
+    assert plan.share(9, given=[0, 0], left=[1, 2]) == [1, 2]
+
+
+def test_chosen_pairs_are_different_and_spread_over_the_whole_length():
+    chosen = plan.spread(10, 100, np.random.default_rng(0))
+    assert [i // 10 for i in chosen] == list(range(10))
+    assert plan.spread(7, 7, np.random.default_rng(0)).tolist() == list(range(7))
+
+
+def test_a_long_film_gets_folders_of_at_most_ten_thousand_files():
+    from maskgen.extract import _file_name
+    from maskgen.pairs import Mask
+    from maskgen.video import Source
+
+    film = Source(Path("film.mp4"), "film", 300_000, 640, 480, "0" * 64, 300_000)
+    part = plan.Part(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2)))
+    names = [_file_name(Mask(i, gap, 0, kind), part) for i in range(6000) for gap in (1, 2) for kind in "ab"]
+    assert len(set(names)) == len(names)
+    assert max(Counter(name.rsplit("/", 1)[0] for name in names).values()) <= 10_000

@@ -1,0 +1,95 @@
+import cv2
+import numpy as np
+import pytest
+from films import frame, texture, write_frames, write_video
+
+from maskgen import video
+from maskgen.errors import BadInput
+
+
+def test_frames_of_a_folder_come_in_natural_order_as_rgb(tmp_path):
+    reader = video.open_reader(write_frames(tmp_path / "film", 11))
+    assert all(np.array_equal(reader.read(i), frame(i)) for i in range(11))  # 9.png, 10.png, 11.png
+    assert reader.read(11) is None
+
+
+@pytest.mark.parametrize("ending", [".avi", ".mp4", ".mkv"])
+def test_a_video_file_gives_the_frames_that_were_written(tmp_path, ending):
+    reader = video.open_reader(write_video(tmp_path / f"film{ending}", 6))
+    for i in range(6):
+        assert np.abs(reader.read(i).astype(int) - frame(i)).mean() < 12  # grey levels, lost by the codec
+
+
+def test_jumping_about_gives_the_same_frames_as_reading_through(tmp_path):
+    path = write_video(tmp_path / "film.mp4", 260)
+    through, jumping = video.open_reader(path), video.open_reader(path)
+    frames = [through.read(i) for i in range(260)]
+    for i in (250, 3, 120, 121, 259, 0, 140):
+        assert np.array_equal(jumping.read(i), frames[i])
+
+
+def test_a_probe_counts_the_frames_of_a_truncated_file(tmp_path):
+    path = write_video(tmp_path / "film.avi", 300, height=64, width=64)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = video.probe(path, "film")
+    reader = video.open_reader(path)
+    assert 100 < source.frames < 200
+    assert reader.read(source.frames - 1) is not None and reader.read(source.frames) is None
+
+
+def test_sources_are_found_below_folders_and_named_apart(tmp_path):
+    write_video(tmp_path / "a/clip.avi", 2)
+    write_video(tmp_path / "b/clip.avi", 2)
+    write_frames(tmp_path / "b/frames", 2)
+    (tmp_path / "b/poster.png").write_bytes(b"beside a video: no film")
+    found = video.find([tmp_path])
+    assert [name for _, name in found] == ["a_clip", "b_clip", "b_frames"]
+    again = video.find([tmp_path / "a/clip.avi", tmp_path / "b/clip.avi"])
+    assert [name for _, name in again] == ["clip", "clip-2"]
+
+
+def test_the_folder_for_the_masks_is_not_searched(tmp_path):
+    write_frames(tmp_path / "film", 2)
+    write_frames(tmp_path / "masks/raw/train/film", 2)
+    assert [name for _, name in video.find([tmp_path], outside=tmp_path / "masks/raw")] == ["film"]
+
+
+def test_squares_lie_in_the_centre_or_along_the_long_side():
+    assert video.squares(100, 60, 1) == [(20, 0, 60)]
+    assert video.squares(60, 100, 1) == [(0, 20, 60)]
+    assert video.squares(180, 60, 3) == [(0, 0, 60), (60, 0, 60), (120, 0, 60)]
+    assert video.squares(64, 60, 5) == [(2, 0, 60)]  # 4 px to spare: five squares would all be the same
+
+
+def test_a_cut_out_has_the_wanted_size():
+    assert video.cut_out(texture(90, 160, 0), (35, 0, 90), 64).shape == (64, 64, 3)
+
+
+def test_a_change_of_scene_is_a_cut_and_motion_is_none():
+    day, night = texture(96, 96, 0), texture(96, 96, 0) // 4
+    assert video.is_cut(day, night)
+    assert not video.is_cut(frame(0), frame(5)) and not video.is_cut(day, cv2.convertScaleAbs(day, alpha=1, beta=6))
+
+
+def test_credits_beside_the_videos_are_read(tmp_path):
+    (tmp_path / "SOURCES.csv").write_text("file,source,licence\nclip.avi,a library,CC0\n")
+    assert video.credits([tmp_path / "clip.avi"]) == {
+        str(tmp_path / "clip.avi"): {"source": "a library", "licence": "CC0"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: (p / "x.mp4").write_text("not a video"), "not a video"),
+        (lambda p: (p / "x.mp4").write_bytes(b""), "not a video"),
+        (lambda p: (p / "x.mp4").symlink_to(p / "gone.mp4"), "cannot read"),
+        (lambda p: write_video(p / "x.mp4", 1), "only one frame"),
+        (lambda p: write_frames(p / "x.mp4", 1), "only one frame"),
+        (lambda p: write_video(p / "x.mp4", 5, height=48, width=80), "80x48, expected 64 px or more"),
+    ],
+)
+def test_a_video_that_cannot_give_a_pair_says_why(tmp_path, make, says):
+    make(tmp_path)
+    with pytest.raises(BadInput, match=says):
+        video.probe(tmp_path / "x.mp4", "x")
