@@ -1,0 +1,104 @@
+"""What `maskgen extract` takes beside the optical flow itself, with one and two workers, and how much memory.
+
+    python benchmarks/extract.py [VIDEOS ...] [--masks 600] [--frames 20000]
+
+Without VIDEOS it takes a film that it makes: photo textures sliding over each other. Prints a Markdown table.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+
+from maskgen import extract, pairs, parallel, plan
+from maskgen.flow import both
+from maskgen.settings import ExtractConfig
+
+
+def film(path, frames, height=480, width=640):
+    """Write a film in which a photo slides over another, back and forth."""
+    from skimage import data
+
+    ground, object = (cv2.resize(photo, (width + 200, height)) for photo in (data.astronaut(), data.coffee()))
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25, (width, height))
+    for index in range(frames):
+        x, y = int(100 + 90 * np.sin(index / 9)), int(60 + 50 * np.cos(index / 7))
+        picture = ground[:, x : x + width].copy()
+        picture[y : y + 300, 2 * x : 2 * x + 200] = object[y : y + 300, 100:300]
+        writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+def flow_seconds(task):
+    """Seconds that the flow alone takes for a task's pairs, with its frames in memory."""
+    seconds = 0.0
+    for _, first, second in pairs._frames_of_pairs(task):
+        if not isinstance(first, str) and not isinstance(second, str):
+            start = time.perf_counter()
+            both(task.config.flow, first, second)
+            seconds += time.perf_counter() - start
+    return seconds
+
+
+def flow_alone(videos, config, workers):
+    """Wall time of the flow for the pairs of the first round, all workers busy, and how many pairs that are."""
+    sources, _ = extract._look_at(videos, Path("-"), workers, None, False, print)
+    parts = plan.divide(sources, config)
+    asked = plan.ask(parts, {"train": config.train, "test": config.test}, 0)
+    batches = [(part, some) for part, chosen in asked for some in extract._batches(chosen)]
+    tasks = [extract._task(part, some, Path("-"), 0) for part, some in batches]
+    return sum(parallel.run(flow_seconds, tasks, workers=workers)) / workers, sum(len(task.pairs) for task in tasks)
+
+
+def run(videos, config, workers, folder):
+    """Wall time of an extraction, and how many pairs it looked at."""
+    start = time.perf_counter()
+    recipe = extract.extract(videos, Path(folder) / f"masks{workers}", config, workers=workers)
+    return time.perf_counter() - start, sum(recipe["counts"]["pairs"].values())
+
+
+def peak_memory(video, folder):
+    """Peak resident memory in MB of a process that extracts 200 masks from a video, as its only worker."""
+    code = (
+        "import sys, resource; from pathlib import Path; from maskgen import extract, settings;"
+        "extract.extract([Path(sys.argv[1])], Path(sys.argv[2]), settings.ExtractConfig(train=140, test=60), workers=1);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    command = [sys.executable, "-c", code, str(video), str(Path(folder) / f"memory-{Path(video).stem}")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1]) / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+@click.command()
+@click.argument("videos", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--masks", default=600, show_default=True)
+@click.option("--frames", default=20_000, show_default=True, help="Length of the long film of the memory test.")
+def main(videos, masks, frames):
+    with tempfile.TemporaryDirectory() as folder:
+        short = film(Path(folder) / "short.mp4", 500)
+        videos = list(videos) or [short]
+        config = ExtractConfig(train=masks * 7 // 10, test=masks * 3 // 10)
+        walls, rows = {}, []
+        for workers in (1, 2):
+            flow, flow_pairs = flow_alone(videos, config, workers)
+            walls[workers], all_pairs = run(videos, config, workers, folder)
+            flow *= all_pairs / flow_pairs  # later rounds look at some pairs more
+            rows.append((f"wall / flow alone, {workers} workers", f"{walls[workers] / flow:.2f}"))
+            rows.append((f"pairs/s, {workers} workers", f"{all_pairs / walls[workers]:.1f}"))
+        rows.append(("one worker / two workers", f"{walls[1] / walls[2]:.2f}"))
+        long = film(Path(folder) / "long.mp4", frames)
+        rows.append(("peak memory, short film, MB", f"{peak_memory(short, folder):.0f}"))
+        rows.append((f"peak memory, {frames} frames, MB", f"{peak_memory(long, folder):.0f}"))
+    print("\n| what | measured |\n|---|---|")
+    print("\n".join(f"| {what} | {value} |" for what, value in rows))
+    print(f"\nflow: {config.flow}, {config.size}x{config.size}, {parallel.cores()} cores, OpenCV {cv2.__version__}")
+
+
+if __name__ == "__main__":
+    main()
