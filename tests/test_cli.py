@@ -1,0 +1,97 @@
+"""The commands as a user types them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from films import write_video
+
+import cli
+from maskgen.flow import FLOWS
+
+ROOT = Path(__file__).parents[1]
+GROUPS = {"maskgen": cli.maskgen, "pconv": cli.pconv, "evaluate": cli.evaluate}
+COMMANDS = [(tool, name) for tool, group in GROUPS.items() for name in sorted(group.commands)]
+
+
+def typed(tool, *words):
+    return CliRunner().invoke(GROUPS[tool], [str(word) for word in words])
+
+
+@pytest.mark.parametrize("tool", GROUPS)
+def test_help_imports_nothing_heavy(tool):
+    program = (
+        "import atexit, sys, cli;"
+        "heavy = {'numpy', 'cv2', 'torch', 'pandas', 'matplotlib'};"
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules))));"
+        f"cli.{tool}(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("Usage:") and done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(("tool", "name"), COMMANDS)
+def test_every_command_has_help_with_its_defaults_and_is_in_the_readme(tool, name):
+    assert f"{tool} {name}" in (ROOT / "README.md").read_text()
+    shown = typed(tool, name, "--help")
+    assert shown.exit_code == 0 and len(GROUPS[tool].commands[name].help) > 20
+    undocumented = [
+        option.name
+        for option in GROUPS[tool].commands[name].params
+        if isinstance(option, click.Option) and not option.help
+    ]
+    assert not undocumented
+
+
+def test_the_help_of_extract_names_every_flow():
+    shown = " ".join(typed("maskgen", "extract", "--help").output.split())
+    assert all(name in shown for name in FLOWS)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["extrat"], "No such command"),
+        (["extract", "--trian", "5"], "No such option"),
+        (["extract", "nowhere.mp4"], "no such file or folder: nowhere.mp4"),
+        (["extract", "--gap", "1;2"], "is not a list of numbers such as 1,2,4"),
+        (["extract", "--size", "small"], "is not a valid integer"),
+        (["extract", "--flow", "magic", "."], "no optical flow called 'magic'"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_exit_code_2(words, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = typed("maskgen", *words)
+    assert done.exit_code == 2 and says in done.output and len(done.output.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_extract_says_what_it_made(tmp_path):
+    for seed in (0, 5):
+        write_video(tmp_path / f"videos/film{seed}.avi", 12, seed=seed)
+    done = typed(
+        "maskgen", "extract", tmp_path / "videos", "--out", tmp_path / "raw", *"--train 4 --test 2 --size 64".split()
+    )
+    assert done.exit_code == 0 and "train: 4 masks, as many as wanted" in done.stdout
+
+
+def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
+    from maskgen import maskset
+
+    def full(path, data):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(maskset, "write_whole", full)
+    write_video(tmp_path / "film.avi", 30)
+    done = typed(
+        "maskgen", "extract", tmp_path / "film.avi", "--out", tmp_path / "raw", *"--workers 1 --size 64".split()
+    )
+    assert done.exit_code == 2
+    assert (
+        done.output.strip()
+        .splitlines()[-1]
+        .endswith("No space left on device; mend that, and the same command goes on")
+    )
