@@ -2,10 +2,16 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from maskgen.errors import BadInput
 
 
 def cores() -> int:
@@ -33,9 +39,15 @@ def run(function: Callable, tasks: Iterable, *, workers: int | None = None, clus
 def _on_processes(function, tasks, workers):
     # Workers leave Ctrl-C to the parent, which kills them; otherwise each would print its own traceback.
     pool = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch="2*n_jobs")
-    results = pool(joblib.delayed(_in_worker)(function, task) for task in tasks)
+    results = pool(joblib.delayed(_in_worker)(function, task, os.getpid()) for task in tasks)
     try:
         yield from results
+    except TerminatedWorkerError:
+        _kill_workers()
+        raise BadInput(
+            "a worker was killed, perhaps for want of memory: the same command goes on from here, "
+            "with fewer --workers if it happens again"
+        ) from None
     except BaseException:
         _kill_workers()
         raise
@@ -47,20 +59,32 @@ def _kill_workers():
     get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
-def _in_worker(function, task):
+def _in_worker(function, task, parent=None):
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    if parent:
+        _end_with(parent)
     return function(task)
+
+
+@cache
+def _end_with(parent):
+    """Let this worker end soon after its parent, also where that was killed and could not say goodbye."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _on_cluster(function, tasks, address):
     try:
         from distributed import Client
     except ImportError:
-        from maskgen.errors import BadInput
-
         raise BadInput("--cluster needs Dask: pip install 'irregular-masks[cluster]'") from None
     with Client(address) as client, joblib.parallel_config("dask", client=client):
         pool = joblib.Parallel(return_as="generator", batch_size=1)

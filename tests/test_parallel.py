@@ -1,0 +1,77 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from maskgen import parallel
+from maskgen.errors import BadInput
+
+
+def late_if_even(number):
+    time.sleep(0.05 if number % 2 == 0 else 0)
+    return number
+
+
+def fail_at_three(number):
+    if number == 3:
+        raise ValueError("three")
+    return number
+
+
+def end_own_process(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_tasks(workers):
+    assert list(parallel.run(late_if_even, range(9), workers=workers)) == list(range(9))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_task_reaches_the_caller(workers):
+    with pytest.raises(ValueError, match="three"):
+        list(parallel.run(fail_at_three, range(9), workers=workers))
+
+
+def test_opencv_has_its_threads_back_after_a_run_in_this_process():
+    import cv2
+
+    before = cv2.getNumThreads()
+    during = list(parallel.run(lambda _: cv2.getNumThreads(), [0], workers=1))
+    assert during == [1] and cv2.getNumThreads() == before
+
+
+def test_a_killed_worker_is_told_in_one_line():
+    with pytest.raises(BadInput, match=r"a worker was killed.*the same command goes on"):
+        list(parallel.run(end_own_process, range(4), workers=2))
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    code = (
+        "import os, time; from maskgen import parallel;"
+        f"note = lambda i: open(f'{tmp_path}/{{os.getpid()}}', 'w').close() or time.sleep(30);"
+        "list(parallel.run(note, range(2), workers=2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(file.name) for file in tmp_path.iterdir()]
+    time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    while any(_lives(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(workers) == 2 and not any(_lives(worker) for worker in workers)
+
+
+def _lives(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
