@@ -98,18 +98,26 @@ def _frames_of_pairs(task):
     for frame, gap, square in task.pairs:
         needed[frame, square] += 1
         needed[frame + gap, square] += 1
-    squares = {}
+    squares = {}  # by frame; none for a frame that is read only to see whether there is a cut
+    for frame, gap, _ in task.pairs:
+        squares |= {index: [] for index in range(frame, frame + gap + 1) if index not in squares}
     for index, square in sorted(needed):
-        squares.setdefault(index, []).append(square)
+        squares[index].append(square)
     waiting = sorted(task.pairs, key=lambda pair: (pair[0] + pair[1], pair), reverse=True)
-    reader, kept = video.open_reader(task.path), {}
+    reader, kept, before, last_cut = video.open_reader(task.path), {}, None, 0
     try:
         for index in sorted(squares):
             whole = reader.read(index)
+            usable = whole is not None and whole.shape[:2] == task.shape
+            colours = video.colours(whole) if usable else None
+            if before and before[0] == index - 1 and usable and video.is_cut(before[1], colours):
+                last_cut = index
+            before = (index, colours) if usable else None
             kept |= {(index, square): _cut_out(whole, square, task) for square in squares[index]}
             while waiting and sum(waiting[-1][:2]) == index:
                 frame, gap, square = pair = waiting.pop()
-                yield pair, kept[frame, square], kept[index, square]
+                scene = CUT if frame < last_cut else kept[frame, square]
+                yield pair, scene, kept[index, square]
                 for used in ((frame, square), (index, square)):
                     needed[used] -= 1
                     if not needed[used]:
@@ -133,8 +141,6 @@ def _holes(first, second, config):
             return frame, frame
     if np.array_equal(first, second):  # films repeat frames, and where nothing moved nothing is hidden
         return EMPTY, EMPTY
-    if video.is_cut(first, second):
-        return CUT, CUT
     return [_unless_extreme(hole, config) for hole in holes_of_pair(first, second, config)]
 
 

@@ -132,6 +132,8 @@ def test_a_scene_cut_gives_no_mask(tmp_path):
     recipe = quietly([folder], tmp_path / "raw", replace(SMALL, train=100, test=0))
     assert recipe["counts"]["passed_over"]["at scene cuts"] == 2  # one pair, its two masks
     assert 2 not in set(maskset.read_index(tmp_path / "raw/train").frame)
+    wide = quietly([folder], tmp_path / "wide", replace(SMALL, train=100, test=0, gaps=(2,)))
+    assert wide["counts"]["passed_over"]["at scene cuts"] == 4  # frames 1 and 2 see 3 and 4 across the cut
 
 
 def test_a_still_camera_gives_no_mask(tmp_path):

@@ -65,10 +65,13 @@ def test_a_cut_out_has_the_wanted_size():
     assert video.cut_out(texture(90, 160, 0), (35, 0, 90), 64).shape == (64, 64, 3)
 
 
-def test_a_change_of_scene_is_a_cut_and_motion_is_none():
+def test_a_change_of_scene_is_a_cut_and_motion_or_a_change_of_light_is_none():
+    def cut(one, following):
+        return video.is_cut(video.colours(one), video.colours(following))
+
     day, night = texture(96, 96, 0), texture(96, 96, 0) // 4
-    assert video.is_cut(day, night)
-    assert not video.is_cut(frame(0), frame(5)) and not video.is_cut(day, cv2.convertScaleAbs(day, alpha=1, beta=6))
+    assert cut(day, night) and cut(texture(96, 96, 0), texture(96, 96, 0)[:, :, ::-1] // 2)
+    assert not cut(frame(0), frame(1)) and not cut(day, cv2.convertScaleAbs(day, alpha=1, beta=4))
 
 
 def test_credits_beside_the_videos_are_read(tmp_path):
