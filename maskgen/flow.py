@@ -146,45 +146,50 @@ def _mended(first, second, forward, backward):
 
 
 def _borrowed(frame, flow, back, reach):
-    trust = np.exp(-contradiction(flow, back, slope=0.01, offset=0.5))
+    """The flow, where it is not trusted mixed with that of trusted pixels around."""
+    trust = cv2.exp(-contradiction(flow, back, slope=0.01, offset=0.5))
     coarse = _weighted_mean(frame, flow, trust, reach)
     height, width = trust.shape
-    mean = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-    mean -= flow
-    mean *= (1 - trust)[..., None]
-    mean += flow
-    return mean
+    u, v = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in coarse)
+    return cv2.merge([around + trust * (own - around) for around, own in zip((u, v), cv2.split(flow), strict=True)])
 
 
 def _weighted_mean(frame, flow, trust, reach):
-    """Mean flow around every COARSE-th pixel, each neighbour weighted by trust and by likeness of colour."""
+    """Mean dx and dy around every COARSE-th pixel, each neighbour weighted by trust and by likeness of colour."""
     some = np.s_[COARSE // 2 :: COARSE, COARSE // 2 :: COARSE]
     trust, flow = trust[some], flow[some]
     height, width = trust.shape
-    colours = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-    # u * trust, v * trust and trust itself, so that one sum serves the mean and its weight.
-    trusted = cv2.merge((flow[..., 0] * trust, flow[..., 1] * trust, trust))
     far = RINGS * reach
+    colours = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
     around = cv2.copyMakeBorder(colours, far, far, far, far, cv2.BORDER_REPLICATE)
-    trusted = cv2.copyMakeBorder(trusted, far, far, far, far, cv2.BORDER_CONSTANT, value=0)
-    total = np.zeros((height, width, 3), np.float32)
+    # Summed beside each other: weighted dx, weighted dy, and the weights themselves.
+    terms = [
+        cv2.copyMakeBorder(term, far, far, far, far, cv2.BORDER_CONSTANT, value=0)
+        for term in (flow[..., 0] * trust, flow[..., 1] * trust, trust)
+    ]
+    sums = [np.full((height, width), tiny, np.float32) for tiny in (0, 0, 1e-12)]
     for i in range(-RINGS, RINGS + 1):
         for j in range(-RINGS, RINGS + 1):
             if i * i + j * j > RINGS * RINGS + 1:
                 continue
             there = np.s_[far + i * reach : far + i * reach + height, far + j * reach : far + j * reach + width]
             unlike = cv2.transform(cv2.absdiff(colours, around[there]), ONES)
-            total += trusted[there] * cv2.LUT(unlike, LIKENESS)[..., None]
-    return total[..., :2] / (total[..., 2:] + np.float32(1e-12))
+            like = cv2.LUT(unlike, LIKENESS)
+            for term, total in zip(terms, sums, strict=True):
+                cv2.accumulateProduct(term[there], like, total)
+    return sums[0] / sums[2], sums[1] / sums[2]
 
 
 def _where_colours_agree(first, second, flow, otherwise):
+    """The flow where it leads to the same colour, elsewhere the other one."""
     height, width = flow.shape[:2]
-    x = flow[..., 0] + np.arange(width, dtype=np.float32)
-    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    x, y = cv2.split(flow)
+    x += np.arange(width, dtype=np.float32)
+    y += np.arange(height, dtype=np.float32)[:, None]
     there = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    unlike = cv2.blur(cv2.absdiff(first, there), (3, 3)).max(axis=2)
-    return np.where((unlike > UNLIKE)[..., None], otherwise, flow)
+    red, green, blue = cv2.split(cv2.blur(cv2.absdiff(first, there), (3, 3)))
+    unlike = cv2.max(cv2.max(red, green), blue) > UNLIKE
+    return cv2.copyTo(otherwise, unlike.astype(np.uint8), flow)
 
 
 def _dis(first, second, preset):
