@@ -5,7 +5,6 @@ Frames are uint8 (H, W, 3), RGB. The same frames give the same bytes, whatever n
 """
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from importlib.metadata import entry_points
 
 import cv2
@@ -15,10 +14,17 @@ from maskgen.errors import BadInput
 
 GROUP = "maskgen.flows"  # the Python entry point group by which others add a method
 
+COARSE = 4  # px, the mending looks at every fourth pixel
+REACHES = (3, 1)  # coarse px between the neighbours asked: first far, then near
+RINGS = 3  # neighbours asked in every direction
+LIKENESS = (np.exp(-np.arange(256) / 12) + 1e-3).astype(np.float32)  # weight by the sum of differences in R, G and B
+ONES = np.ones((1, 3), np.float32)
+UNLIKE = 15  # grey levels, mean over 3x3 pixels in one channel: more, and two pixels are not the same thing
+
 
 def dis(first, second):
-    """Dense inverse search (Kroeger et al., ECCV 2016) with the settings that found occlusions best."""
-    return _dis(first, second, cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    """Dense inverse search (Kroeger et al., ECCV 2016) at even contrast, then mended by the way back."""
+    return _mended_dis(first, second)[0]
 
 
 def dis_medium(first, second):
@@ -34,8 +40,7 @@ def dis_fast(first, second):
 def farneback(first, second):
     """Polynomial expansion (Farneback, SCIA 2003)."""
     first, second = _grey(first), _grey(second)
-    with one_thread():
-        return cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 5, 15, 3, 5, 1.2, 0)
+    return cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 5, 15, 3, 5, 1.2, 0)
 
 
 def tvl1(first, second):
@@ -64,25 +69,133 @@ def both(name: str, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, 
     if first.shape != second.shape:
         raise ValueError(f"frames must have one shape, got {first.shape} and {second.shape}")
     flow = flow_named(name)
-    return flow(first, second), flow(second, first)
+    # `dis` makes both flows to mend either; the others have nothing to share.
+    return _mended_dis(first, second) if flow is dis else (flow(first, second), flow(second, first))
+
+
+def follow(flow: np.ndarray, u: np.ndarray, v: np.ndarray, *, step: int = 1):
+    """What a flow says at the places to which (u, v) leads. Returns its dx and dy there, and whether that is inside.
+
+    flow: float32 (H, W, 2). u, v: float32 (h, w), displacements of every step-th pixel of the frame, in pixels.
+    Bilinear; outside the frame the nearest edge speaks. Results: float32 (h, w) twice, bool (h, w).
+    """
+    height, width = flow.shape[:2]
+    x = u + np.arange(step // 2, width, step, dtype=np.float32)
+    y = v + np.arange(step // 2, height, step, dtype=np.float32)[:, None]
+    # A pixel is a square of side 1 around its centre. Half a pixel of noise at the edge of a still frame stays inside.
+    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    # One plane at a time: for two channels at once OpenCV rounds the place to 1/32 pixel.
+    there = [cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for plane in cv2.split(flow)]
+    return *there, inside
+
+
+def contradiction(forward: np.ndarray, backward: np.ndarray, *, slope: float, offset: float, step: int = 1):
+    """How much going forward and back misses the start: |w + v|^2 / (slope * (|w|^2 + |v|^2) + offset).
+
+    forward, backward: float32 (H, W, 2). v is the backward flow at x + w. Returns float32 (h, w) for every step-th
+    pixel; infinite where x + w leaves the frame.
+    """
+    u, v = cv2.split(forward if step == 1 else forward[step // 2 :: step, step // 2 :: step])
+    back_u, back_v, inside = follow(backward, u, v, step=step)
+    travelled = u * u
+    for part in (v, back_u, back_v):
+        travelled += part * part
+    travelled *= slope
+    travelled += offset
+    u += back_u
+    v += back_v
+    u *= u
+    v *= v
+    u += v
+    u /= travelled
+    u[~inside] = np.inf
+    return u
+
+
+def _mended_dis(first, second):
+    """Both flows of `dis`: those of OpenCV, then each mended by the other."""
+    grey = _even_contrast(first, second)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    forward, backward = search.calc(*grey, None), search.calc(*grey[::-1], None)
+    return _mended(first, second, forward, backward)
+
+
+def _even_contrast(first, second):
+    """Both frames grey and with one curve that makes their common histogram flat: dark scenes get contrast too."""
+    first, second = _grey(first), _grey(second)
+    counts = sum(cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel() for grey in (first, second))
+    below = np.cumsum(counts, dtype=np.float64) - counts / 2
+    curve = np.rint(255 * below / counts.sum(dtype=np.float64)).astype(np.uint8)
+    return cv2.LUT(first, curve), cv2.LUT(second, curve)
+
+
+def _mended(first, second, forward, backward):
+    """Give pixels where the flows contradict each other the flow of pixels near by that look alike and agree.
+
+    A pixel keeps its own flow where what it was given does not lead to the same colour: such a pixel is hidden.
+    """
+    new_forward, new_backward = forward, backward
+    for reach in REACHES:
+        new_forward, new_backward = (
+            _borrowed(first, new_forward, new_backward, reach),
+            _borrowed(second, new_backward, new_forward, reach),
+        )
+    return _where_colours_agree(first, second, new_forward, forward), _where_colours_agree(
+        second, first, new_backward, backward
+    )
+
+
+def _borrowed(frame, flow, back, reach):
+    """The flow, where it is not trusted mixed with that of trusted pixels around."""
+    trust = cv2.exp(-contradiction(flow, back, slope=0.01, offset=0.5))
+    coarse = _weighted_mean(frame, flow, trust, reach)
+    height, width = trust.shape
+    u, v = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in coarse)
+    return cv2.merge([around + trust * (own - around) for around, own in zip((u, v), cv2.split(flow), strict=True)])
+
+
+def _weighted_mean(frame, flow, trust, reach):
+    """Mean dx and dy around every COARSE-th pixel, each neighbour weighted by trust and by likeness of colour."""
+    some = np.s_[COARSE // 2 :: COARSE, COARSE // 2 :: COARSE]
+    trust, flow = trust[some], flow[some]
+    height, width = trust.shape
+    far = RINGS * reach
+    colours = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    around = cv2.copyMakeBorder(colours, far, far, far, far, cv2.BORDER_REPLICATE)
+    # Summed beside each other: weighted dx, weighted dy, and the weights themselves.
+    terms = [
+        cv2.copyMakeBorder(term, far, far, far, far, cv2.BORDER_CONSTANT, value=0)
+        for term in (flow[..., 0] * trust, flow[..., 1] * trust, trust)
+    ]
+    sums = [np.full((height, width), tiny, np.float32) for tiny in (0, 0, 1e-12)]
+    for i in range(-RINGS, RINGS + 1):
+        for j in range(-RINGS, RINGS + 1):
+            if i * i + j * j > RINGS * RINGS + 1:
+                continue
+            there = np.s_[far + i * reach : far + i * reach + height, far + j * reach : far + j * reach + width]
+            unlike = cv2.transform(cv2.absdiff(colours, around[there]), ONES)
+            like = cv2.LUT(unlike, LIKENESS)
+            for term, total in zip(terms, sums, strict=True):
+                cv2.accumulateProduct(term[there], like, total)
+    return sums[0] / sums[2], sums[1] / sums[2]
+
+
+def _where_colours_agree(first, second, flow, otherwise):
+    """The flow where it leads to the same colour, elsewhere the other one."""
+    height, width = flow.shape[:2]
+    x, y = cv2.split(flow)
+    x += np.arange(width, dtype=np.float32)
+    y += np.arange(height, dtype=np.float32)[:, None]
+    there = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    red, green, blue = cv2.split(cv2.blur(cv2.absdiff(first, there), (3, 3)))
+    unlike = cv2.max(cv2.max(red, green), blue) > UNLIKE
+    return cv2.copyTo(otherwise, unlike.astype(np.uint8), flow)
 
 
 def _dis(first, second, preset):
     first, second = _grey(first), _grey(second)
-    with one_thread():
-        return cv2.DISOpticalFlow.create(preset).calc(first, second, None)
+    return cv2.DISOpticalFlow.create(preset).calc(first, second, None)
 
 
 def _grey(frame):
     return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-
-
-@contextmanager
-def one_thread():
-    """Hold OpenCV to one thread: it cuts some searches into one strip per thread, which changes their result."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from maskgen.flow import both
+from maskgen.flow import both, contradiction
 from maskgen.settings import ExtractConfig
 
 
@@ -17,19 +17,7 @@ def occlusion(forward: np.ndarray, backward: np.ndarray, *, slope: float = 0.01,
     """
     if forward.shape != backward.shape:
         raise ValueError(f"flows must have one shape, got {forward.shape} and {backward.shape}")
-    height, width = forward.shape[:2]
-    x, y = cv2.split(forward)
-    x += np.arange(width, dtype=np.float32)
-    y += np.arange(height, dtype=np.float32)[:, None]
-    # A pixel is a square of side 1 around its centre. Half a pixel of noise at the edge of a still frame stays inside.
-    inside = cv2.inRange(cv2.merge((x, y)), (-0.5, -0.5), (width - 0.5, height - 0.5))
-    way_back = cv2.remap(backward, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    travelled = _squared(forward)
-    travelled += _squared(way_back)
-    travelled *= slope
-    travelled += offset
-    way_back += forward
-    return (_squared(way_back) > travelled) | (inside == 0)
+    return contradiction(forward, backward, slope=slope, offset=offset) > 1
 
 
 def motion_boundaries(flow: np.ndarray, *, slope: float = 0.01, offset: float = 0.002) -> np.ndarray:
@@ -49,7 +37,7 @@ def motion_boundaries(flow: np.ndarray, *, slope: float = 0.01, offset: float = 
 
 
 def remove_specks(hole: np.ndarray, min_area: int) -> np.ndarray:
-    """Drop 8-connected pieces of fewer than min_area pixels; the others keep their shape. bool (H, W) to the same."""
+    """Drop 8-connected pieces of fewer than min_area pixels; shapes stay. bool (H, W) -> bool (H, W)."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(hole.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     keep = stats[:, cv2.CC_STAT_AREA] >= min_area
     keep[0] = False  # the background
