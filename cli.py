@@ -11,12 +11,21 @@ import click
 
 from maskgen import __version__
 from maskgen.errors import BadInput
-from maskgen.settings import RAW, ExtractConfig
 
 MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # by the user: disk full, no right
+from maskgen.settings import BORDER, EDGES, PRESETS, RAW, TESTSET, ExtractConfig, TestsetConfig
+
+PAPER = ",".join(f"{edge:g}" for edge in EDGES)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 seed_option = click.option("--seed", default=0, show_default=True, help="Every random choice comes from it.")
 workers_option = click.option("--workers", type=click.IntRange(1), help="Processes. [default: all cores]")
+polarity_option = click.option(
+    "--polarity",
+    type=click.Choice(["hole-white", "hole-black", "auto"]),
+    default="auto",
+    help="What white means; auto decides by evidence, or refuses.",
+)
+preset_option = click.option("--preset", type=click.Choice(list(PRESETS)), default="nvidia", help="Brushes and turns.")
 cluster_option = click.option("--cluster", metavar="ADDRESS", help="Dask scheduler that does the work instead.")
 
 
@@ -108,6 +117,70 @@ def extract(videos, out, workers, cluster, strict, **settings):
     config = ExtractConfig(**settings)
     recipe = extract(videos, out, config, workers=workers, cluster=cluster, strict=strict, say=warn)
     click.echo("\n".join([*summary(recipe), f"look at them: maskgen show {out}"]))
+
+
+@maskgen.command()
+@click.argument("raw", type=FOLDER, default=RAW)
+@click.argument("out", type=FOLDER, default=TESTSET)
+@click.option("--per-category", type=click.IntRange(1), default=TestsetConfig.per_category, help="Masks of each class.")
+@preset_option
+@seed_option
+@workers_option
+@cluster_option
+def testset(raw, out, per_category, preset, seed, workers, cluster):
+    """Make the test set OUT, twelve classes by hole ratio and border, from the raw masks RAW (their test part)."""
+    from maskgen.testset import make_testset
+
+    config = TestsetConfig(per_category=per_category, preset=preset, seed=seed)
+    recipe = make_testset(raw, out, config, workers=workers, cluster=cluster)
+    free = sum(count for name, count in recipe["counts"].items() if name.startswith("free"))
+    click.echo(
+        f"{sum(recipe['counts'].values())} masks of {len(recipe['counts'])} classes in {out}; "
+        f"{recipe['free_touching_the_edge']} of the {free} free ones touch the image edge"
+    )
+
+
+@maskgen.command("bin")
+@click.argument("masks", type=click.Path(path_type=Path), required=False)
+@click.option("--ratios", is_flag=False, flag_value=PAPER, default=PAPER, help="Edges of the hole ratio: 0.1,0.3,0.5.")
+@click.option("--border", type=click.IntRange(1), default=BORDER, help="Pixels that interior masks keep from the edge.")
+@polarity_option
+@click.option("--threshold", type=click.IntRange(1, 255), default=128, help="Grey levels from it upwards are white.")
+@click.option(
+    "--resize", type=click.IntRange(16, 8192), help="Side in pixels, by nearest neighbour; measured after it."
+)
+@click.option("--layout", type=click.Choice(["any", "nvidia"]), default="any", help="nvidia: one of their archives.")
+@click.option("--index", type=click.Path(dir_okay=False, path_type=Path), help="Write the index to this CSV file.")
+@click.option("--out", type=FOLDER, help="Write a sorted mask set to this folder.")
+@workers_option
+def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out, workers):
+    """Sort MASKS, a folder, zip or tar, into classes; print how many each has. [default: masks/testset or masks/raw]"""
+    from maskgen import indexing
+    from maskgen.maskset import write_table
+
+    masks = masks or (Path(TESTSET) if Path(TESTSET).is_dir() else Path(RAW))
+    rules = indexing.Rules(polarity, threshold, resize, indexing.parse_edges(ratios), border)
+    found, rules, why = indexing.open_masks(masks, rules, layout)
+    rows = indexing.measure_masks(found, rules, out, workers=workers)
+    if index:
+        write_table(index, rows)
+    for line in filter(None, (why and f"polarity: {why}", out and f"{len(rows)} masks in {out}")):
+        click.echo(line, err=True)
+    click.echo(indexing.grid(rows, rules.edges))
+    if layout == "nvidia":
+        click.echo(indexing.blocks(rows))
+
+
+@maskgen.command()
+@click.argument("masks", type=FOLDER, default=TESTSET)
+@click.option("--out", type=FOLDER, help="Folder for the pictures. [default: beside MASKS, its name and -figures]")
+@click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks of each class on the contact sheet.")
+def show(masks, out, columns):
+    """Draw MASKS: a contact sheet by class, histograms of ratio and border distance, a map of where holes lie."""
+    from maskgen.plots import draw_figures
+
+    for path in draw_figures(masks, out or masks.with_name(f"{masks.name}-figures"), columns):
+        click.echo(path)
 
 
 @click.group(cls=Tool, context_settings={"show_default": True, "max_content_width": 100})

@@ -56,3 +56,29 @@ def names(edges=EDGES) -> list[str]:
 
 
 CATEGORIES = tuple(names())
+
+
+def outline(hole: np.ndarray) -> np.ndarray:
+    """Hole pixels with a valid one above, below, left or right of them. bool (H, W); the image edge is no neighbour."""
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    return hole & (cv2.erode(hole.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=1) == 0)
+
+
+def clipped(hole: np.ndarray, border: int = BORDER, *, run: int = 16, band: int = 16) -> float:
+    """Share of a hole's outline that lies straight along the border line, as if cut off there. bool (H, W).
+
+    Counts outline pixels in straight runs of `run` px or more, parallel to an image edge and facing it, that lie
+    from `border` to `border + band` px from that edge. 0 for a hole without an outline.
+    """
+    total = np.count_nonzero(outline(hole))
+    straight = 0
+    for side in range(4):
+        turned = np.rot90(hole, side)
+        strip = turned[border - 1 : border + band].astype(np.int8) if border else turned[:band].astype(np.int8)
+        facing = (np.diff(strip, axis=0, prepend=0) == 1) if not border else (np.diff(strip, axis=0) == 1)
+        # Runs along each row of the strip: pad with False, and take the places where a run begins and ends.
+        padded = np.pad(facing, ((0, 0), (1, 1))).astype(np.int8).ravel()
+        change = np.diff(padded)
+        lengths = np.flatnonzero(change == -1) - np.flatnonzero(change == 1)
+        straight += int(lengths[lengths >= run].sum())
+    return straight / total if total else 0.0

@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import lzma
 import os
 import re
+import tarfile
+import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -12,10 +16,15 @@ import numpy as np
 from maskgen import __version__
 from maskgen.categories import category, measure
 from maskgen.errors import BadInput
+from maskgen.settings import BORDER, EDGES
 
 INDEX = "metadata.csv"
 RECIPE = "recipe.json"
+CHECKSUMS = "checksums.sha256"
 POLARITIES = ("hole-white", "hole-black")
+MAX_PIXELS = 64 * 1024 * 1024  # a larger image is no mask, but may be an attack on memory
+MAX_BYTES = 32 * 1024 * 1024  # the same for one file of an archive, unpacked
+MAX_FILES = 1_000_000
 COLUMNS = (
     "file_name",
     "category",
@@ -55,19 +64,39 @@ def read_hole(path: Path, *, polarity: str = "hole-white", threshold: int = 128)
     """Read a mask file as bool (H, W), True where pixels are missing.
 
     polarity: what white means, "hole-white" or "hole-black". threshold: grey levels from it upwards count as
-    white. Raises BadInput for a file that is no image.
+    white. Raises BadInput for a file that is no image, or a larger one than any mask.
     """
-    if polarity not in POLARITIES:
-        raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
     try:
-        data = np.fromfile(path, np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
-    grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    if grey is None:
-        raise BadInput(f"{path} is not an image that can be read: expected a mask as PNG, remove it or make it anew")
+    return decode(data, path, polarity=polarity, threshold=threshold)
+
+
+def decode(data: bytes, name: Path | str, *, polarity: str = "hole-white", threshold: int = 128) -> np.ndarray:
+    """The hole in the bytes of an image file, as `read_hole` does. name: for the message if they cannot be read."""
+    if polarity not in POLARITIES:
+        raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
+    grey = decode_grey(data, name)
     white = grey >= threshold
     return white if polarity == "hole-white" else ~white
+
+
+def decode_grey(data: bytes, name: Path | str) -> np.ndarray:
+    """The grey levels in the bytes of an image file, uint8 (H, W). Refuses a huge PNG before it takes memory."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 24:
+        width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        if width * height > MAX_PIXELS:
+            raise BadInput(
+                f"{name} claims {width}x{height} px, expected a mask of {MAX_PIXELS:,} px at most: remove it"
+            )
+    try:
+        grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    except cv2.error:  # the library's own limit, for other formats than PNG
+        grey = None
+    if grey is None:
+        raise BadInput(f"{name} is not an image that can be read: expected a mask as PNG, remove it or make it anew")
+    return grey
 
 
 def find_masks(folder: Path) -> list[Path]:
@@ -80,12 +109,173 @@ def find_masks(folder: Path) -> list[Path]:
     return found
 
 
-def describe(hole: np.ndarray, file_name: str, data: bytes) -> dict:
+class Masks:
+    """The masks of a folder, a zip or a tar, in natural order, read one at a time and never trusted.
+
+    Raises BadInput for an archive with names that lead out of it, with links, or with more than a mask set holds.
+    polarity and threshold: as in `read_hole`. May be pickled and used after a fork; `keep` remembers each hole it has
+    read, packed into about 3 KB, so that the next reading costs a tenth.
+    """
+
+    def __init__(self, path: Path, *, polarity: str = "hole-white", threshold: int = 128, keep: bool = False):
+        self.path, self.polarity, self.threshold = Path(path), polarity, threshold
+        self.packed: dict | None = {} if keep else None
+        self.process, self.archive = None, None
+        if polarity not in POLARITIES:
+            raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
+        if self.path.is_dir():
+            self.names = [found.relative_to(self.path).as_posix() for found in find_masks(self.path)]
+        else:
+            self.names = sorted((name for name in self._open() if name.lower().endswith(".png")), key=natural)
+        if not self.names:
+            raise BadInput(f"no PNG in {path}: expected an archive of masks")
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getstate__(self):
+        # An open archive does not travel to another process, and what was kept would cost more than reading it.
+        return {**self.__dict__, "process": None, "archive": None, "packed": None if self.packed is None else {}}
+
+    def data(self, i: int) -> bytes:
+        """The bytes of file i."""
+        name = self.names[i]
+        if self.path.is_dir():
+            try:
+                return (self.path / name).read_bytes()
+            except OSError as error:
+                raise BadInput(f"cannot read {self.path / name}: {error.strerror}") from None
+        if self.process != os.getpid():
+            self._open()  # file positions are shared through a fork, so each process opens its own
+        return self.archive.read(name)
+
+    def grey(self, i: int) -> np.ndarray:
+        """Grey levels of file i, uint8 (H, W)."""
+        return decode_grey(self.data(i), f"{self.path}: {self.names[i]}")
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """The hole in file i, bool (H, W)."""
+        if self.packed is not None and i in self.packed:
+            shape, bits = self.packed[i]
+            flat = np.unpackbits(np.frombuffer(zlib.decompress(bits), np.uint8), count=shape[0] * shape[1])
+            return flat.view(bool).reshape(shape)
+        hole = decode(self.data(i), f"{self.path}: {self.names[i]}", polarity=self.polarity, threshold=self.threshold)
+        if self.packed is not None:
+            self.packed[i] = hole.shape, zlib.compress(np.packbits(hole), 1)
+        return hole
+
+    def _open(self):
+        try:
+            self.archive = open_archive(self.path)
+        except OSError as error:
+            raise BadInput(f"cannot read {self.path}: {error.strerror or error}") from None
+        self.process = os.getpid()
+        return self.archive.names()
+
+
+def open_archive(path: Path):
+    """Open a zip or a tar for reading by name: an object with names() and read(name). Raises BadInput, OSError."""
+    if not path.exists():
+        raise BadInput(f"no such file or folder: {path} (expected a folder of mask PNGs, a zip or a tar)")
+    if zipfile.is_zipfile(path):
+        return _Zip(path)
+    if tarfile.is_tarfile(path):
+        return _Tar(path)
+    raise BadInput(f"{path} is neither a folder nor a zip or tar: expected masks")
+
+
+def _check_member(path, name, size, *, link):
+    """Refuse what no honest archive of masks holds."""
+    parts = name.replace("\\", "/").split("/")
+    if ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
+        raise BadInput(f"{path} holds the name {name!r}, which leads out of it: do not trust this archive")
+    if link:
+        raise BadInput(f"{path} holds {name!r}, a link or device: expected plain files, do not trust this archive")
+    if size > MAX_BYTES:
+        raise BadInput(f"{path} holds {name!r} of {size:,} bytes: expected masks, {MAX_BYTES:,} bytes at most")
+
+
+class _Zip:
+    def __init__(self, path):
+        self.path = path
+        try:
+            self.file = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise BadInput(f"{path} is a damaged zip: {error}; get it anew") from None
+        entries = self.file.infolist()
+        if len(entries) > MAX_FILES:
+            raise BadInput(f"{path} holds {len(entries):,} files: expected {MAX_FILES:,} at most")
+        for entry in entries:
+            kind = entry.external_attr >> 28  # the Unix file type, where the zip knows it
+            _check_member(path, entry.filename, entry.file_size, link=kind not in (0, 4, 8))
+
+    def names(self):
+        return [entry.filename for entry in self.file.infolist() if not entry.is_dir()]
+
+    def read(self, name):
+        try:
+            with self.file.open(name) as file:
+                data = file.read(MAX_BYTES + 1)  # the size in the header may be a lie
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+            raise BadInput(f"{self.path}: {name} cannot be unpacked ({error}); get the archive anew") from None
+        if len(data) > MAX_BYTES:
+            raise BadInput(f"{self.path}: {name} unpacks to more than {MAX_BYTES:,} bytes: expected a mask")
+        return data
+
+
+def _is_plain_tar(path):
+    try:
+        tarfile.open(path, "r:").close()
+    except tarfile.ReadError:
+        return False
+    return True
+
+
+class _Tar:
+    """A tar, also a compressed one, which is unpacked into memory since it cannot be read from the middle."""
+
+    def __init__(self, path):
+        self.path, self.places, self.held, total = path, {}, {}, 0
+        try:
+            with tarfile.open(path) as archive:
+                packed = not _is_plain_tar(path)
+                for entry in archive:
+                    _check_member(path, entry.name, entry.size, link=not (entry.isreg() or entry.isdir()))
+                    if len(self.places) + len(self.held) >= MAX_FILES:
+                        raise BadInput(f"{path} holds more than {MAX_FILES:,} files: expected masks")
+                    if entry.isreg() and packed:
+                        total += entry.size
+                        if total > 64 * MAX_BYTES:
+                            raise BadInput(f"{path} unpacks to more than {64 * MAX_BYTES:,} bytes: unpack it yourself")
+                        self.held[entry.name] = archive.extractfile(entry).read()
+                    elif entry.isreg():
+                        self.places[entry.name] = entry.offset_data, entry.size
+        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise BadInput(f"{path} is a damaged tar: {error}; get it anew") from None
+
+    def names(self):
+        return [*self.places, *self.held]
+
+    def read(self, name):
+        if name in self.held:
+            return self.held[name]
+        begin, size = self.places[name]
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            return file.read(size)
+
+
+def split_of(folder: Path, split: str) -> Path:
+    """The part of a mask set that is meant: its folder `split` where there is one, else all of it."""
+    return folder / split if (folder / split).is_dir() else folder
+
+
+def describe(hole: np.ndarray, file_name: str, data: bytes, *, edges=EDGES, border: int = BORDER) -> dict:
     """The measured part of an index row. hole: bool (H, W); data: the PNG's bytes, of which the row keeps the hash."""
     size = measure(hole)
     return {
         "file_name": file_name,
-        "category": category(size.hole_ratio, size.border_distance),
+        "category": category(size.hole_ratio, size.border_distance, edges=edges, border=border),
         "hole_ratio": f"{size.hole_ratio:.6f}",
         "border_distance": size.border_distance,
         "components": size.components,
@@ -94,12 +284,17 @@ def describe(hole: np.ndarray, file_name: str, data: bytes) -> dict:
 
 
 def write_index(folder: Path, rows: list[dict]) -> None:
-    """Write `metadata.csv`: the measured columns first, `sha256` last, between them what the rows tell."""
+    """Write `metadata.csv` in a folder."""
+    write_table(folder / INDEX, rows)
+
+
+def write_table(path: Path, rows: list[dict]) -> None:
+    """Write an index file: the measured columns first, `sha256` last, between them what the rows tell."""
     import pandas as pd
 
     told = [key for key in (rows[0] if rows else {}) if key not in (*COLUMNS, "sha256")]
     table = pd.DataFrame(rows, columns=[*COLUMNS, *told, "sha256"])
-    write_whole(folder / INDEX, table.to_csv(index=False, lineterminator="\n").encode())
+    write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def read_index(folder: Path):
@@ -118,6 +313,15 @@ def read_index(folder: Path):
     if "file_name" not in table:
         raise BadInput(f"{path} has no column file_name: expected the index of a mask set")
     return table
+
+
+def write_checksums(folder: Path) -> None:
+    """Write `checksums.sha256`: the SHA-256 of every file below the folder, in the form of `sha256sum`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    lines = (
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}" for path in files
+    )
+    write_whole(folder / CHECKSUMS, "".join(f"{line}\n" for line in lines).encode())
 
 
 def write_recipe(folder: Path, recipe: dict) -> None:

@@ -32,3 +32,40 @@ class ExtractConfig:
     min_ratio: float = 0.002  # hole pixels / all pixels, below it a mask is near-empty
     max_ratio: float = 0.5  # above it a mask is near-full: the flow has failed
     seed: int = 0  # draws which sources are for testing
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How one mask is made out of a raw one, in the words of the authors' page: dilation, translation, rotation, crop.
+
+    Lengths are px of a 512 px mask and scale with the size that is asked for.
+    """
+
+    brush: tuple[int, int] = (9, 49)  # px, side of the brush that widens the hole, drawn uniformly
+    shape: str = "square"  # the brush: "square" as NVIDIA's, or "disc"
+    rotate: float = 180.0  # degrees, drawn from [-rotate, rotate]
+    shift: float = 0.125  # share of the side, drawn from [-shift, shift] on both axes
+    zoom: tuple[float, float] = (1.0, 1.5)  # drawn uniformly; 1.5 hides most corners that rotation turns in
+    flip: bool = True  # mirror every second mask
+    min_ratio: float = 0.01  # hole pixels / all pixels, below it a mask is drawn anew
+    max_ratio: float = 0.6  # the same, above it
+    attempts: int = 50  # draws before a raw mask is given up
+
+
+PRESETS = {
+    "nvidia": AugmentConfig(),  # "from 9 to 49 pixels dilation", the page of 2018
+    "nvidia-old": AugmentConfig(brush=(5, 47)),  # "random dilation (5~47 pixels)", the older page
+}
+
+
+@dataclass(frozen=True)
+class TestsetConfig:
+    """What the test set holds and how its classes are filled. The paper's numbers where it has them."""
+
+    per_category: int = 1000  # masks, section 4.1 of the paper
+    size: int = SIZE  # px, side of the square masks
+    preset: str = "nvidia"  # a name in PRESETS
+    seed: int = 0
+    layers: int = 32  # raw masks that one mask may be joined from
+    shrink: float = 0.6  # smallest zoom of a raw mask that has to fit inside the 50 px line
+    alike: float = 0.95  # correlation of two 32x32 thumbnails from which masks count as alike

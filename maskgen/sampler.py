@@ -1,0 +1,100 @@
+"""Endless random training masks for a data loader. Imports neither torch nor pandas."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from maskgen.augment import Wanted, augment, compose
+from maskgen.errors import BadInput
+from maskgen.maskset import Masks, split_of
+from maskgen.settings import PRESETS, SIZE
+
+
+class MaskSampler:
+    """Random masks made of raw ones while a network trains: sampler[i] is the same hole whenever it is asked for.
+
+    masks: folder of raw masks (of a mask set the `train` part), or NVIDIA's train archive as a zip, a tar or
+    unpacked, with polarity="hole-black" and threshold=153, which is their 0.6 of 255.
+    size: px, side of the masks. preset: a name in maskgen.settings.PRESETS; brushes are px of a 512 px mask and
+    scale with the size. ratio: (lowest, highest) hole ratio. uniform: draw the ratio uniformly from that range, so
+    that training sees all sizes alike; otherwise it is whatever the brush and the raw mask make of it.
+
+    Every index has its own generator, so worker processes never draw alike, and each keeps its own small copy of
+    what it has read. Length is the number of raw masks; the indices go on beyond it without end.
+    """
+
+    def __init__(
+        self,
+        masks: Path | str,
+        size: int = SIZE,
+        preset: str = "nvidia",
+        ratio: tuple[float, float] = (0.01, 0.6),
+        seed: int = 0,
+        *,
+        uniform: bool = False,
+        polarity: str = "hole-white",
+        threshold: int = 128,
+    ):
+        if preset not in PRESETS:
+            raise BadInput(f"no preset {preset!r}: expected one of {', '.join(PRESETS)}")
+        low, high = ratio
+        if not 0 < low < high < 1:
+            raise BadInput(f"ratio is (lowest, highest) with 0 < lowest < highest < 1, got {ratio}")
+        if size < 16:
+            raise BadInput(f"size is the side in px, 16 or more, got {size}")
+        self.config = replace(PRESETS[preset], min_ratio=low, max_ratio=high, attempts=4)
+        self.size, self.seed, self.uniform = size, seed, uniform
+        self.raw = Masks(split_of(Path(masks), "train"), polarity=polarity, threshold=threshold, keep=True)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Hole i, bool (size, size), True where pixels are missing. i: 0 or more, also beyond the length."""
+        if i < 0:
+            raise IndexError(f"indices begin at 0 and never end, got {i}")
+        return self.sample(i)[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """All masks from index 0 on, without end."""
+        i = 0
+        while True:
+            yield self[i]
+            i += 1
+
+    def sample(self, i: int) -> tuple[np.ndarray, dict]:
+        """Hole i and how it was made: the raw mask's name, and the columns of an augmented mask set."""
+        rng = np.random.default_rng([self.seed, i])
+        for _ in range(20):
+            made = self._wanted(rng) if self.uniform else self._as_it_comes(rng)
+            if made:
+                return made
+        raise BadInput(
+            f"no mask with a hole ratio from {self.config.min_ratio:g} to {self.config.max_ratio:g} came out of 20 raw "
+            f"masks of {self.raw.path}: widen the range, or take other raw masks"
+        )
+
+    def _as_it_comes(self, rng):
+        j = int(rng.integers(len(self.raw)))
+        try:
+            hole, told = augment(self.raw[j], self.config, rng, self.size)
+        except BadInput:  # this raw mask cannot do it, the next may
+            return None
+        return hole, {"raw": self.raw.names[j], **told}
+
+    def _wanted(self, rng):
+        used = {}
+
+        def draw(layer):
+            used[layer] = int(rng.integers(len(self.raw)))
+            return self.raw[used[layer]]
+
+        ratio = rng.uniform(self.config.min_ratio, self.config.max_ratio)
+        made = compose(draw, Wanted(round(ratio * self.size**2), self.size, layers=40), self.config, rng)
+        if made is None:
+            return None
+        hole, told = made
+        names = [self.raw.names[used[layer]] for layer, _ in told["layers"]]
+        return hole, {"raw": ";".join(names), "dilation": told["dilation"]}
