@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from evaluation.settings import BUILT_IN, METHODS, OUT, BenchmarkConfig
+from evaluation.settings import BUILT_IN, METHODS, OUT, TIMEOUT, BenchmarkConfig
 from maskgen import __version__
 from maskgen.errors import BadInput
 from maskgen.settings import SIZE, TESTSET
@@ -113,7 +113,7 @@ method_options = together(
     click.option(
         "--timeout",
         type=click.FloatRange(0, min_open=True),
-        default=BenchmarkConfig.timeout,
+        default=TIMEOUT,
         help="Seconds a method may take for one image.",
     ),
     workers_option,

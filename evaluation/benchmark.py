@@ -31,6 +31,7 @@ PHOTOS = (  # of those that scikit-image installs, the ones a camera took
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
     *("gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
 )
+TRUTH = "truth"  # stands among the methods where a metric compares sets of results with sets of true images
 OTHER = "other"  # the class of a hole that lies outside all of the paper's
 
 
@@ -272,6 +273,8 @@ def _fill_and_score(job: Job, task: tuple[Pair, tuple[str, ...]]) -> dict[str, d
     truth, hole = load_pair(pair, job.sources, job.config.size)
     image = without(truth, hole)
     rows = {}
+    if TRUTH in lacking:
+        rows[TRUTH] = {"pair": pair.pair, "error": "", **metrics.vectors(job.config.metrics, truth)}
     for method in job.methods:
         if method.label in lacking:
             result = _hand(method, job, 1).fill([(pair.pair, image, hole)])[0]
@@ -294,7 +297,8 @@ def _score(job, pair, label, result, truth, hole):
         result = np.where(hole[..., None], result, truth)
     if job.pictures:
         _save_picture(job.pictures / label / pair.category / f"{pair.pair}.jpg", result, job.quality)
-    return {**row, "error": "", **metrics.score(job.config, result, truth, hole)}
+    names = job.config.metrics
+    return {**row, "error": "", **metrics.score(names, result, truth, hole), **metrics.vectors(names, result)}
 
 
 def _save_picture(path, image, quality):
@@ -369,11 +373,14 @@ def run(
     retry: try failed pairs again. Goes on where an earlier run stopped; methods can be added to a finished one.
     Raises BadInput where `out` holds results of other settings.
     """
-    metrics.check(config)
+    metrics.check(config.metrics)
     _settle_recipe(out, methods, pairs, config, names)
     maskset.write_whole(out / "pairs.csv", pairs_csv(pairs))
     (out / "journal").mkdir(exist_ok=True)
-    journals = {method.label: Journal(out / "journal" / f"{method.label}.jsonl") for method in methods}
+    labels = [method.label for method in methods]
+    if any(metrics.SETS[name].with_truth for name in config.metrics if name in metrics.SETS):
+        labels.insert(0, TRUTH)
+    journals = {label: Journal(out / "journal" / f"{label}.jsonl") for label in labels}
     if retry:
         for journal in journals.values():
             journal.forget_failures()
@@ -392,7 +399,8 @@ def run(
 
 def _run_processes(job, pairs, journals, workers, cluster):
     """The methods that run in many processes: each pair is read once for all of them."""
-    labels = [method.label for method in job.methods if not method.batched]
+    batched = {method.label for method in job.methods if method.batched}
+    labels = [label for label in journals if label not in batched]
     tasks = []
     for pair in pairs:
         lacking = tuple(label for label in labels if pair.pair not in journals[label].rows)
@@ -498,12 +506,35 @@ def _differences(where, old, new):
 def _libraries(config):
     """Versions of what computes the numbers."""
     found = {}
-    for name in ("numpy", "opencv-python", "scikit-image", *metrics.libraries(config)):
+    for name in ("numpy", "opencv-python", "scikit-image", *metrics.libraries(config.metrics)):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = cv2.__version__ if name == "opencv-python" else "not there"
     return found
+
+
+def set_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
+    """The metrics of sets: metric, method, category, n, mean (the set's value); one row for a class and a method.
+
+    Only pairs that the method has filled count, and the true images of the same pairs stand against them.
+    """
+    recipe, rows = maskset.read_recipe(out), []
+    names = [name for name in recipe["settings"]["metrics"] if name in metrics.SETS]
+    truths = Journal(out / "journal" / f"{TRUTH}.jsonl").rows if names else {}
+    for label in recipe["methods"] if names else []:
+        done = Journal(out / "journal" / f"{label}.jsonl").rows
+        if not all(pair.pair in done for pair in pairs):
+            continue
+        for category_ in dict.fromkeys(pair.category for pair in pairs):
+            kept = [pair.pair for pair in pairs if pair.category == category_ and not done[pair.pair]["error"]]
+            for name in names:
+                row = metrics.SETS[name]
+                results = [metrics.vector(done[pair][row.vector]) for pair in kept]
+                true = [metrics.vector(truths[pair][row.vector]) for pair in kept] if row.with_truth else None
+                value = row.function(np.array(results), np.array(true)) if kept else np.nan
+                rows.append({"metric": name, "method": label, "category": category_, "n": len(kept), "mean": value})
+    return pd.DataFrame(rows)
 
 
 def write_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:

@@ -168,6 +168,8 @@ def _short(door, argument):
 def _checked(label):
     if not all(c.isalnum() or c in "-_.+" for c in label) or label.startswith("."):
         raise BadInput(f"a method's label is a file name of letters, digits and -_.+, got {label!r}: use LABEL=METHOD")
+    if label == "truth":
+        raise BadInput("no method can be called truth, the true images are: use another LABEL=METHOD")
     return label
 
 

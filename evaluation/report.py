@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics
-from evaluation.benchmark import Pair, Sources, jpeg, load_pair
-from evaluation.metrics import METRICS
+from evaluation.benchmark import Pair, Sources, jpeg, load_pair, set_scores
+from evaluation.metrics import ALL, METRICS
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen import maskset
 from maskgen.categories import CATEGORIES
@@ -32,7 +32,7 @@ def columns_of(categories) -> list[tuple[str, str, str]]:
 
 def title(name: str, recipe: dict) -> str:
     """What stands above a metric's table: its unit and direction, whose pixels, how many pairs."""
-    metric = METRICS[name]
+    metric = ALL[name]
     unit = f" ({metric.unit})" if metric.unit else ""
     pixels = "the method's own pixels (raw)" if recipe["settings"]["raw"] else "composited images"
     return f"{name}{unit}, {metric.better} is better; {pixels}, {recipe['sources']['pairs']} pairs"
@@ -70,14 +70,14 @@ def number(cell, name: str, marked=True) -> str:
     if cell is None or np.isnan(cell["mean"]):
         return "-"
     mark = "*" if cell["best"] else "~" if cell["tied"] else ""
-    return f"{cell['mean']:.{METRICS[name].digits}f}" + (mark if marked else "")
+    return f"{cell['mean']:.{ALL[name].digits}f}" + (mark if marked else "")
 
 
 def spread(cell, name: str) -> str:
     """Half the width of the interval, as ±0.05."""
     if cell is None or np.isnan(cell["low"]):
         return ""
-    return f"±{(cell['high'] - cell['low']) / 2:.{METRICS[name].digits}f}"
+    return f"±{(cell['high'] - cell['low']) / 2:.{ALL[name].digits}f}"
 
 
 def legend(table: pd.DataFrame) -> list[str]:
@@ -171,7 +171,8 @@ def write(out: Path, scores: pd.DataFrame, pairs: list[Pair], sources: Sources, 
     """Write every table and picture of a finished run beside its scores. Returns the text for the terminal."""
     report, recipe = ReportConfig(), maskset.read_recipe(out)
     tests = statistics.comparisons(scores)
-    table = statistics.best(statistics.summary(scores, report, config.seed), tests, report.alpha)
+    means = statistics.with_sets(statistics.summary(scores, report, config.seed), set_scores(out, pairs))
+    table = statistics.best(means, tests, report.alpha)
     maskset.write_whole(out / "table.csv", as_csv(table))
     maskset.write_whole(out / "tests.csv", tests.to_csv(index=False, lineterminator="\n").encode())
     picture = grid(scores, pairs, sources, out, config, config.metrics[0])

@@ -7,6 +7,7 @@ from maskgen.settings import RESULTS, SIZE
 OUT = RESULTS
 PAIRS = "pairs"
 BUILT_IN = "scikit-image"  # in place of a folder of images: the photos that are installed with scikit-image
+TIMEOUT = 300.0  # s that a method may take for one image
 METHODS = ("telea", "ns")  # of a run that names none
 NETWORKS = ("pconv", "conv")  # methods that take weights
 
@@ -20,8 +21,6 @@ class BenchmarkConfig:
     per_class: int = 0  # masks drawn of each class; 0 takes all
     raw: bool = False  # score the method's own pixels everywhere, not its hole set into the true image
     seed: int = 0  # draws the pairs and the bootstrap's samples
-    timeout: float = 300.0  # s that a method may take for one image
-    classifier: str = "efficientnet-lite2"  # whose posteriors `iscore` and `inception_score` compare
 
 
 @dataclass(frozen=True)

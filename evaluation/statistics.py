@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pandas as pd
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import ALL, METRICS
 from evaluation.settings import ReportConfig
 
 
@@ -41,8 +41,17 @@ def summary(scores: pd.DataFrame, config: ReportConfig, seed: int) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+def with_sets(table: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:
+    """Add the metrics of sets to a summary; they have no interval."""
+    if sets.empty:
+        return table
+    failed = table.drop_duplicates(["method", "category"])[["method", "category", "failed"]]
+    told = sets.merge(failed, on=["method", "category"]).assign(low=np.nan, high=np.nan, identical=0)
+    return pd.concat([table, told[table.columns]], ignore_index=True)
+
+
 def interval(values, images, config: ReportConfig, seed) -> tuple[float, float, float]:
-    """Mean of the values and the bounds of its bootstrap interval; nan without values.
+    """Mean of the values and the bounds of its bootstrap interval; nan without values, no bounds for one image.
 
     images: the image behind each value, what is drawn with replacement.
     """
@@ -50,6 +59,8 @@ def interval(values, images, config: ReportConfig, seed) -> tuple[float, float, 
         return np.nan, np.nan, np.nan
     table = pd.DataFrame({"value": np.asarray(values, float), "image": np.asarray(images)})
     groups = table.groupby("image", sort=True)["value"].agg(["sum", "size"])
+    if len(groups) < 2:
+        return float(table["value"].mean()), np.nan, np.nan
     rng, n = np.random.default_rng(seed), len(groups)
     drawn = rng.multinomial(n, np.full(n, 1 / n), config.resamples)
     means = (drawn @ groups["sum"].to_numpy()) / (drawn @ groups["size"].to_numpy())
@@ -106,8 +117,8 @@ def best(table: pd.DataFrame, tests: pd.DataFrame, alpha: float) -> pd.DataFrame
         known = group["mean"].dropna()
         if known.empty:
             continue
-        shown = known.round(METRICS[name].digits)
-        top = shown.min() if METRICS[name].better == "lower" else shown.max()
+        shown = known.round(ALL[name].digits)
+        top = shown.min() if ALL[name].better == "lower" else shown.max()
         winners = shown.index[shown == top]  # equal as printed is equal, as in the paper's table
         table.loc[winners, "best"] = True
         first = table.loc[winners[0], "method"]
