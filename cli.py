@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from evaluation.settings import BUILT_IN, METHODS, OUT, TIMEOUT, BenchmarkConfig
+from evaluation.settings import BUILT_IN, METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportConfig
 from maskgen import __version__
 from maskgen.errors import BadInput
 from maskgen.settings import SIZE, TESTSET
@@ -129,6 +129,9 @@ method_options = together(
 @click.option("--metric", "metrics", multiple=True, default=BenchmarkConfig.metrics, help="Repeatable.")
 @click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 @click.option("--pictures/--no-pictures", default=True, help="Keep every result as a JPEG.")
+@click.option("--paper", is_flag=True, help="Show the published Table 1 below ours.")
+@click.option("--by", metavar="METRIC", default="", help="What picks the pairs to show. [default: the first metric]")
+@click.option("--pages", is_flag=True, help="Write a page for every pair.")
 @click.option("--retry", is_flag=True, help="Try the pairs again that failed before.")
 @click.option("--out", type=FOLDER, default=OUT, help="Where scores, tables and pictures go.")
 @click.pass_context
@@ -149,6 +152,9 @@ def evaluate(
     metrics,
     raw,
     pictures,
+    paper,
+    by,
+    pages,
     retry,
     out,
 ):
@@ -177,5 +183,6 @@ def evaluate(
         pictures=pictures,
         retry=retry,
     )
-    click.echo(report.write(out, scores, pairs, sources, config))
+    shown = ReportConfig(by=by)
+    click.echo(report.write(out, scores, pairs, sources, config, shown, paper=paper, pages=pages))
     click.echo(f"\nscores, tables and pictures are in {out}")

@@ -31,6 +31,7 @@ class ReportConfig:
     confidence: float = 0.95  # of the intervals
     alpha: float = 0.05  # a difference counts as real below this p, after Holm's correction
     quality: int = 90  # JPEG quality of the pictures that are kept
+    by: str = ""  # the metric that picks the pairs shown; empty takes the first
 
 
 GROWTH = (0, 5, 15, 35, 55, 95)  # px, figure 10 of the paper
