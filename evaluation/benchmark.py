@@ -1,0 +1,554 @@
+"""Pairs of image and mask, and the run that scores every method on every pair.
+
+Results are a pure function of the pairs and the settings. A run writes one line per pair and method into a journal,
+so that it can stop anywhere; the tables are made from the journals when all are complete.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from evaluation import metrics
+from evaluation.methods import Failed, Method, read_image
+from evaluation.settings import BenchmarkConfig, ReportConfig
+from evaluation.worker import Hand
+from maskgen import __version__, maskset, parallel
+from maskgen.categories import CATEGORIES, category, measure
+from maskgen.errors import BadInput
+from maskgen.settings import TESTSET
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PHOTOS = (  # of those that scikit-image installs, the ones a camera took
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
+    *("gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
+)
+TRUTH = "truth"  # stands among the methods where a metric compares sets of results with sets of true images
+OTHER = "other"  # the class of a hole that lies outside all of the paper's
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and the mask that is laid over it."""
+
+    pair: str  # its name, "00000" onwards
+    image: str  # path below the folder of images
+    mask: str  # path below the folder of masks
+    category: str
+    hole_ratio: float  # of the mask file; at another --size the ratio in scores.csv differs a little
+    border_distance: int
+    image_sha256: str
+    mask_sha256: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the files of the pairs lie, and how to read the masks."""
+
+    images: Path
+    masks: Path
+    polarity: str = "hole-white"
+
+
+def default_masks() -> Path:
+    """The masks of a run that names none. Raises BadInput where there are none."""
+    if (Path(TESTSET) / "test" / maskset.INDEX).is_file():
+        return Path(TESTSET)
+    raise BadInput(f"no {TESTSET} here: expected a test set, make one with `maskgen testset` or name --masks FOLDER")
+
+
+def image_folder(images: Path | None) -> Path:
+    """The folder of a run's images: the given one, or that of scikit-image's own photos."""
+    if images is None:
+        import skimage.data
+
+        return Path(skimage.data.__file__).parent
+    if not images.is_dir():
+        raise BadInput(f"no such folder: {images} (expected a folder of images, PNG or JPEG)")
+    return images
+
+
+def find_images(images: Path | None) -> list[str]:
+    """Every image below a folder in natural order, as paths relative to it; without one scikit-image's photos."""
+    folder = image_folder(images)
+    if images is None:
+        return [name for name in PHOTOS if (folder / name).is_file()]
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file()]
+    names = [path.relative_to(folder).as_posix() for path in found]
+    names = sorted((name for name in names if not name.startswith(".") and "/." not in name), key=maskset.natural)
+    if not names:
+        raise BadInput(f"no image in {folder}: expected {', '.join(IMAGES)}")
+    return names
+
+
+def find_masks(masks: Path, polarity: str = "hole-white") -> pd.DataFrame:
+    """Every mask below a folder: `mask` (path relative to it), `category`, `hole_ratio`, `border_distance`.
+
+    A mask set is believed its index; the masks of any other folder are measured. Masks without a hole are left out;
+    a hole outside the paper's classes is in the class `other`.
+    """
+    if not masks.is_dir():
+        raise BadInput(f"no such folder: {masks} (expected masks, `maskgen testset` makes them)")
+    for split in ("test", ".", "train"):
+        if (masks / split / maskset.INDEX).is_file():
+            table = maskset.read_index(masks / split)
+            if {"category", "hole_ratio", "border_distance"} <= set(table):
+                table["mask"] = [Path(split, name).as_posix() for name in table["file_name"]]
+                break
+    else:
+        rows = []
+        for path in tqdm(maskset.find_masks(masks), desc="measuring masks", unit="mask", disable=None, leave=False):
+            size = measure(maskset.read_hole(path, polarity=polarity))
+            rows.append(
+                {
+                    "mask": path.relative_to(masks).as_posix(),
+                    "category": category(size.hole_ratio, size.border_distance),
+                    "hole_ratio": size.hole_ratio,
+                    "border_distance": size.border_distance,
+                }
+            )
+        table = pd.DataFrame(rows)
+    table = table[table["hole_ratio"].astype(float) > 0][["mask", "category", "hole_ratio", "border_distance"]]
+    if table.empty:
+        raise BadInput(
+            f"no mask in {masks} has a hole: expected 255 where pixels are missing, or --polarity hole-black"
+        )
+    table["category"] = table["category"].replace("", OTHER)
+    return in_order(table)
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort by class, the paper's in its own order before all others; within a class the order stays."""
+    known = {name: i for i, name in enumerate(CATEGORIES)}
+    first = dict.fromkeys(table["category"])
+    rank = {name: known.get(name, len(known) + i) for i, name in enumerate(first)}
+    return table.sort_values("category", key=lambda column: column.map(rank), kind="stable", ignore_index=True)
+
+
+def draw_pairs(images: list[str], masks: pd.DataFrame, config: BenchmarkConfig) -> list[tuple[str, dict]]:
+    """Lay every mask over one image: (image, row of masks) in the order of the masks.
+
+    Images are dealt at random without replacement, as in section 4.3 of the paper. Where masks outnumber them they
+    are dealt again and again, so that every image is used equally often, or once more than another.
+    """
+    choose, deal = np.random.default_rng([config.seed, 0]), np.random.default_rng([config.seed, 1])
+    if config.per_class:
+        kept = []
+        for _, group in masks.groupby("category", sort=False):
+            drawn = choose.permutation(len(group))[: config.per_class]
+            kept.append(group.iloc[np.sort(drawn)])
+        masks = pd.concat(kept, ignore_index=True)
+    rounds = -(-len(masks) // len(images))
+    order = np.concatenate([deal.permutation(len(images)) for _ in range(rounds)])[: len(masks)]
+    return [(images[i], row) for i, row in zip(order, masks.to_dict("records"), strict=True)]
+
+
+def make_pairs(images: Path | None, masks: Path, config: BenchmarkConfig, polarity="hole-white") -> list[Pair]:
+    """Draw the pairs of two folders and name their files by their hashes."""
+    folder = image_folder(images)
+    drawn = draw_pairs(find_images(images), find_masks(masks, polarity), config)
+    known = {}
+
+    def sha256(path):
+        if path not in known:
+            known[path] = hashlib.sha256(_bytes(path)).hexdigest()
+        return known[path]
+
+    return [
+        Pair(
+            f"{i:05d}",
+            image,
+            row["mask"],
+            row["category"],
+            round(float(row["hole_ratio"]), 6),
+            int(row["border_distance"]),
+            sha256(folder / image),
+            sha256(masks / row["mask"]),
+        )
+        for i, (image, row) in enumerate(tqdm(drawn, desc="reading pairs", unit="pair", disable=None, leave=False))
+    ]
+
+
+def pairs_csv(pairs: list[Pair]) -> bytes:
+    """The text of `pairs.csv`."""
+    return pd.DataFrame([asdict(pair) for pair in pairs]).to_csv(index=False, lineterminator="\n").encode()
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read a `pairs.csv`. Raises BadInput for what is none, or names a pair twice."""
+    try:
+        table = pd.read_csv(path, dtype={"pair": str}, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} is not a list of pairs that can be read: {error}") from None
+    wanted = [field.name for field in fields(Pair)]
+    missing = [name for name in wanted if name not in table]
+    if missing or table.empty:
+        raise BadInput(f"{path} has no {missing[0] if missing else 'row'}: expected a pairs.csv that evaluate wrote")
+    if table["pair"].duplicated().any():
+        raise BadInput(f"{path} has the pair {table['pair'][table['pair'].duplicated()].iloc[0]} twice")
+    return [Pair(**row) for row in table[wanted].to_dict("records")]
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+
+
+def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut the largest centred rectangle of the size's shape and bring it to that size. uint8 (H, W, 3).
+
+    Pixel areas are averaged when it shrinks, cubic splines are used when it grows; an image of the size is untouched.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    scale = min(height / size[0], width / size[1])
+    tall, wide = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    top, left = (height - tall) // 2, (width - wide) // 2
+    cut = image[top : top + tall, left : left + wide]
+    return cv2.resize(cut, size[::-1], interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC)
+
+
+def load_pair(pair: Pair, sources: Sources, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Read (truth uint8 (H, W, 3), hole bool (H, W)) at a size; masks are brought to it by nearest neighbour.
+
+    Raises BadInput where a file is unreadable or is not the one that the pair names.
+    """
+    image, mask = sources.images / pair.image, sources.masks / pair.mask
+    for path, expected in ((image, pair.image_sha256), (mask, pair.mask_sha256)):
+        if hashlib.sha256(_bytes(path)).hexdigest() != expected:
+            raise BadInput(f"{path} is not the file that pair {pair.pair} was made with: its SHA-256 differs")
+    try:
+        truth = fit(read_image(image), size)
+    except Failed as error:
+        raise BadInput(f"{error}: remove it from the images") from None
+    hole = maskset.read_hole(mask, polarity=sources.polarity)
+    if hole.shape != size:
+        hole = cv2.resize(hole.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+    return truth, hole
+
+
+def without(truth: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """What a method gets to see: the image with black where pixels are missing."""
+    image = truth.copy()
+    image[hole] = 0
+    return image
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker must know of a run, besides the pair."""
+
+    methods: tuple[Method, ...]
+    sources: Sources
+    config: BenchmarkConfig
+    timeout: float
+    pictures: Path | None
+    quality: int
+
+
+_hands = {}  # of this process: methods that are running
+
+
+def _hand(method: Method, job: Job, threads: int) -> Hand:
+    key = (method, job.config.raw, job.timeout)
+    if key not in _hands:
+        _hands[key] = Hand(method, raw=job.config.raw, threads=threads, timeout=job.timeout)
+    return _hands[key]
+
+
+def _fill_and_score(job: Job, task: tuple[Pair, tuple[str, ...]]) -> dict[str, dict]:
+    """Let the methods that still lack a pair fill it, one after the other. Returns a journal row for each."""
+    pair, lacking = task
+    truth, hole = load_pair(pair, job.sources, job.config.size)
+    image = without(truth, hole)
+    rows = {}
+    if TRUTH in lacking:
+        rows[TRUTH] = {"pair": pair.pair, "error": "", **metrics.vectors(job.config.metrics, truth)}
+    for method in job.methods:
+        if method.label in lacking:
+            result = _hand(method, job, 1).fill([(pair.pair, image, hole)])[0]
+            rows[method.label] = _score(job, pair, method.label, result, truth, hole)
+    return rows
+
+
+def _score_filled(job: Job, task: tuple[Pair, str, np.ndarray | str]) -> dict[str, dict]:
+    """Score what a network has already made of a pair."""
+    pair, label, result = task
+    truth, hole = load_pair(pair, job.sources, job.config.size)
+    return {label: _score(job, pair, label, result, truth, hole)}
+
+
+def _score(job, pair, label, result, truth, hole):
+    row = {"pair": pair.pair, "hole_ratio": round(np.count_nonzero(hole) / hole.size, 6)}
+    if isinstance(result, str):
+        return {**row, "error": result}
+    if not job.config.raw:
+        result = np.where(hole[..., None], result, truth)
+    if job.pictures:
+        _save_picture(job.pictures / label / pair.category / f"{pair.pair}.jpg", result, job.quality)
+    names = job.config.metrics
+    return {**row, "error": "", **metrics.score(names, result, truth, hole), **metrics.vectors(names, result)}
+
+
+def _save_picture(path, image, quality):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    maskset.write_whole(path, jpeg(image, quality))
+
+
+def jpeg(image: np.ndarray, quality: int = ReportConfig.quality) -> bytes:
+    """An image as JPEG for looking at. uint8 (H, W, 3)."""
+    form = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), form)[1].tobytes()
+
+
+class Journal:
+    """The rows of one method, one JSON line a pair, appended as they come.
+
+    A line that a kill cut short is dropped when the journal is opened again.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows = {}
+        whole = 0
+        data = path.read_bytes() if path.exists() else b""
+        for line in data.splitlines(keepends=True):
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                row = None
+            if not isinstance(row, dict) or "pair" not in row:
+                break
+            self.rows[row["pair"]] = row
+            whole += len(line)
+        if whole < len(data):
+            os.truncate(path, whole)
+
+    def forget_failures(self) -> None:
+        """Drop the rows of pairs that failed, so that they are tried again."""
+        kept = [row for row in self.rows.values() if not row["error"]]
+        if len(kept) < len(self.rows):
+            self.rows = {row["pair"]: row for row in kept}
+            maskset.write_whole(self.path, b"".join(map(_line, kept)))
+
+    def add(self, row: dict) -> None:
+        """Append a row; it is on its way to the disk when this returns."""
+        with self.path.open("ab") as file:
+            file.write(_line(row))
+        self.rows[row["pair"]] = row
+
+
+def _line(row):
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+
+
+def run(
+    methods: list[Method],
+    pairs: list[Pair],
+    sources: Sources,
+    out: Path,
+    config: BenchmarkConfig,
+    *,
+    names: tuple[str, str] = ("images", "masks"),
+    timeout: float = 300.0,
+    workers: int | None = None,
+    cluster: str | None = None,
+    pictures: bool = True,
+    retry: bool = False,
+) -> pd.DataFrame:
+    """Score the methods on the pairs and return the scores, which are in `out/scores.csv` then.
+
+    names: what recipe.json calls the two sources. timeout: s for one image. pictures: keep each result as a JPEG.
+    retry: try failed pairs again. Goes on where an earlier run stopped; methods can be added to a finished one.
+    Raises BadInput where `out` holds results of other settings.
+    """
+    metrics.check(config.metrics)
+    _settle_recipe(out, methods, pairs, config, names)
+    maskset.write_whole(out / "pairs.csv", pairs_csv(pairs))
+    (out / "journal").mkdir(exist_ok=True)
+    labels = [method.label for method in methods]
+    if any(metrics.SETS[name].with_truth for name in config.metrics if name in metrics.SETS):
+        labels.insert(0, TRUTH)
+    journals = {label: Journal(out / "journal" / f"{label}.jsonl") for label in labels}
+    if retry:
+        for journal in journals.values():
+            journal.forget_failures()
+    job = Job(tuple(methods), sources, config, timeout, out / "pictures" if pictures else None, ReportConfig().quality)
+    try:
+        _run_processes(job, pairs, journals, workers, cluster)
+        for method in methods:
+            if method.batched:
+                _run_network(method, job, pairs, journals[method.label], workers, cluster)
+    finally:
+        for hand in _hands.values():
+            hand.close()
+        _hands.clear()
+    return write_scores(out, pairs)
+
+
+def _run_processes(job, pairs, journals, workers, cluster):
+    """The methods that run in many processes: each pair is read once for all of them."""
+    batched = {method.label for method in job.methods if method.batched}
+    labels = [label for label in journals if label not in batched]
+    tasks = []
+    for pair in pairs:
+        lacking = tuple(label for label in labels if pair.pair not in journals[label].rows)
+        if lacking:
+            tasks.append((pair, lacking))
+    if not tasks:
+        return
+    bars = {
+        label: tqdm(total=len(pairs), initial=len(journals[label].rows), desc=label, unit="pair", position=i)
+        for i, label in enumerate(labels)
+        if len(journals[label].rows) < len(pairs)
+    }
+    try:
+        for rows in parallel.run(_Call(_fill_and_score, job), tasks, workers=workers, cluster=cluster):
+            for label, row in rows.items():
+                journals[label].add(row)
+                bars[label].update()
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def _run_network(method, job, pairs, journal, workers, cluster):
+    """A method that takes all cores or the graphics card: one process fills, the workers score."""
+    lacking = [pair for pair in pairs if pair.pair not in journal.rows]
+    if not lacking:
+        return
+    hand = _hand(method, job, parallel.cores())
+    hand.start()  # here and not in a helper thread: Linux ends it with the thread that started it
+    tasks = _filled(hand, method.label, job, lacking)
+    with tqdm(total=len(pairs), initial=len(journal.rows), desc=method.label, unit="pair") as bar:
+        for rows in parallel.run(_Call(_score_filled, job), tasks, workers=workers, cluster=cluster):
+            journal.add(rows[method.label])
+            bar.update()
+
+
+def _filled(hand: Hand, label: str, job: Job, pairs: Iterable[Pair]) -> Iterator[tuple]:
+    for pair in pairs:
+        truth, hole = load_pair(pair, job.sources, job.config.size)
+        yield pair, label, hand.fill([(pair.pair, without(truth, hole), hole)])[0]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A function of a task that pickles together with the job."""
+
+    function: object
+    job: Job
+
+    def __call__(self, task):
+        return self.function(self.job, task)
+
+
+def _settle_recipe(out, methods, pairs, config, names):
+    """Write recipe.json, or compare with the one that is there and add the new methods."""
+    recipe = {
+        "settings": asdict(config),
+        "sources": {
+            "images": names[0],
+            "masks": names[1],
+            "pairs": len(pairs),
+            "pairs_sha256": hashlib.sha256(pairs_csv(pairs)).hexdigest(),
+        },
+        "libraries": _libraries(config),
+        "methods": {method.label: method.identity() for method in methods},
+    }
+    recipe = json.loads(json.dumps(recipe))  # tuples to lists, as they will be read back
+    if (out / maskset.RECIPE).exists():
+        old = maskset.read_recipe(out)
+        # The folders may have other names now: the hash of the pairs tells whether their files are the same.
+        same = ("pairs", "pairs_sha256")
+        differences = [
+            *_differences("", {"version": old.get("version")}, {"version": __version__}),
+            *_differences("", old.get("settings", {}), recipe["settings"]),
+            *_differences("", *({key: told["sources"].get(key) for key in same} for told in (old, recipe))),
+            *_differences("", old.get("libraries", {}), recipe["libraries"]),
+        ]
+        for label, identity in recipe["methods"].items():
+            differences += _differences(f"{label}: ", old["methods"].get(label, identity), identity)
+        if differences:
+            raise BadInput(
+                f"{out} holds results of another run ({'; '.join(differences)}): "
+                "use the same settings, another --out, or delete it"
+            )
+        recipe["sources"] = old["sources"]
+        recipe["methods"] = {**old["methods"], **recipe["methods"]}
+    elif out.is_dir() and any(out.iterdir()):
+        raise BadInput(
+            f"{out} is not empty and holds no {maskset.RECIPE}: expected results of evaluate, or a new folder"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    maskset.write_recipe(out, recipe)
+
+
+def _differences(where, old, new):
+    return [
+        f"{where}{key} was {old.get(key, 'not there')}, now {new.get(key, 'not there')}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _libraries(config):
+    """Versions of what computes the numbers."""
+    found = {}
+    for name in ("numpy", "opencv-python", "scikit-image", *metrics.libraries(config.metrics)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = cv2.__version__ if name == "opencv-python" else "not there"
+    return found
+
+
+def set_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
+    """The metrics of sets: metric, method, category, n, mean (the set's value); one row for a class and a method.
+
+    Only pairs that the method has filled count, and the true images of the same pairs stand against them.
+    """
+    recipe, rows = maskset.read_recipe(out), []
+    names = [name for name in recipe["settings"]["metrics"] if name in metrics.SETS]
+    truths = Journal(out / "journal" / f"{TRUTH}.jsonl").rows if names else {}
+    for label in recipe["methods"] if names else []:
+        done = Journal(out / "journal" / f"{label}.jsonl").rows
+        if not all(pair.pair in done for pair in pairs):
+            continue
+        for category_ in dict.fromkeys(pair.category for pair in pairs):
+            kept = [pair.pair for pair in pairs if pair.category == category_ and not done[pair.pair]["error"]]
+            for name in names:
+                row = metrics.SETS[name]
+                results = [metrics.vector(done[pair][row.vector]) for pair in kept]
+                true = [metrics.vector(truths[pair][row.vector]) for pair in kept] if row.with_truth else None
+                value = row.function(np.array(results), np.array(true)) if kept else np.nan
+                rows.append({"metric": name, "method": label, "category": category_, "n": len(kept), "mean": value})
+    return pd.DataFrame(rows)
+
+
+def write_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
+    """Gather the journals of all methods that are through into `scores.csv`: one row for a method and a pair."""
+    names = maskset.read_recipe(out)["settings"]["metrics"]
+    rows = []
+    for label in maskset.read_recipe(out)["methods"]:
+        done = Journal(out / "journal" / f"{label}.jsonl").rows
+        if all(pair.pair in done for pair in pairs):
+            for pair in pairs:
+                row = done[pair.pair]
+                values = {name: row.get(name, np.nan) for name in names if name in metrics.METRICS}
+                told = {"method": label, "pair": pair.pair, "category": pair.category, "image": pair.image}
+                rows.append({**told, "hole_ratio": row["hole_ratio"], **values, "error": row["error"]})
+    table = pd.DataFrame(rows)
+    maskset.write_whole(out / "scores.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    return table

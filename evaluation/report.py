@@ -1,0 +1,342 @@
+"""Everything that is made of a finished run: tables, a grid of pictures, and a page that needs no other file."""
+
+import base64
+import html
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from evaluation import statistics, tables
+from evaluation.benchmark import Pair, Sources, jpeg, load_pair, set_scores
+from evaluation.metrics import ALL, METRICS
+from evaluation.settings import BenchmarkConfig, ReportConfig
+from maskgen import maskset
+from maskgen.categories import CATEGORIES
+from maskgen.errors import BadInput
+
+TILE, MARGIN, TOP = 192, 150, 28  # px of the grid: a picture, the class's name beside it, the line above
+
+
+def write(
+    out: Path,
+    scores: pd.DataFrame,
+    pairs: list[Pair],
+    sources: Sources,
+    config: BenchmarkConfig,
+    report: ReportConfig,
+    *,
+    paper: bool = False,
+    pages: bool = False,
+) -> str:
+    """Write every table and picture of a finished run beside its scores. Returns the text for the terminal.
+
+    paper: the published Table 1 stands below ours. pages: a page for every pair, not only for those in the report.
+    """
+    recipe = maskset.read_recipe(out)
+    of_pairs = [name for name in config.metrics if name in METRICS]
+    if report.by and report.by not in of_pairs:
+        raise BadInput(f"--by {report.by} is no metric of this run: expected one of {', '.join(of_pairs)}")
+    report = replace(report, by=report.by or next(iter(of_pairs), ""))
+    tests = statistics.comparisons(scores)
+    means = statistics.with_sets(statistics.summary(scores, report, config.seed), set_scores(out, pairs))
+    table = statistics.best(means, tests, report.alpha)
+    table["metric"] = pd.Categorical(table["metric"], categories=list(config.metrics), ordered=True)
+    table = table.sort_values("metric", kind="stable", ignore_index=True).astype({"metric": str})
+    if paper:
+        table = tables.with_published(table)
+    for name, text in {
+        "table.csv": table.to_csv(index=False, lineterminator="\n"),
+        "tests.csv": tests.to_csv(index=False, lineterminator="\n"),
+        "table.md": tables.as_markdown(table, recipe),
+        "table.tex": tables.as_latex(table, recipe),
+    }.items():
+        maskset.write_whole(out / name, text.encode())
+    album = Album(out, scores, {pair.pair: pair for pair in pairs}, sources, config, report)
+    chosen = choose(scores, report.by) if report.by else {}
+    medians = [found["median"] for found in chosen.values() if "median" in found]
+    if medians:
+        maskset.write_whole(out / "grid.jpg", jpeg(grid(album, medians), report.quality))
+    maskset.write_whole(out / "report.html", page(album, table, tests, recipe, chosen).encode())
+    if pages and report.by:
+        for pair in pairs:
+            path = out / "pages" / pair.category / f"{pair.pair}.html"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            maskset.write_whole(path, page_of_pair(album, pair.pair).encode())
+    return tables.as_text(table, recipe)
+
+
+class Album:
+    """The pictures of a run: what the methods made comes from `out/pictures`, input and truth from their sources."""
+
+    def __init__(self, out, scores, pairs, sources, config, report):
+        self.out, self.scores, self.pairs = out, scores, pairs
+        self.sources, self.config, self.report = sources, config, report
+        self.methods = list(dict.fromkeys(scores["method"]))
+        self.rows = {(row["pair"], row["method"]): row for row in scores.to_dict("records")}
+
+    def of(self, pair: str) -> dict[str, bytes]:
+        """JPEG bytes by name: input (white where pixels are missing), every method that has one, truth."""
+        truth, hole = load_pair(self.pairs[pair], self.sources, self.config.size)
+        covered = truth.copy()
+        covered[hole] = 255
+        found = {"input": jpeg(covered, self.report.quality)}
+        for method in self.methods:
+            path = self.out / "pictures" / method / self.pairs[pair].category / f"{pair}.jpg"
+            if path.exists() and not self.rows[pair, method]["error"]:
+                found[method] = path.read_bytes()
+        return {**found, "truth": jpeg(truth, self.report.quality)}
+
+
+def choose(scores: pd.DataFrame, by: str) -> dict[str, dict[str, str]]:
+    """The worst, median and best pair of every class by a metric's mean over the methods.
+
+    Returns {class: {"worst": pair, ...}}; a class where no pair was scored by all methods has none.
+    """
+    chosen = {}
+    for category, group in scores.groupby("category", sort=False):
+        table = group.pivot(index="pair", columns="method", values=by).replace([np.inf, -np.inf], np.nan)
+        means = table.dropna().mean(axis=1)
+        order = means.sort_values(ascending=METRICS[by].better == "higher", kind="stable").index
+        picks = {"worst": 0, "median": len(order) // 2, "best": len(order) - 1} if len(order) else {}
+        chosen[category] = {}
+        for name, i in picks.items():
+            if order[i] not in chosen[category].values():  # one or two pairs have no worst, median and best
+                chosen[category][name] = order[i]
+        if len(order) == 1:
+            chosen[category] = {"median": order[0]}
+    return chosen
+
+
+def grid(album: Album, pairs: list[str]) -> np.ndarray:
+    """One line of pictures for each pair: input, results, truth. Returns uint8 (H, W, 3)."""
+    names = ["input", *album.methods, "truth"]
+    rows = []
+    for pair in pairs:
+        found = album.of(pair)
+        tiles = [_tile(found.get(name), album.config.size) for name in names]
+        margin = np.full((tiles[0].shape[0], MARGIN, 3), 255, np.uint8)
+        for i, line in enumerate(album.pairs[pair].category.split("_")):
+            _write(margin, line, (8, margin.shape[0] // 2 + 20 * i))
+        rows.append(np.hstack([margin, *tiles]))
+    head = np.full((TOP, rows[0].shape[1], 3), 255, np.uint8)
+    for i, name in enumerate(names):
+        _write(head, name, (MARGIN + i * (rows[0].shape[1] - MARGIN) // len(names) + 6, 20))
+    return np.vstack([head, *rows])
+
+
+def _tile(data, size):
+    scale = TILE / max(size)
+    shape = max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
+    if data is None:
+        tile = np.full((*shape[::-1], 3), 200, np.uint8)
+    else:
+        image = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        tile = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+    return cv2.copyMakeBorder(tile, 3, 3, 3, 3, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+
+
+def _write(image, text, at):
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+
+
+def page(album: Album, table: pd.DataFrame, tests: pd.DataFrame, recipe: dict, chosen: dict) -> str:
+    """The report: tables, curves, pictures and a slider, in one HTML file that loads nothing else."""
+    ours = table[table["source"] == "this run"] if "source" in table else table
+    names = list(dict.fromkeys(table["metric"]))
+    parts = ["<div class=tabs role=tablist>"]
+    for i, name in enumerate(names):
+        parts.append(f'<button role=tab data-of="m-{name}" aria-selected={str(not i).lower()}>{name}</button>')
+    parts.append("</div>")
+    for i, name in enumerate(names):
+        parts.append(f'<section class=card id="m-{name}"{" hidden" if i else ""}>')
+        parts.append(f"<b>{html.escape(tables.title(name, recipe))}</b>")
+        parts.append(f"<div class=scroll>{tables.as_html(table, name)}</div>")
+        parts.append(curves(ours[ours["metric"] == name], album.scores, name))
+        parts.append("</section>")
+    shown = [pair for found in chosen.values() for pair in found.values()]
+    by = album.report.by
+    classes = [
+        "<h2>Pictures</h2>"
+        f"<p class=soft>The worst, median and best pair of each class by {by}, the mean over all methods. "
+        "A picture opens the pair with a slider between result and truth.</p>"
+    ]
+    data = {}
+    for category, found in chosen.items():
+        if not found:
+            continue
+        classes.append(f"<div class='card class'><h3>{html.escape(category)}</h3>")
+        for rank, pair in found.items():
+            data[pair] = _entry(album, pair)
+            classes.append("<div class=strip>" + "".join(_shots(album, pair, rank, by, data[pair])) + "</div>")
+        classes.append("</div>")
+    return _filled(
+        title="Inpainting benchmark",
+        about=_about(recipe, album),
+        sections="".join(parts),
+        classes="".join(classes) if shown else "",
+        notes=_notes(table, tests),
+        data=data,
+    )
+
+
+def page_of_pair(album: Album, pair: str) -> str:
+    """The page of one pair, in one HTML file that loads nothing else."""
+    entry = _entry(album, pair)
+    by = album.report.by
+    strip = "<div class='card class'><div class=strip>" + "".join(_shots(album, pair, "", by, entry)) + "</div></div>"
+    category = html.escape(album.pairs[pair].category)
+    about = f"<p class=soft>{category}. A picture opens a slider between result and truth.</p>"
+    return _filled(title=f"Pair {pair}", about=about, sections="", classes=strip, notes="", data={pair: entry})
+
+
+def _filled(*, title, about, sections, classes, notes, data):
+    template = (Path(__file__).parent / "data" / "report.html").read_text()
+    # "</" would end the script element that holds the data.
+    text = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
+    for name, value in {
+        "TITLE": html.escape(title),
+        "ABOUT": about,
+        "SECTIONS": sections,
+        "CLASSES": classes,
+        "NOTES": notes,
+        "DATA": text,
+    }.items():
+        template = template.replace(f"__{name}__", value)
+    return template
+
+
+def _entry(album, pair):
+    """What the page knows of a pair: its pictures as data URIs, and its scores as text."""
+    names = [name for name in METRICS if name in album.scores]
+    pictures = {
+        name: "data:image/jpeg;base64," + base64.b64encode(data).decode() for name, data in album.of(pair).items()
+    }
+    scores = {method: [_shown(album.rows[pair, method][name], name) for name in names] for method in album.methods}
+    return {"category": album.pairs[pair].category, "metrics": names, "scores": scores, "pictures": pictures}
+
+
+def _shown(value, name):
+    return "-" if np.isnan(value) else f"{value:.{METRICS[name].digits}f}"
+
+
+def _shots(album, pair, rank, by, entry):
+    for name in entry["pictures"]:
+        if name in ("input", "truth"):
+            text = f"{rank} input".strip() if name == "input" else name
+        else:
+            text = f"{name} {_shown(album.rows[pair, name][by], by)}"
+        label = html.escape(f"Pair {pair}, {text}", quote=True)
+        yield (
+            f'<button class=shot data-of="{pair}/{html.escape(name, quote=True)}" aria-label="{label}">'
+            f"<img alt=''><span>{html.escape(text)}</span></button>"
+        )
+
+
+def _about(recipe, album):
+    sources, settings = recipe["sources"], recipe["settings"]
+    facts = [
+        f"{sources['pairs']} pairs of images from {sources['images']} and masks from {sources['masks']}",
+        f"{settings['size'][0]} x {settings['size'][1]} px, seed {settings['seed']}, {tables.pixels(recipe)}",
+        f"irregular-masks {recipe['version']}, "
+        + ", ".join(f"{name} {number}" for name, number in recipe["libraries"].items()),
+    ]
+    return "".join(f"<p class=soft style='margin:0'>{html.escape(fact)}</p>" for fact in facts)
+
+
+def _notes(table, tests):
+    lines = tables._bold_legend(table)
+    lines[0] = lines[0].replace("\\~", "~")
+    known = tests["p_holm"].notna()
+    if known.any():
+        real = int((tests["p_holm"] < ReportConfig().alpha).sum())
+        lines.append(
+            f"{real} of {int(known.sum())} differences between two methods on a class and a metric are real at "
+            f"p < {ReportConfig().alpha:g}; tests.csv lists them all"
+        )
+    return "<h2>Notes</h2>" + "".join(f"<p class=soft>{html.escape(line)}.</p>" for line in lines)
+
+
+WIDE, HIGH, LEFT, LOW = 420, 260, 46, 30  # px of a chart, and of its margins left and below
+
+
+def curves(table: pd.DataFrame, scores: pd.DataFrame, name: str) -> str:
+    """The curves of a metric over hole ratio as SVG, interior and free apart, and one of all other classes."""
+    methods = list(dict.fromkeys(table["method"]))
+    ratios = scores.groupby("category", sort=False)["hole_ratio"].mean()
+    present = [category for category in ratios.index if category in set(table["category"])]
+    sides = {
+        side: [category for category in CATEGORIES if category in present and category.startswith(side)]
+        for side in ("interior", "free")
+    }
+    sides["hole ratio"] = [category for category in present if category not in CATEGORIES]
+    values = table[["mean", "low", "high"]].to_numpy(float)
+    if not np.isfinite(values).any():
+        return ""
+    low, high = np.nanmin(values), np.nanmax(values)
+    charts = [
+        f"<figure><figcaption>{side}</figcaption>{_chart(table, ratios, categories, methods, low, high, name)}</figure>"
+        for side, categories in sides.items()
+        if len(categories) > 1
+    ]
+    if not charts:
+        return ""
+    keys = "".join(
+        f"<span><i style='background:var(--s{i % 8})'></i>{html.escape(m)}</span>" for i, m in enumerate(methods)
+    )
+    return f"<div class=keys>{keys}</div><div class=charts>{''.join(charts)}</div>"
+
+
+def _chart(table, ratios, categories, methods, low, high, name):
+    ticks = nice(low, high)
+    low, high = min(low, ticks[0]), max(high, ticks[-1])
+    right = max(ratios[categories].max() * 1.04, 0.1)
+
+    def x(ratio):
+        return round(LEFT + (WIDE - LEFT - 8) * ratio / right, 1)
+
+    def y(value):
+        return round(HIGH - LOW - (HIGH - LOW - 10) * (value - low) / (high - low or 1), 1)
+
+    parts = [f'<svg viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{name} over hole ratio">']
+    for tick in ticks:
+        parts.append(f'<path class="axis" d="M{LEFT} {y(tick)}H{WIDE - 8}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y(tick) + 4}" text-anchor="end">{tick:g}</text>')
+    for tick in nice(0, right):
+        if tick <= right:
+            parts.append(f'<text x="{x(tick)}" y="{HIGH - LOW + 16}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<text x="{WIDE - 8}" y="{HIGH - 2}" text-anchor="end">hole / image</text>')
+    for i, method in enumerate(methods):
+        rows = table[table["method"] == method].set_index("category")
+        points = [
+            (x(ratios[category]), *(rows.loc[category, key] for key in ("mean", "low", "high")))
+            for category in categories
+            if category in rows.index and np.isfinite(rows.loc[category, "mean"])
+        ]
+        colour = f"var(--s{i % 8})"
+        bounded = [point for point in points if np.isfinite(point[2])]
+        if len(bounded) > 1:
+            edge = [f"{at} {y(top)}" for at, _, _, top in bounded]
+            edge += [f"{at} {y(bottom)}" for at, _, bottom, _ in reversed(bounded)]
+            parts.append(f'<path d="M{"L".join(edge)}Z" style="fill:{colour};opacity:.14"/>')
+        line = "L".join(f"{at} {y(mean)}" for at, mean, _, _ in points)
+        parts.append(f'<path d="M{line}" style="fill:none;stroke:{colour};stroke-width:2"/>' if points else "")
+        for at, mean, _, _ in points:
+            told = f"{html.escape(method)}: {mean:.{ALL[name].digits}f}"
+            parts.append(
+                f'<circle cx="{at}" cy="{y(mean)}" r="3.5" style="fill:{colour}"><title>{told}</title></circle>'
+            )
+    return "".join(parts) + "</svg>"
+
+
+def nice(low: float, high: float) -> list[float]:
+    """About five round numbers that cover low to high."""
+    if not high > low:
+        return [float(low)]
+    step = 10 ** np.floor(np.log10((high - low) / 4))
+    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= 5)
+    first, last = np.floor(low / step + 1e-9), np.ceil(high / step - 1e-9)
+    return [float(np.round(i * step, 10)) for i in np.arange(first, last + 1)]

@@ -1,0 +1,176 @@
+"""A process that does one method's work, so that a crash or an endless loop costs one pair and not the run.
+
+`Hand` is the side that asks. The process itself is `python -m evaluation.worker`: it reads pickles from stdin, the
+method first and then lists of (pair, image, hole), and answers on stdout. Both ends are the same program.
+"""
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from maskgen.errors import BadInput
+
+STARTING = 600.0  # s that imports and weights may take
+
+
+class Hand:
+    """A running method that can be killed. Use `fill`; a process that died is started again by the next call."""
+
+    def __init__(self, method, *, raw=False, threads=1, timeout=300.0):
+        self.method, self.raw, self.threads, self.timeout = method, raw, threads, timeout
+        self.process = None
+
+    def fill(self, pairs: list[tuple]) -> list:
+        """What the method makes of [(pair id, image, hole), ...]: an array each, or a str that says what went wrong.
+
+        A list that fails as a whole is asked again one by one, so that only the guilty pair is lost. Raises
+        BadInput where the method cannot start at all.
+        """
+        answer = self._ask(pairs)
+        if isinstance(answer, list):
+            return answer
+        if len(pairs) == 1:
+            return [answer]
+        return [result for pair in pairs for result in self.fill([pair])]
+
+    def _ask(self, pairs):
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        try:
+            pickle.dump(pairs, self.process.stdin, protocol=5)
+            self.process.stdin.flush()
+        except OSError:
+            return self._last_words()
+        try:
+            answer = self.answers.get(timeout=self.timeout * len(pairs))
+        except queue.Empty:
+            self.close()
+            return f"no result within {self.timeout * len(pairs):g} s"
+        return self._last_words() if answer is None else answer
+
+    def start(self):
+        """Start the process and wait until it has loaded the method. Raises BadInput where it cannot."""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        for library in ("OMP", "OPENBLAS", "MKL"):
+            environment[f"{library}_NUM_THREADS"] = str(self.threads)
+        self.close()
+        self.said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "evaluation.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.said,
+            env=environment,
+            start_new_session=True,  # a program that the method started dies with it
+        )
+        self.answers = queue.SimpleQueue()
+        threading.Thread(target=_listen, args=(self.process.stdout, self.answers), daemon=True).start()
+        try:
+            pickle.dump((self.method, self.raw, self.threads, os.getpid()), self.process.stdin, protocol=5)
+            self.process.stdin.flush()
+            answer = self.answers.get(timeout=STARTING)
+        except (OSError, queue.Empty):
+            answer = None
+        if answer is None:
+            raise BadInput(f"the method {self.method.label} cannot start: {self._last_words()}")
+        if answer != "ready":
+            raise BadInput(answer)
+
+    def _last_words(self):
+        """Why the process is gone, with the last line it said."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        code = self.process.poll()
+        self.said.seek(0)
+        lines = self.said.read()[-4000:].decode(errors="replace").strip().splitlines()
+        self.close()
+        why = f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with code {code}"
+        return f"its process was {why}" + (f": {lines[-1].strip()}" if lines else "")
+
+    def close(self):
+        """End the process and all that it started."""
+        if self.process is None:
+            return
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.said):
+            with contextlib.suppress(OSError):
+                stream.close()
+        self.process = None
+
+
+def _listen(stream, answers):
+    """Hand over what the process answers; None when it is gone."""
+    with contextlib.suppress(Exception):
+        while True:
+            answers.put(pickle.load(stream))
+    answers.put(None)
+
+
+def main():
+    """Serve one method until stdin closes."""
+    from evaluation import methods
+
+    stdin, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a method prints must not fall among the answers
+    method, raw, threads, parent = pickle.load(stdin)
+    methods.die_with(parent)
+    import cv2
+
+    cv2.setNumThreads(threads)
+
+    def say(answer):
+        pickle.dump(answer, answers, protocol=5)
+        answers.flush()
+
+    try:
+        function = methods.load(method, raw=raw, threads=threads)
+    except BadInput as error:
+        say(str(error))
+        return
+    say("ready")
+    while True:
+        try:
+            pairs = pickle.load(stdin)
+        except EOFError:
+            return
+        say([_one(function, *pair) for pair in pairs])
+
+
+def _one(function, pair, image, hole):
+    try:
+        return checked(function(pair, image, hole), image.shape)
+    except Exception as error:  # whatever a method raises costs its own pair
+        return f"{error}" if type(error).__name__ in ("Failed", "BadInput") else f"{type(error).__name__}: {error}"
+
+
+def checked(result, shape) -> np.ndarray | str:
+    """The result as uint8 of that shape, or a str that says why it is none. Floats count as 0..255."""
+    result = np.asarray(result)
+    if result.shape != shape:
+        return f"the result is {_size(result.shape)}, expected {_size(shape)}"
+    if result.dtype == np.uint8:
+        return np.ascontiguousarray(result)
+    if result.dtype.kind not in "iuf":
+        return f"the result is of type {result.dtype}, expected uint8"
+    if not np.isfinite(result).all():
+        return "the result holds NaN or infinite values"
+    return result.round().clip(0, 255).astype(np.uint8)
+
+
+def _size(shape):
+    return " x ".join(map(str, shape)) or "a number"
+
+
+if __name__ == "__main__":
+    main()
