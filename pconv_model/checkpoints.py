@@ -4,8 +4,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from maskgen import __version__
 from maskgen.errors import BadInput
 from maskgen.maskset import write_whole
@@ -19,12 +17,14 @@ def save(path: Path, net: UNet, *, history=(), half=False, about=None) -> None:
     """Write a net as safetensors with its config, training history and version in the header.
 
     history: list of dicts, one per logged step. about: dict of whatever else should be known, such as the settings
-    of the run. half: float16 weights, half the size; reading turns them back into float32.
+    of the run. half: float16 kernels, half the size; reading turns them back into float32.
     """
     from safetensors.torch import save as as_bytes
 
     kept = {name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")}
-    kept = {name: (value.half() if half else value).contiguous().cpu() for name, value in kept.items()}
+    kept = {
+        name: (value.half() if half and value.ndim == 4 else value).contiguous().cpu() for name, value in kept.items()
+    }
     told = {"config": asdict(net.config), "history": list(history), "about": about or {}}
     header = {"format": FORMAT, "version": __version__, **{key: json.dumps(value) for key, value in told.items()}}
     write_whole(path, as_bytes(kept, header))
@@ -38,9 +38,13 @@ def read_header(path: Path) -> dict:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
     except FileNotFoundError:
-        raise BadInput(f"no such file: {path} (expected weights as `pconv train` or `pconv convert` write them)") from None
+        raise BadInput(
+            f"no such file: {path} (expected weights as `pconv train` or `pconv convert` write them)"
+        ) from None
     except (OSError, SafetensorError) as error:
-        raise BadInput(f"{path} is no safetensors file ({error}): `pconv convert` reads the formats of others") from None
+        raise BadInput(
+            f"{path} is no safetensors file ({error}): `pconv convert` reads the formats of others"
+        ) from None
     if header.get("format") != FORMAT:
         raise BadInput(f"{path} is no net of ours, its header lacks {FORMAT!r}: make it with `pconv convert`")
     config = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header["config"]).items()}

@@ -6,6 +6,7 @@ nor needs its own dependencies, or from a torchvision checkpoint file.
 
 import importlib.util
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ class VGG16Features(nn.Module):
 
     def __init__(self):
         super().__init__()
-        pairs = [pair for stage in STAGES for pair in zip(stage, stage[1:], strict=False)]
+        pairs = [pair for stage in STAGES for pair in pairwise(stage)]
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)

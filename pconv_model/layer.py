@@ -19,7 +19,17 @@ class PartialConv2d(nn.Conv2d):
     """
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, bias=True, *, branches=None, scaling="v2"
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        bias=True,
+        *,
+        branches=None,
+        scaling="v2",
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias)
         self.branches = tuple(branches or (in_channels,))

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 
 from pconv_model.settings import LossConfig
 
+PAPER = LossConfig()
+
 
 def composite(out, truth, valid):
     """Icomp: the net's result in the holes, the truth elsewhere."""
@@ -53,7 +55,7 @@ def tv_loss(comp, valid):
     return (across.sum() + down.sum()) / comp.numel()
 
 
-def total_loss(out, truth, valid, features=None, config: LossConfig = LossConfig()):
+def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
     """The weighted sum and its unweighted terms: a dict with "total" and one entry per term.
 
     out, truth: in [0, 1]. features: turns (B, 3, H, W) in [0, 1] into a list of features, as

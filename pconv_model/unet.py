@@ -22,7 +22,7 @@ class Block(nn.Module):
         self.conv, self.norm, self.slope = conv, norm, slope
 
     def forward(self, x, valid=None):
-        """Plain: x alone. Partial: x, zero in its holes, and its planes; returns x, zero in its holes, and one plane."""
+        """Plain: x alone. Partial: x, zero in its holes, and its planes; returns such an x and its one plane."""
         reached = None
         if valid is None:
             x = self.conv(x)
@@ -45,16 +45,23 @@ class UNet(nn.Module):
         if config.width <= 0 or config.depth < 1:
             raise BadInput(f"width must be above 0 and depth at least 1, got {config.width} and {config.depth}")
         self.config = config
-        self.stride = 2**config.depth  # px, height and width must be multiples
+        self.stride = 2**config.depth  # px, sides that are multiples of it are halved evenly
         channels = [max(1, round(config.width * CHANNELS[min(i, 3)])) for i in range(config.depth)]
         kernels = [KERNELS[min(i, 3)] for i in range(config.depth)]
         inputs = [3, *channels]  # of each encoder layer, and the skips of the decoder
         self.encoder = nn.ModuleList(
-            self._block(inputs[i], channels[i], kernels[i], stride=2, norm=i > 0, slope=0.0) for i in range(config.depth)
+            self._block(inputs[i], channels[i], kernels[i], stride=2, norm=i > 0, slope=0.0)
+            for i in range(config.depth)
         )
         self.decoder = nn.ModuleList(
-            self._block(inputs[i + 1] + inputs[i], inputs[i], 3, parts=(inputs[i + 1], inputs[i]), norm=i > 0,
-                        slope=SLOPE if i > 0 or config.head == "sigmoid" else None)
+            self._block(
+                inputs[i + 1] + inputs[i],
+                inputs[i],
+                3,
+                parts=(inputs[i + 1], inputs[i]),
+                norm=i > 0,
+                slope=SLOPE if i > 0 or config.head == "sigmoid" else None,
+            )
             for i in reversed(range(config.depth))
         )
         self.head = nn.Conv2d(3, 3, 1) if config.head == "sigmoid" else None
@@ -65,7 +72,7 @@ class UNet(nn.Module):
 
     def _block(self, inputs, outputs, kernel, *, stride=1, parts=None, norm, slope):
         bias = self.config.bias == "all" or not norm
-        geometry = dict(stride=stride, padding=kernel // 2, bias=bias)
+        geometry = {"stride": stride, "padding": kernel // 2, "bias": bias}
         if self.config.kind == "pconv":
             conv = PartialConv2d(inputs, outputs, kernel, branches=parts, **geometry)
         else:
@@ -95,14 +102,6 @@ class UNet(nn.Module):
                     block.norm.eval()
         return self
 
-    def _check(self, image):
-        height, width = image.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise BadInput(
-                f"a net of depth {self.config.depth} takes sides that are multiples of {self.stride}, "
-                f"got {height}x{width}: use a shallower net, or pconv_model.inpaint, which pads"
-            )
-
     def _finish(self, x):
         if self.head is not None:
             x = torch.sigmoid(self.head(x))
@@ -121,7 +120,6 @@ class PConvUNet(UNet):
 
         image: (B, 3, H, W) in [0, 1], RGB, anything in the holes. valid: (B, 1, H, W) of 0. and 1.
         """
-        self._check(image)
         x = torch.where(valid > 0, (image - self.mean) / self.std, 0)
         skips = []
         for block in self.encoder:
@@ -129,8 +127,8 @@ class PConvUNet(UNet):
             x, valid = block(x, valid)
         for block in self.decoder:
             skip, plane = skips.pop()
-            x = torch.cat([_double(x), skip], 1)
-            x, valid = block(x, torch.cat([_double(valid), plane], 1))
+            x = torch.cat([_double(x, skip), skip], 1)
+            x, valid = block(x, torch.cat([_double(valid, plane), plane], 1))
         return self._finish(x)
 
     @torch.no_grad()
@@ -141,7 +139,8 @@ class PConvUNet(UNet):
             planes.append(valid)
             valid = (block.conv.seen(valid) > 0.5).to(valid.dtype)
         for block in self.decoder:
-            valid = (block.conv.seen(torch.cat([_double(valid), planes.pop()], 1)) > 0.5).to(valid.dtype)
+            plane = planes.pop()
+            valid = (block.conv.seen(torch.cat([_double(valid, plane), plane], 1)) > 0.5).to(valid.dtype)
         return valid
 
 
@@ -156,14 +155,14 @@ class ConvUNet(UNet):
 
     def forward(self, image, valid):
         """The filled image (B, 3, H, W), about [0, 1] and not clipped. Inputs as for PConvUNet."""
-        self._check(image)
         x = (torch.where(valid > 0, image, self.colour) - self.mean) / self.std
         skips = []
         for block in self.encoder:
             skips.append(x)
             x = block(x)
         for block in self.decoder:
-            x = block(torch.cat([_double(x), skips.pop()], 1))
+            skip = skips.pop()
+            x = block(torch.cat([_double(x, skip), skip], 1))
         return self._finish(x)
 
     def reached(self, valid):
@@ -180,5 +179,6 @@ def build(config: NetConfig) -> UNet:
     return kinds[config.kind](config.width, config.depth, **more)
 
 
-def _double(x):
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+def _double(x, skip):
+    """x at twice its size, cut to the skip's, which is one smaller where a layer halved an odd side."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")[..., : skip.shape[-2], : skip.shape[-1]]
