@@ -11,12 +11,10 @@ from maskgen.errors import BadInput
 from maskgen.maskset import read_hole
 from pconv_model import checkpoints
 from pconv_model.photos import pairs, read_image, write_image
-from pconv_model.settings import KINDS
+from pconv_model.settings import KINDS, OVERLAP, TILE
 from pconv_model.unet import UNet
 
 WEIGHTS = Path(__file__).parent / "weights"
-TILE = 512  # px, side of the tiles in which larger images are done
-OVERLAP = 128  # px, over which neighbouring tiles fade into each other
 
 
 def load(weights: Path | None = None, kind: str = "pconv", device: str = "cpu") -> UNet:

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of images in [0, 1], red green blue
 IMAGENET_STD = (0.229, 0.224, 0.225)
 KINDS = ("pconv", "conv")
+LOSSES = ("valid", "hole", "perceptual", "style", "tv")
+POLARITIES = ("hole-white", "hole-black")  # what white means in a mask file
+TILE = 512  # px, side of the tiles in which larger images are done
+OVERLAP = 128  # px, over which neighbouring tiles fade into each other
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ class TrainConfig:
     accumulate: int = 1  # batches whose gradients are summed into a step
     vgg_from: int = 0  # step from which the perceptual and style terms are added
     ema: float = 0.999  # decay of the averaged weights, which are those that count; 0 keeps none
-    clip: float = 1.0  # largest norm of a gradient; a step whose gradient is not finite is left out
-    precision: str = "fp32"  # or "bf16", "fp16" (CUDA): autocast
+    clip: float = 10.0  # largest norm of a gradient; a step whose gradient is not finite is left out
+    precision: str = "fp32"  # or "bf16": autocast, half the memory and faster where the processor has it
     ratio: tuple[float, float] = (0.01, 0.6)  # hole / all pixels of the training masks
     scale: tuple[float, float] = (0.35, 1.0)  # side of a crop / short side of its photo
     colour: float = 0.1  # brightness, contrast and saturation change by up to this share
