@@ -65,8 +65,10 @@ class Numbers(click.ParamType):
         self.kind, self.name = kind, "numbers"
 
     def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
         try:
-            return tuple(self.kind(part) for part in value.split(",")) if isinstance(value, str) else value
+            return tuple(self.kind(part) for part in value.split(",") if part)
         except ValueError:
             self.fail(f"expected numbers such as 128,256, got {value!r}", param, ctx)
 
@@ -118,9 +120,9 @@ def training_options(command):
         settings_of(NetConfig, width="Times the paper's channels.", depth="Layers of the encoder."),
         settings_of(
             TrainConfig,
-            size="px, side of the training crops, one number or several stages.",
+            size="px, side of the training crops; several numbers are stages.",
             batch="Images in a step of one process, one number or one per size.",
-            switch="Steps at which the next size begins. [default: equal stages of phase 1]",
+            switch="Steps at which the next size begins; none makes equal stages of phase 1.",
             accumulate="Batches in a step.",
             ema="Decay of the averaged weights, 0 for none.",
             clip="Largest norm of a gradient.",
@@ -173,7 +175,14 @@ def training(images, masks, vgg, exclude, favour, cache, options):
     vgg_from="Step from which the perceptual and style terms are added.",
 )
 @settings_of(LossConfig, **{name: f"Weight of the {name} term." for name in LOSSES})
-@click.option("--no-vgg", "use_vgg", flag_value=False, default=True, help="Leave the perceptual and style terms out.")
+@click.option(
+    "--no-vgg",
+    "use_vgg",
+    flag_value=False,
+    default=True,
+    show_default=False,
+    help="Leave the perceptual and style terms out.",
+)
 @click.option("--resume/--fresh", default=True, help="Go on from the checkpoint in --out, or begin anew.")
 @click.option("--out", type=FOLDER, default="runs/pconv", help="Checkpoint, weights, history, samples.")
 def train(images, masks, vgg, exclude, favour, cache, resume, out, **options):

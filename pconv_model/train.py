@@ -142,7 +142,7 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def mask_sampler(masks: Path, config: TrainConfig):
-    """Endless training masks from a folder of raw ones, as large as the paper's. BadInput where there is no such folder."""
+    """Endless training masks from a folder of raw ones, as large as the paper's. BadInput without it."""
     from maskgen.sampler import MaskSampler
 
     if not masks.is_dir():
@@ -229,10 +229,13 @@ def train(
 
 def _begin(net_config, config, out, about, start, resume, device, rank):
     """A run at its first step, or where the checkpoint in `out` left it."""
-    if net_config.bias not in ("ends", "all") or config.precision not in ("fp32", "bf16"):
-        raise BadInput(
-            f"precision is fp32 or bf16, got {config.precision!r}; bias is ends or all, got {net_config.bias!r}"
-        )
+    for name, value, known in (
+        ("precision", config.precision, ("fp32", "bf16")),
+        ("decay", config.decay, ("constant", "cosine")),
+        ("bias", net_config.bias, ("ends", "all")),
+    ):
+        if value not in known:
+            raise BadInput(f"{name} is one of {', '.join(known)}, got {value!r}")
     run = Run(net_config, config, device)
     if resume and (out / CHECKPOINT).exists():
         changed = run.load(out / CHECKPOINT, about)
