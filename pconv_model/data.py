@@ -1,0 +1,186 @@
+"""Training pairs from folders of photos and a sampler of masks: sample i is always the same, whatever the threads."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from maskgen.errors import BadInput
+from pconv_model.photos import find_images
+from pconv_model.settings import TrainConfig
+
+FAR = 10**9  # validation masks are samples from here on, which no training run reaches
+
+
+def read_names(path: Path) -> frozenset:
+    """The names in a text file, one a line, as photos are named or with folders before it. BadInput if unreadable."""
+    try:
+        return frozenset(line.strip() for line in path.read_text().splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read as a list of names: expected one photo a line ({error})") from None
+
+
+def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig) -> tuple[list[Path], list[Path]]:
+    """The photos to train on and those held out, both from folder trees of any depth.
+
+    Held out are, the first of these that applies: photos named in `exclude`; those below a top folder `val*`, as
+    ImageNet and Places2 have it (`test*` is then left alone); a share `config.hold_out` of all, drawn with the seed,
+    which for CelebA-HQ gives 27,000 and 3,000. A share of 0 holds nothing out and validates on the training photos.
+    """
+    found = [(folder, path) for folder in folders for path in find_images(folder)]
+    photos = [path for _, path in found]
+    tops = [path.relative_to(folder).parts[0].lower() for folder, path in found]
+    rng = np.random.default_rng([config.seed, 0])
+    if exclude:
+        held = [p.name in exclude or p.relative_to(f).as_posix() in exclude for f, p in found]
+        training = [not out for out in held]
+    elif any(top.startswith("val") for top in tops):
+        held = [top.startswith("val") for top in tops]
+        training = [not top.startswith(("val", "test")) for top in tops]
+    else:
+        drawn = set(rng.permutation(len(photos))[: round(config.hold_out * len(photos))].tolist())
+        held = [i in drawn for i in range(len(photos))]
+        training = [not out for out in held]
+    kept = [photo for photo, use in zip(photos, training, strict=True) if use]
+    if not kept:
+        raise BadInput(f"no photo is left to train on, of {len(photos)} found: hold out fewer")
+    pool = [photo for photo, out in zip(photos, held, strict=True) if out] or kept
+    chosen = rng.permutation(len(pool))[: config.validation]
+    return kept, [pool[i] for i in sorted(chosen.tolist())]
+
+
+def odds(photos: list[Path], favour) -> np.ndarray:
+    """How often each photo is drawn, adding up to 1. favour: pairs (pattern, factor), matched against whole paths.
+
+    A factor below 1 weighs a narrow lot of photos down; a photo that several patterns match gets their product.
+    """
+    weights = np.ones(len(photos))
+    for pattern, factor in favour:
+        hit = [fnmatch(photo.as_posix(), f"*{pattern}") for photo in photos]
+        if factor < 0 or not any(hit):
+            raise BadInput(
+                f"--favour {pattern}={factor:g} matches {sum(hit)} photos; expected some, and a factor from 0 up"
+            )
+        weights[hit] *= factor
+    if not weights.sum():
+        raise BadInput("every photo has the weight 0: leave some --favour out")
+    return weights / weights.sum()
+
+
+class Pairs:
+    """Endless training pairs: photo number `draw(i)` under hole number i of the sampler.
+
+    sampler: anything whose [i] is a hole, bool (h, w), for any i >= 0. cache: bytes of decoded photos, shrunk to twice
+    the largest training size, that are kept in memory; the rest is decoded each time.
+    """
+
+    def __init__(self, photos: list[Path], sampler, config: TrainConfig, *, favour=(), cache=4 * 2**30):
+        self.photos, self.sampler, self.config = photos, sampler, config
+        self.edges = odds(photos, favour).cumsum()
+        self.keep = 2 * max(config.size)  # px, short side
+        self.room, self.kept = cache, {}
+
+    def __call__(self, i: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sample i at a size: uint8 (size, size, 3), RGB, and hole, bool (size, size)."""
+        rng = np.random.default_rng([self.config.seed, 1, i])
+        photo = self._photo(min(int(np.searchsorted(self.edges, rng.random(), "right")), len(self.photos) - 1))
+        short = min(photo.shape[:2])
+        low, high = (share * short for share in self.config.scale)
+        side = round(
+            rng.uniform(max(low, min(size, high)), high)
+        )  # no crop is blown up where the photo is large enough
+        top, left = (int(rng.integers(0, length - side, endpoint=True)) for length in photo.shape[:2])
+        crop = resized(photo[top : top + side, left : left + side], size)
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        return recolour(crop, self.config.colour, rng), fitted(self.sampler[i], size)
+
+    def _photo(self, number):
+        if number in self.kept:
+            return self.kept[number]
+        photo = read_rgb(self.photos[number], self.keep)
+        if photo.nbytes <= self.room:  # threads may both pass here; a photo too many is no harm
+            self.room -= photo.nbytes
+            self.kept[number] = photo
+        return photo
+
+
+class Fixed:
+    """The validation set: photo i, its largest centred square, under hole FAR + i; never changed, never coloured."""
+
+    def __init__(self, photos: list[Path], sampler):
+        self.photos, self.sampler = photos, sampler
+
+    def __call__(self, i: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """As Pairs; i below len(photos)."""
+        photo = read_rgb(self.photos[i], size)
+        side = min(photo.shape[:2])
+        top, left = ((length - side) // 2 for length in photo.shape[:2])
+        return resized(photo[top : top + side, left : left + side], size), fitted(self.sampler[FAR + i], size)
+
+
+def read_rgb(path: Path, short: int) -> np.ndarray:
+    """A photo as uint8 RGB, shrunk so that its short side has at most `short` px. Raises BadInput if it is none."""
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except (OSError, cv2.error):
+        image = None
+    if image is None:
+        raise BadInput(f"{path} cannot be read as a photo: remove it")
+    share = short / min(image.shape[:2])
+    if share < 1:
+        height, width = (max(short, round(side * share)) for side in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return image
+
+
+def resized(square: np.ndarray, size: int) -> np.ndarray:
+    """A square image at another size, averaged where it shrinks."""
+    way = cv2.INTER_AREA if square.shape[0] > size else cv2.INTER_CUBIC
+    return cv2.resize(square, (size, size), interpolation=way)
+
+
+def fitted(hole: np.ndarray, size: int) -> np.ndarray:
+    """A hole at another size; nearest neighbour, so that it stays a hole and not a shade of grey."""
+    if hole.shape == (size, size):
+        return hole
+    return cv2.resize(hole.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def recolour(image: np.ndarray, most: float, rng) -> np.ndarray:
+    """Change brightness, contrast and saturation by up to a share `most`. uint8 (H, W, 3) -> the same."""
+    light, contrast, colour = 1 + rng.uniform(-most, most, 3)
+    x = image.astype(np.float32)
+    x = x.mean((0, 1)) + (x - x.mean((0, 1))) * contrast
+    grey = x.mean(2, keepdims=True)
+    return np.rint((grey + (x - grey) * colour) * light).clip(0, 255).astype(np.uint8)
+
+
+def batches(samples, indices, size: int, *, workers: int, ahead: int = 3) -> Iterator:
+    """Yield (image (B, 3, size, size) in [0, 1], valid (B, 1, size, size)), float32, for each list of indices.
+
+    samples(i, size): one pair, as Pairs and Fixed give it. Threads prepare `ahead` batches, so that the net never
+    waits; OpenCV and numpy do their work outside Python's lock.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = deque()
+        try:
+            for numbers in indices:
+                waiting.append([pool.submit(samples, i, size) for i in numbers])
+                if len(waiting) > ahead:
+                    yield _stacked(waiting.popleft())
+            while waiting:
+                yield _stacked(waiting.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _stacked(futures):
+    images, holes = zip(*(future.result() for future in futures), strict=True)
+    image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)  # channels last, as numpy has it
+    return image, 1 - torch.from_numpy(np.stack(holes)).float()[:, None]

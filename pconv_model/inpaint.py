@@ -1,0 +1,213 @@
+"""Fill the holes of photos of any size and kind with a trained net."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from maskgen.errors import BadInput
+from maskgen.maskset import read_hole
+from pconv_model import checkpoints
+from pconv_model.photos import pairs, read_image, write_image
+from pconv_model.settings import KINDS, OVERLAP, TILE
+from pconv_model.unet import UNet
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def load(weights: Path | None = None, kind: str = "pconv", device: str = "cpu") -> UNet:
+    """A net ready for `inpaint`. weights: a file of ours; None takes the one that ships for this kind.
+
+    Raises BadInput where there is no such file, or where it holds another kind of net.
+    """
+    if kind not in KINDS:
+        raise BadInput(f"kind is one of {', '.join(KINDS)}, got {kind!r}")
+    path = weights or WEIGHTS / f"{kind}.safetensors"
+    if weights is None and not path.is_file():
+        raise BadInput(
+            f"no weights of {kind!r} are shipped here: train them with `pconv train` and pass --weights FILE"
+        )
+    model = checkpoints.load(path)
+    if model.config.kind != kind:
+        raise BadInput(f"{path} holds a net of kind {model.config.kind!r}, expected {kind!r}")
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def inpaint(model: UNet, image: np.ndarray, hole: np.ndarray, raw: bool = False, *, tile: int = TILE) -> np.ndarray:
+    """Fill the holes of one image. Returns an array of the image's own shape and dtype.
+
+    image: uint8 or uint16, grey (H, W) or (H, W, 1), RGB (H, W, 3), or with alpha (H, W, 4); any height and width.
+    hole: bool (H, W). raw: the net's answer everywhere; otherwise known pixels return untouched. Filled pixels
+    become opaque. What is stored in the holes never matters. tile: px, multiple of the net's stride; an image
+    larger than that is done in overlapping tiles.
+    """
+    return next(inpaint_batch(model, [image], [hole], raw, tile=tile))
+
+
+def inpaint_batch(model: UNet, images, holes, raw: bool = False, *, batch: int = 8, tile: int = TILE) -> Iterator:
+    """Yield the filled images in order. images, holes: iterables of the same length, as for `inpaint`.
+
+    Up to `batch` neighbours of one size go through the net together.
+    """
+    waiting = []
+    for image, hole in zip(images, holes, strict=True):
+        _check(image, hole)
+        if waiting and (len(waiting) == batch or hole.shape != waiting[0][1].shape):
+            yield from _fill(model, waiting, raw, tile)
+            waiting = []
+        waiting.append((image, hole))
+    if waiting:
+        yield from _fill(model, waiting, raw, tile)
+
+
+def _check(image, hole):
+    if image.dtype not in (np.uint8, np.uint16):
+        raise BadInput(f"images are uint8 or uint16, got {image.dtype}")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or not image.size:
+        raise BadInput(f"images are grey, RGB or RGB with alpha, got an array of shape {image.shape}")
+    if hole.dtype != bool or hole.shape != image.shape[:2]:
+        raise BadInput(
+            f"the mask is {hole.dtype} {hole.shape}, expected bool {image.shape[:2]} as the image: fit one to the other"
+        )
+
+
+def _fill(model, pairs, raw, tile):
+    tile = max(tile // model.stride, 1) * model.stride
+    colours = [_as_rgb(image) for image, _ in pairs]
+    holes = [hole for _, hole in pairs]
+    if raw or any(hole.any() for hole in holes):
+        small = max(holes[0].shape) <= tile
+        filled = (
+            _run(model, colours, holes)
+            if small
+            else [_in_tiles(model, *p, tile, raw) for p in zip(colours, holes, strict=True)]
+        )
+    else:
+        filled = colours
+    for (image, hole), result in zip(pairs, filled, strict=True):
+        yield _as_stored(result, image, np.ones_like(hole) if raw else hole, hole)
+
+
+def _as_rgb(image):
+    """RGB of any image we take, uint8 or uint16 (H, W, 3)."""
+    planes = image.reshape(*image.shape[:2], -1)
+    return np.repeat(planes, 3, 2) if planes.shape[2] == 1 else planes[..., :3]
+
+
+def _as_stored(result, image, answered, hole):
+    """The image with the net's float result (H, W, 3) where it answered, in the image's own shape and dtype."""
+    top = np.iinfo(image.dtype).max
+    done = image.copy()
+    planes = done.reshape(*done.shape[:2], -1)  # a view, also for (H, W)
+    if result.dtype != image.dtype:
+        found = result[answered]
+        if planes.shape[2] == 1:
+            found = found.mean(1, keepdims=True)
+        planes[answered, : found.shape[1]] = np.rint(found.clip(0, 1) * top).astype(image.dtype)
+    if planes.shape[2] == 4:
+        planes[hole, 3] = top
+    return done
+
+
+@torch.inference_mode()
+def _run(model, colours, holes):
+    """The net on images of one size, padded to its stride as holes. Returns float32 (H, W, 3) each, in about [0, 1]."""
+    device = model.mean.device
+    height, width = holes[0].shape
+    down, right = -height % model.stride, -width % model.stride
+    pad = torch.nn.functional.pad
+    image = torch.from_numpy(np.stack([c.astype(np.float32) / np.iinfo(c.dtype).max for c in colours]))
+    image = pad(image.permute(0, 3, 1, 2), (0, right, 0, down)).to(device, memory_format=torch.channels_last)
+    valid = pad(torch.from_numpy(~np.stack(holes)).float()[:, None], (0, right, 0, down)).to(device)
+    result = model(image, valid)[..., :height, :width]
+    return list(result.permute(0, 2, 3, 1).float().cpu().numpy())
+
+
+def _in_tiles(model, colour, hole, tile, raw):
+    """The net on an image larger than a tile: tiles fade into each other, so that no seam shows."""
+    height, width = hole.shape
+    total = np.zeros((height, width, 3), np.float32)
+    weight = np.zeros((height, width, 1), np.float32)
+    coarse = None
+    for top, rows in _spans(height, tile):
+        for left, columns in _spans(width, tile):
+            part = np.s_[top : top + tile, left : left + tile]
+            if not raw and not hole[part].any():
+                continue
+            result = _run(model, [colour[part]], [hole[part]])[0]
+            lost = hole[part] & ~_reached(model, hole[part])
+            if lost.any():  # a hole larger than the net sees: the whole image, made small, knows more
+                coarse = _coarse(model, colour, hole, tile) if coarse is None else coarse
+                result[lost] = _sample(coarse, part, hole.shape)[lost]
+            fade = (rows[:, None] * columns)[..., None]
+            total[part] += result * fade
+            weight[part] += fade
+    return np.divide(total, weight, out=total, where=weight > 0)
+
+
+def _spans(length, tile):
+    """Where tiles begin along one side, and their weights: 1 inside, falling over the overlap, 1 at the image edge."""
+    step = tile - min(OVERLAP, tile // 4)
+    count = max(1, -(-(length - tile) // step) + 1)
+    starts = [round(i * (length - tile) / (count - 1)) if count > 1 else 0 for i in range(count)]
+    for i, start in enumerate(starts):
+        weights = np.ones(min(tile, length), np.float32)
+        if i:
+            shared = starts[i - 1] + tile - start
+            weights[:shared] = (np.arange(shared) + 0.5) / shared
+        if i + 1 < count:
+            shared = start + tile - starts[i + 1]
+            weights[-shared:] *= (np.arange(shared)[::-1] + 0.5) / shared
+        yield start, weights
+
+
+def _reached(model, hole):
+    down, right = (-side % model.stride for side in hole.shape)
+    valid = np.pad(~hole, ((0, down), (0, right))).astype(np.float32)
+    plane = model.reached(torch.from_numpy(valid)[None, None].to(model.mean.device))
+    return plane[0, 0, : hole.shape[0], : hole.shape[1]].cpu().numpy() > 0
+
+
+def _coarse(model, colour, hole, tile):
+    """The whole image filled at a size that fits one tile. float32 (h, w, 3)."""
+    share = tile / max(hole.shape)
+    size = [max(1, int(side * share)) for side in hole.shape[::-1]]
+    known = (~hole).astype(np.float32)
+    seen = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
+    clean = np.where(hole[..., None], 0, colour)
+    small = cv2.resize(clean.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    small = np.rint(small / np.maximum(seen, 1e-6)[..., None]).astype(colour.dtype)  # a mean over known pixels only
+    return _run(model, [small], [seen <= 0])[0]
+
+
+def _sample(coarse, part, shape):
+    """The piece of the coarse result under a tile, at full size."""
+    rows = np.arange(shape[0])[part[0]].astype(np.float32)
+    columns = np.arange(shape[1])[part[1]].astype(np.float32)
+    y = (rows + 0.5) * coarse.shape[0] / shape[0] - 0.5
+    x = (columns + 0.5) * coarse.shape[1] / shape[1] - 0.5
+    grid = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+    return cv2.remap(coarse, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def inpaint_files(model: UNet, images: Path, masks: Path, out: Path, *, raw=False, polarity="hole-white", **how) -> int:
+    """Fill a photo, or every photo below a folder, into PNG files below `out`. Returns how many were written.
+
+    A photo whose result is there already is left alone, so a run can be stopped and started again. how: `batch`
+    and `tile` of `inpaint_batch`.
+    """
+    from tqdm import tqdm
+
+    base = images.parent if images.is_file() else images
+    todo = [(p, m, out / p.relative_to(base).with_suffix(".png")) for p, m in pairs(images, masks)]
+    todo = [task for task in todo if not task[2].exists()]
+    photos = (read_image(photo) for photo, _, _ in todo)
+    holes = (read_hole(mask, polarity=polarity) for _, mask, _ in todo)
+    results = inpaint_batch(model, photos, holes, raw, **how)
+    for (_, _, path), result in zip(
+        todo, tqdm(results, total=len(todo), unit="image", disable=len(todo) < 2), strict=True
+    ):
+        write_image(path, result)
+    return len(todo)

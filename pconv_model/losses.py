@@ -1,0 +1,77 @@
+"""The loss terms of Liu et al., ECCV 2018, section 3.3, averaged as in the paper's second text.
+
+In every function out, comp, truth: (B, C, H, W) and valid: (B, 1, H, W) of 0. and 1.; each returns one number.
+`out` is what the net gave, `comp` the same in the holes and the truth elsewhere.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from pconv_model.settings import LossConfig
+
+PAPER = LossConfig()
+
+
+def composite(out, truth, valid):
+    """Icomp: the net's result in the holes, the truth elsewhere."""
+    return torch.where(valid > 0, truth, out)
+
+
+def valid_loss(out, truth, valid):
+    """Mean over all C*H*W of abs(M * (out - truth))."""
+    return ((out - truth).abs() * valid).mean()
+
+
+def hole_loss(out, truth, valid):
+    """Mean over all C*H*W, not over the hole alone, of abs((1 - M) * (out - truth))."""
+    return ((out - truth).abs() * (1 - valid)).mean()
+
+
+def perceptual_loss(features, truth_features):
+    """Sum over the layers of the mean absolute difference. Both: lists of (B, C, H, W), one per layer."""
+    return sum((a.float() - b.float()).abs().mean() for a, b in zip(features, truth_features, strict=True))
+
+
+def gram(feature):
+    """Gram matrix of (B, C, H, W) over its pixels, divided by C*H*W: float32 (B, C, C).
+
+    Always in float32 and divided before the product, since sums of squares overflow half precision.
+    """
+    flat = feature.flatten(2).float() / feature[0].numel() ** 0.5
+    with torch.autocast(flat.device.type, enabled=False):
+        return flat @ flat.transpose(1, 2)
+
+
+def style_loss(features, truth_features):
+    """Sum over the layers of the mean absolute difference of the Gram matrices."""
+    return sum((gram(a) - gram(b)).abs().mean() for a, b in zip(features, truth_features, strict=True))
+
+
+def tv_loss(comp, valid):
+    """Absolute differences of neighbours, both inside the hole dilated by one pixel; their sum over C*H*W."""
+    region = F.max_pool2d(1 - valid, 3, stride=1, padding=1)
+    across = (comp[..., 1:] - comp[..., :-1]).abs() * (region[..., 1:] * region[..., :-1])
+    down = (comp[..., 1:, :] - comp[..., :-1, :]).abs() * (region[..., 1:, :] * region[..., :-1, :])
+    return (across.sum() + down.sum()) / comp.numel()
+
+
+def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
+    """The weighted sum and its unweighted terms: a dict with "total" and one entry per term.
+
+    out, truth: in [0, 1]. features: turns (B, 3, H, W) in [0, 1] into a list of features, as
+    pconv_model.features.load_vgg does; None leaves the perceptual and style terms out.
+    """
+    comp = composite(out, truth, valid)
+    terms = {
+        "valid": valid_loss(out, truth, valid) * config.span,
+        "hole": hole_loss(out, truth, valid) * config.span,
+        "tv": tv_loss(comp, valid) * config.span,
+    }
+    if features is not None and (config.perceptual or config.style):
+        with torch.no_grad():
+            wanted = features(truth)
+        both = [layer.chunk(2) for layer in features(torch.cat([out, comp]))]
+        of_out, of_comp = [pair[0] for pair in both], [pair[1] for pair in both]
+        terms["perceptual"] = perceptual_loss(of_out, wanted) + perceptual_loss(of_comp, wanted)
+        terms["style"] = style_loss(of_out, wanted) + style_loss(of_comp, wanted)
+    return {"total": sum(getattr(config, name) * term for name, term in terms.items()), **terms}

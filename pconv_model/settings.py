@@ -1,0 +1,62 @@
+"""Every setting of the network and its training and its default, in one place that imports nothing heavy."""
+
+from dataclasses import dataclass
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of images in [0, 1], red green blue
+IMAGENET_STD = (0.229, 0.224, 0.225)
+KINDS = ("pconv", "conv")
+LOSSES = ("valid", "hole", "perceptual", "style", "tv")
+POLARITIES = ("hole-white", "hole-black")  # what white means in a mask file
+TILE = 512  # px, side of the tiles in which larger images are done
+OVERLAP = 128  # px, over which neighbouring tiles fade into each other
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """What a network is made of; a checkpoint carries it. The defaults are Table 2 of the paper."""
+
+    kind: str = "pconv"  # "pconv", or "conv" for the paper's baseline of plain convolutions
+    width: float = 1.0  # times the paper's channels
+    depth: int = 8  # encoder layers, each of which halves the image
+    bias: str = "ends"  # layers with a bias: "ends", those without batch norm, or "all"
+    eps: float = 1e-5  # of batch norm; Keras has 1e-3
+    mean: tuple[float, ...] = IMAGENET_MEAN  # taken from the image inside the net, given back to the result
+    std: tuple[float, ...] = IMAGENET_STD
+    fill: str = "grey"  # what the baseline sees in a hole: "grey", 127.5, or "mean", ImageNet's
+    head: str = "none"  # "sigmoid": a leaky ReLU, a 1x1 convolution and a sigmoid at the end, as PConv-Keras
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms, section 3.3 of the paper."""
+
+    valid: float = 1.0
+    hole: float = 6.0
+    perceptual: float = 0.05
+    style: float = 120.0
+    tv: float = 0.1
+    span: float = 2.0  # images in [0, 1] are stretched to this length for L1 and tv; the first author used [-1, 1]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a run goes. The paper's numbers where it has them, section 4.2."""
+
+    phase1_steps: int = 500_000  # batch norm on
+    phase2_steps: int = 200_000  # batch norm of the encoder frozen
+    lr: tuple[float, float] = (2e-4, 5e-5)  # of the two phases
+    decay: str = "constant"  # or "cosine": from the first rate down to the second, then down to zero
+    size: tuple[int, ...] = (512,)  # px, side of the training crops; several are stages of phase 1
+    batch: tuple[int, ...] = (6,)  # images in a step of one process, one number or one per size
+    switch: tuple[int, ...] = ()  # steps at which the next size begins; empty cuts phase 1 into equal stages
+    accumulate: int = 1  # batches whose gradients are summed into a step
+    vgg_from: int = 0  # step from which the perceptual and style terms are added
+    ema: float = 0.999  # decay of the averaged weights, which are those that count; 0 keeps none
+    clip: float = 10.0  # largest norm of a gradient; a step whose gradient is not finite is left out
+    precision: str = "fp32"  # or "bf16": autocast, half the memory and faster where the processor has it
+    ratio: tuple[float, float] = (0.01, 0.6)  # hole / all pixels of the training masks
+    scale: tuple[float, float] = (0.35, 1.0)  # side of a crop / short side of its photo
+    colour: float = 0.1  # brightness, contrast and saturation change by up to this share
+    hold_out: float = 0.1  # share of the photos kept for validation: 3,000 of CelebA-HQ's 30,000
+    validation: int = 64  # photos of the fixed validation set
+    seed: int = 0

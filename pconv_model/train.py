@@ -1,0 +1,443 @@
+"""Training in the paper's two phases, on one machine or many, that can be killed at any moment and go on."""
+
+import copy
+import io
+import math
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import distributed
+from tqdm import tqdm
+
+from maskgen.errors import BadInput
+from maskgen.maskset import write_whole
+from maskgen.parallel import cores
+from maskgen.settings import SIZE
+from pconv_model import checkpoints
+from pconv_model.data import Fixed, Pairs, batches, split
+from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss
+from pconv_model.photos import write_image
+from pconv_model.settings import LossConfig, NetConfig, TrainConfig
+from pconv_model.unet import build
+
+NET, RUN = NetConfig(), TrainConfig()
+CHECKPOINT = "checkpoint.pt"
+SHOWN = 8  # photos in the sample grid
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps first ... last - 1, all of one size, batch and phase."""
+
+    first: int
+    last: int
+    size: int
+    batch: int
+    phase: int
+
+
+def stages(config: TrainConfig) -> list[Stage]:
+    """The run cut where its size or phase changes. Raises BadInput where the settings do not fit each other."""
+    sizes, one = config.size, config.phase1_steps
+    batch = config.batch * len(sizes) if len(config.batch) == 1 else config.batch
+    switch = config.switch or tuple(one * i // len(sizes) for i in range(1, len(sizes)))
+    if len(batch) != len(sizes) or len(switch) != len(sizes) - 1:
+        raise BadInput(
+            f"{len(sizes)} sizes need one batch each (or one for all), got {len(batch)}, and {len(switch)} switches"
+        )
+    edges = [0, *switch, one]
+    if sorted(edges) != edges or min(*sizes, *batch) < 1 or config.phase2_steps < 0:
+        raise BadInput(f"sizes and batches are positive, switches rise within the {one} steps of phase 1, got {edges}")
+    cut = [Stage(*span, size, b, 1) for span, size, b in zip(pairwise(edges), sizes, batch, strict=True)]
+    cut.append(Stage(one, one + config.phase2_steps, sizes[-1], batch[-1], 2))
+    return [stage for stage in cut if stage.last > stage.first]
+
+
+def rate(config: TrainConfig, step: int) -> float:
+    """The learning rate of a step."""
+    phase = int(step >= config.phase1_steps)
+    if config.decay == "constant":
+        return config.lr[phase]
+    length = config.phase2_steps if phase else config.phase1_steps
+    high, low = (config.lr[1], 0.0) if phase else config.lr
+    return low + (high - low) * (1 + math.cos(math.pi * (step - phase * config.phase1_steps) / length)) / 2
+
+
+class Run:
+    """What a checkpoint holds: the net, its running average, the optimiser, the step reached, the history."""
+
+    def __init__(self, net_config: NetConfig, config: TrainConfig, device: str):
+        torch.manual_seed(config.seed)
+        self.config, self.device, self.step, self.history = config, device, 0, []
+        self.net = build(net_config).to(device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False) if config.ema else None
+        self.begin_phase(1)
+
+    def begin_phase(self, phase):
+        """A fresh optimiser; phase 2 freezes the encoder's batch norm first."""
+        self.phase = phase
+        if phase == 2:
+            self.net.freeze_encoder()
+        self.optimiser = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad])
+
+    @property
+    def best(self):
+        """The net that counts: the average where there is one."""
+        return self.average if self.average is not None else self.net
+
+    @torch.no_grad()
+    def follow(self):
+        """Move the average towards the net; faster in the first steps, when the average is worth little."""
+        if self.average is None:
+            return
+        share = 1 - min(self.config.ema, (1 + self.step) / (10 + self.step))
+        mine = [v for v in self.average.state_dict().values() if v.is_floating_point()]
+        torch._foreach_lerp_(mine, [v for v in self.net.state_dict().values() if v.is_floating_point()], share)
+
+    def save(self, path: Path, about: dict):
+        """Write everything needed to go on, whole or not at all."""
+        told = {"format": checkpoints.FORMAT, "step": self.step, "phase": self.phase, "history": self.history}
+        told |= {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), "about": about}
+        if self.average is not None:
+            told["average"] = self.average.state_dict()
+        data = io.BytesIO()
+        torch.save(told, data)
+        write_whole(path, data.getvalue())
+
+    def load(self, path: Path, about: dict) -> list[str]:
+        """Go on from a checkpoint. Returns which settings differ from those it was made with."""
+        told = read_checkpoint(path)
+        if told["about"]["net"] != about["net"] or (self.average is not None) != ("average" in told):
+            raise BadInput(f"{path} holds another net ({told['about']['net']}): give its settings, or another --out")
+        if told["phase"] == 2:
+            self.begin_phase(2)
+        self.net.load_state_dict(told["net"])
+        self.optimiser.load_state_dict(told["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(told["average"])
+        self.step, self.history = told["step"], told["history"]
+        before, now = ({**side["train"], **side["loss"]} for side in (told["about"], about))
+        return [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
+
+
+def read_checkpoint(path: Path) -> dict:
+    """The dict of a training checkpoint; tensors and plain values only. Raises BadInput for any other file."""
+    try:
+        told = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise BadInput(f"{path} is no training checkpoint that can be read: {error}") from None
+    if not isinstance(told, dict) or told.get("format") != checkpoints.FORMAT:
+        raise BadInput(f"{path} is no training checkpoint of ours")
+    return told
+
+
+def mask_sampler(masks: Path, config: TrainConfig):
+    """Endless training masks from a folder of raw ones, as large as the paper's. BadInput without it."""
+    from maskgen.sampler import MaskSampler
+
+    if not masks.is_dir():
+        raise BadInput(
+            f"no folder of masks at {masks}: make it with `maskgen extract videos/`, or name yours with --masks"
+        )
+    return MaskSampler(masks, size=SIZE, preset="nvidia", ratio=config.ratio, seed=config.seed)
+
+
+def best_device() -> str:
+    """ "cuda", "mps" or "cpu", the first that is there."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def train(
+    folders: list[Path],
+    sampler,
+    out: Path,
+    *,
+    net: NetConfig = NET,
+    config: TrainConfig = RUN,
+    loss: LossConfig = PAPER,
+    features=None,
+    exclude=frozenset(),
+    favour=(),
+    start: Path | None = None,
+    resume: bool = True,
+    device: str | None = None,
+    minutes: float = 10,
+    log_every: int = 50,
+    validate_every: int = 2000,
+    workers: int | None = None,
+    cache: int = 4 * 2**30,
+) -> Path:
+    """Train a net and write it to `out`. Returns the path of the weights.
+
+    folders, exclude, favour: the photos, see pconv_model.data. sampler: [i] gives a hole, bool (h, w). features: for
+    the perceptual and style terms, such as pconv_model.features.load_vgg(); None leaves them out. start: weights of
+    ours to begin with. minutes: between checkpoints. A run that was stopped goes on to the same weights as one that
+    was not, on the same kind of machine; resume=False begins anew. Under `torchrun` every process takes its part of
+    each step. In `out`: checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/.
+    """
+    with _processes(device) as (rank, world, device):
+        about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(folders)}
+        run = _begin(net, config, out, about, start, resume, device, rank)
+        photos, held = split(folders, exclude=exclude, config=config)
+        about["photos"] = len(photos)
+        pairs = Pairs(photos, sampler, config, favour=favour, cache=cache)
+        features = features.to(device) if features is not None else None
+        judge = _Judge(Fixed(held, sampler), out, config, features, device)
+        workers = workers or max(1, min(4, cores() // world))
+        todo = stages(config)
+        with _until_stopped() as stopped, _Log(out, rank, run.step, todo[-1].last) as log:
+            saved = time.monotonic()
+            for stage in todo:
+                if run.step >= stage.last:
+                    continue
+                if stage.phase != run.phase:
+                    run.begin_phase(stage.phase)
+                run.net.train()
+                model = torch.nn.parallel.DistributedDataParallel(run.net) if world > 1 else run.net
+                first = max(stage.first, run.step)
+                source = batches(pairs, _numbers(config, first, stage, rank, world), stage.size, workers=workers)
+                for _ in range(first, stage.last):
+                    log.add(_step(run, model, source, features, loss), stage.batch * config.accumulate * world)
+                    ends = run.step == stage.last
+                    if ends or run.step % log_every == 0:
+                        log.write(run, stage)
+                    if rank == 0 and (ends or run.step % validate_every == 0):
+                        log.judged(run, judge(run))
+                    if rank == 0 and (ends or stopped or time.monotonic() - saved > 60 * minutes):
+                        run.save(out / CHECKPOINT, about)
+                        log.keep(run)
+                        saved = time.monotonic()
+                    if stopped:
+                        raise KeyboardInterrupt
+        path = out / f"{net.kind}.safetensors"
+        if rank == 0:
+            checkpoints.save(path, run.best, history=run.history, half=True, about=about)
+        return path
+
+
+def _begin(net_config, config, out, about, start, resume, device, rank):
+    """A run at its first step, or where the checkpoint in `out` left it."""
+    for name, value, known in (
+        ("precision", config.precision, ("fp32", "bf16")),
+        ("decay", config.decay, ("constant", "cosine")),
+        ("bias", net_config.bias, ("ends", "all")),
+    ):
+        if value not in known:
+            raise BadInput(f"{name} is one of {', '.join(known)}, got {value!r}")
+    run = Run(net_config, config, device)
+    if resume and (out / CHECKPOINT).exists():
+        changed = run.load(out / CHECKPOINT, about)
+        if rank == 0:
+            tqdm.write(
+                f"goes on from step {run.step}" + (f", with {'; '.join(changed)}" if changed else ""), sys.stderr
+            )
+    elif start:
+        state = checkpoints.load(start).state_dict()
+        for each in {run.net, run.best}:
+            checkpoints.load_weights(each, state, start)
+    out.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def _step(run, model, source, features, loss):
+    """One step of the optimiser. Returns the loss terms, averaged over the accumulated batches."""
+    config, device = run.config, torch.device(run.device)
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate(config, run.step)
+    features = features if run.step >= config.vgg_from else None
+    before = [buffer.clone() for buffer in run.net.buffers()]  # batch norm's statistics, should the step be left out
+    sums = {}
+    for turn in range(config.accumulate):
+        image, valid = (part.to(device, non_blocking=True) for part in next(source))
+        more = model is not run.net and turn + 1 < config.accumulate
+        with model.no_sync() if more else nullcontext():
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                terms = total_loss(model(image, valid), image, valid, features, loss)
+            (terms["total"] / config.accumulate).backward()
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0) + term.detach() / config.accumulate
+    if torch.nn.utils.clip_grad_norm_(run.net.parameters(), config.clip).isfinite():
+        run.optimiser.step()
+    else:
+        with torch.no_grad():
+            for buffer, old in zip(run.net.buffers(), before, strict=True):
+                buffer.copy_(old)
+    run.optimiser.zero_grad()
+    run.step += 1
+    run.follow()
+    return sums
+
+
+def _numbers(config, first, stage, rank, world):
+    """Which samples each batch of a process takes: none twice in a run, whatever its sizes and batches."""
+    for turn in range(first * config.accumulate, stage.last * config.accumulate):
+        begin = (turn * world + rank) * max(config.batch)
+        yield range(begin, begin + stage.batch)
+
+
+class _Judge:
+    """Measures the net on the validation set and draws the sample grid."""
+
+    def __init__(self, samples, out, config, features, device):
+        self.samples, self.out, self.features, self.device = samples, out, features, device
+        self.size, self.batch = max(config.size), min(8, max(config.batch))
+
+    @torch.no_grad()
+    def __call__(self, run) -> dict:
+        """Mean over the photos of l1 (% of the whole image), PSNR (dB) and VGG's two distances, of the composites."""
+        rows, shown, net = [], [], run.best
+        was_training = net.training
+        net.eval()
+        count = len(self.samples.photos)
+        numbers = [range(i, min(i + self.batch, count)) for i in range(0, count, self.batch)]
+        for image, valid in batches(self.samples, numbers, self.size, workers=1):
+            image, valid = image.to(self.device), valid.to(self.device)
+            out = net(image, valid).float().clamp(0, 1)
+            comp = composite(out, image, valid)
+            rows += [self._measure(*pair) for pair in zip(comp.split(1), image.split(1), strict=True)]
+            if len(shown) < SHOWN:
+                shown += [torch.cat(four, 1) for four in zip(image * valid, out, comp, image, strict=True)]
+        net.train(was_training)
+        self._draw(shown[:SHOWN], run.step)
+        return {f"val_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def _measure(self, comp, truth):
+        error = comp - truth
+        row = {
+            "l1": 100 * error.abs().mean().item(),
+            "psnr": -10 * error.square().mean().clamp(min=1e-10).log10().item(),
+        }
+        if self.features is not None:
+            found, wanted = self.features(comp), self.features(truth)
+            row |= {"perceptual": perceptual_loss(found, wanted).item(), "style": style_loss(found, wanted).item()}
+        return row
+
+    def _draw(self, columns, step):
+        grid = torch.cat(columns, 2).permute(1, 2, 0).mul(255).round().byte().cpu().numpy()
+        write_image(self.out / "samples" / f"{step:07d}.jpg", np.ascontiguousarray(grid))
+
+
+class _Log:
+    """Progress bar, history and TensorBoard of the first process; silent in the others."""
+
+    def __init__(self, out, rank, step, total):
+        self.out, self.shown = out, rank == 0
+        self.bar = tqdm(total=total, initial=step, unit="step", disable=not self.shown)
+        self.board = _tensorboard(out, step) if self.shown else None
+        self._clear()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.bar.close()
+        if self.board:
+            self.board.close()
+
+    def _clear(self):
+        self.sums, self.steps, self.images, self.since = {}, 0, 0, time.monotonic()
+
+    def add(self, terms, images):
+        for name, term in terms.items():
+            self.sums[name] = self.sums.get(name, 0) + term
+        self.steps, self.images = self.steps + 1, self.images + images
+        self.bar.update()
+
+    def write(self, run, stage):
+        """One row of means since the last."""
+        means = {name: float(total) / self.steps for name, total in self.sums.items()}
+        speed = self.images / (time.monotonic() - self.since)
+        self.bar.set_postfix({**{name: f"{value:.3g}" for name, value in means.items()}, "images/s": f"{speed:.1f}"})
+        told = {"step": run.step, "phase": stage.phase, "size": stage.size, "lr": rate(run.config, run.step - 1)}
+        self._row(run, {**told, **means, "images_per_s": round(speed, 2)})
+        self._clear()
+
+    def judged(self, run, row):
+        """One row of the validation."""
+        self._row(run, {"step": run.step, **row})
+        self.since = time.monotonic()
+
+    def _row(self, run, row):
+        run.history.append(row)
+        for name, value in row.items() if self.board else ():
+            self.board.add_scalar(name.replace("val_", "validation/"), value, run.step)
+
+    def keep(self, run):
+        import pandas as pd
+
+        write_whole(self.out / "history.csv", pd.DataFrame(run.history, dtype=object).to_csv(index=False).encode())
+
+
+def _tensorboard(out, step):
+    """A writer where TensorBoard is installed (the extra `train`), else None: history.csv tells the same."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(out / "tensorboard"), purge_step=step)
+
+
+@contextmanager
+def _processes(device):
+    """(rank, processes, device) of this process; joined with the others where `torchrun` started it."""
+    world, device = int(os.environ.get("WORLD_SIZE", 1)), device or best_device()
+    if world == 1:
+        yield 0, 1, device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield distributed.get_rank(), world, device
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _until_stopped():
+    """A list that fills on the first Ctrl-C or SIGTERM, so that the step ends and is saved; the second one kills."""
+    stopped, before = [], {}
+
+    def stop(number, frame):
+        stopped.append(number)
+        signal.signal(number, before[number])
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def search(
+    folders, sampler, out: Path, candidates: list[LossConfig], *, config: TrainConfig = RUN, **how
+) -> list[dict]:
+    """Try loss weights on a validation set, as the paper did on 100 images. Returns rows, the best first.
+
+    Every candidate trains `config.phase1_steps` steps of its own, by `train(**how)`, and is judged by what does not
+    depend on the weights: l1, PSNR and, with `features`, VGG's distances, by the first of which the rows are sorted.
+    A search that was stopped goes on.
+    """
+    rows = []
+    for loss in candidates:
+        weights = {name: value for name, value in asdict(loss).items() if name != "span"}
+        name = "_".join(f"{key}{value:g}" for key, value in weights.items())
+        path = train(folders, sampler, out / name, config=replace(config, phase2_steps=0), loss=loss, **how)
+        last = [row for row in checkpoints.read_header(path)["history"] if "val_l1" in row][-1]
+        rows.append({**weights, **{key: value for key, value in last.items() if key.startswith("val_")}})
+    return sorted(rows, key=lambda row: row.get("val_perceptual", row["val_l1"]))

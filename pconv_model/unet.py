@@ -1,0 +1,184 @@
+"""The U-Net of Table 2, with partial convolutions (PConvUNet) or plain ones (ConvUNet, the paper's baseline)."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from maskgen.errors import BadInput
+from pconv_model.layer import PartialConv2d
+from pconv_model.settings import IMAGENET_MEAN, NetConfig
+
+CHANNELS = (64, 128, 256, 512)  # of the encoder, the last one for all deeper layers
+KERNELS = (7, 5, 5, 3)
+SLOPE = 0.2  # of the decoder's leaky ReLU
+
+
+class Block(nn.Module):
+    """A row of Table 2: convolution, then batch norm and non-linearity where the row has them."""
+
+    def __init__(self, conv, norm=None, slope=None):
+        """slope: of the leaky ReLU, 0 for a ReLU, None for no non-linearity."""
+        super().__init__()
+        self.conv, self.norm, self.slope = conv, norm, slope
+
+    def forward(self, x, valid=None):
+        """Plain: x alone. Partial: x, zero in its holes, and its planes; returns such an x and its one plane."""
+        reached = None
+        if valid is None:
+            x = self.conv(x)
+        else:
+            x, reached = self.conv(x, valid, clean=True)
+        if self.norm is not None:
+            x = self.norm(x)
+            if reached is not None:  # batch norm moved the zeros; the activation keeps them, and so may come after
+                x = x.mul_(reached.to(x.dtype))
+        if self.slope is not None:
+            x = F.leaky_relu(x, self.slope, inplace=True) if self.slope else F.relu(x, inplace=True)
+        return x if valid is None else (x, reached)
+
+
+class UNet(nn.Module):
+    """What both nets share: `depth` halving layers, as many doubling ones, and images in [0, 1] at both ends."""
+
+    def __init__(self, config: NetConfig):
+        super().__init__()
+        if config.width <= 0 or config.depth < 1:
+            raise BadInput(f"width must be above 0 and depth at least 1, got {config.width} and {config.depth}")
+        self.config = config
+        self.stride = 2**config.depth  # px, sides that are multiples of it are halved evenly
+        channels = [max(1, round(config.width * CHANNELS[min(i, 3)])) for i in range(config.depth)]
+        kernels = [KERNELS[min(i, 3)] for i in range(config.depth)]
+        inputs = [3, *channels]  # of each encoder layer, and the skips of the decoder
+        self.encoder = nn.ModuleList(
+            self._block(inputs[i], channels[i], kernels[i], stride=2, norm=i > 0, slope=0.0)
+            for i in range(config.depth)
+        )
+        self.decoder = nn.ModuleList(
+            self._block(
+                inputs[i + 1] + inputs[i],
+                inputs[i],
+                3,
+                parts=(inputs[i + 1], inputs[i]),
+                norm=i > 0,
+                slope=SLOPE if i > 0 or config.head == "sigmoid" else None,
+            )
+            for i in reversed(range(config.depth))
+        )
+        self.head = nn.Conv2d(3, 3, 1) if config.head == "sigmoid" else None
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+        self.frozen = False
+        self.initialise()
+
+    def _block(self, inputs, outputs, kernel, *, stride=1, parts=None, norm, slope):
+        bias = self.config.bias == "all" or not norm
+        geometry = {"stride": stride, "padding": kernel // 2, "bias": bias}
+        if self.config.kind == "pconv":
+            conv = PartialConv2d(inputs, outputs, kernel, branches=parts, **geometry)
+        else:
+            conv = nn.Conv2d(inputs, outputs, kernel, **geometry)
+        return Block(conv, nn.BatchNorm2d(outputs, eps=self.config.eps) if norm else None, slope)
+
+    def initialise(self):
+        """He initialisation [33 of the paper], biases zero."""
+        for block in (*self.encoder, *self.decoder):
+            nn.init.kaiming_normal_(block.conv.weight, a=block.slope or 0.0, nonlinearity="leaky_relu")
+            if block.conv.bias is not None:
+                nn.init.zeros_(block.conv.bias)
+
+    def freeze_encoder(self):
+        """Phase 2 of training: the encoder's batch norms keep their statistics and parameters, through .train() too."""
+        self.frozen = True
+        for block in self.encoder:
+            if block.norm is not None:
+                block.norm.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.frozen:
+            for block in self.encoder:
+                if block.norm is not None:
+                    block.norm.eval()
+        return self
+
+    def _finish(self, x):
+        if self.head is not None:
+            x = torch.sigmoid(self.head(x))
+        return x * self.std + self.mean
+
+
+class PConvUNet(UNet):
+    """The network of the paper. PConvUNet() is Table 2; `width` and `depth` make it narrower and shallower."""
+
+    def __init__(self, width=1.0, depth=8, **more):
+        """more: the other fields of NetConfig."""
+        super().__init__(NetConfig(kind="pconv", width=width, depth=depth, **more))
+
+    def forward(self, image, valid):
+        """The filled image (B, 3, H, W), about [0, 1] and not clipped; the mean colour where no valid pixel reaches.
+
+        image: (B, 3, H, W) in [0, 1], RGB, anything in the holes. valid: (B, 1, H, W) of 0. and 1.
+        """
+        x = torch.where(valid > 0, (image - self.mean) / self.std, 0)
+        skips = []
+        for block in self.encoder:
+            skips.append((x, valid))
+            x, valid = block(x, valid)
+        for block in self.decoder:
+            skip, plane = skips.pop()
+            x = torch.cat([_double(x, skip), skip], 1)
+            x, valid = block(x, torch.cat([_double(valid, plane), plane], 1))
+        return self._finish(x)
+
+    @torch.no_grad()
+    def reached(self, valid):
+        """Where the net can say anything: (B, 1, H, W) of 0. and 1., from planes alone and so almost free."""
+        planes = []
+        for block in self.encoder:
+            planes.append(valid)
+            valid = (block.conv.seen(valid) > 0.5).to(valid.dtype)
+        for block in self.decoder:
+            plane = planes.pop()
+            valid = (block.conv.seen(torch.cat([_double(valid, plane), plane], 1)) > 0.5).to(valid.dtype)
+        return valid
+
+
+class ConvUNet(UNet):
+    """The paper's baseline "Conv": the same U-Net of plain convolutions, the holes filled with one colour."""
+
+    def __init__(self, width=1.0, depth=8, **more):
+        """more: the other fields of NetConfig; fill="grey" is 127.5, fill="mean" ImageNet's mean colour."""
+        super().__init__(NetConfig(kind="conv", width=width, depth=depth, **more))
+        colour = (0.5, 0.5, 0.5) if self.config.fill == "grey" else IMAGENET_MEAN
+        self.register_buffer("colour", torch.tensor(colour).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image, valid):
+        """The filled image (B, 3, H, W), about [0, 1] and not clipped. Inputs as for PConvUNet."""
+        x = (torch.where(valid > 0, image, self.colour) - self.mean) / self.std
+        skips = []
+        for block in self.encoder:
+            skips.append(x)
+            x = block(x)
+        for block in self.decoder:
+            skip = skips.pop()
+            x = block(torch.cat([_double(x, skip), skip], 1))
+        return self._finish(x)
+
+    def reached(self, valid):
+        """Everywhere: plain convolutions have an answer for every pixel, were it only the filling."""
+        return torch.ones_like(valid)
+
+
+def build(config: NetConfig) -> UNet:
+    """The net of a config, with fresh weights."""
+    more = {name: value for name, value in vars(config).items() if name not in ("kind", "width", "depth")}
+    kinds = {"pconv": PConvUNet, "conv": ConvUNet}
+    if config.kind not in kinds:
+        raise BadInput(f"kind is one of {', '.join(kinds)}, got {config.kind!r}")
+    return kinds[config.kind](config.width, config.depth, **more)
+
+
+def _double(x, skip):
+    """x at twice its size, cut to the skip's, which is one smaller where a layer halved an odd side."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")[..., : skip.shape[-2], : skip.shape[-1]]
