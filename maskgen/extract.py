@@ -86,7 +86,8 @@ def summary(recipe: dict) -> list[str]:
                 f"  the videos are exhausted and {missing} masks are missing: {more} are needed; "
                 "add videos, or take more out of these with --gap 1,2,4 or --crops 2"
             )
-    lines.append(f"from {len(recipe['sources'])} sources, {sum(counts['pairs'].values())} pairs of frames looked at")
+    sources = f"{len(recipe['sources'])} source{'s' * (len(recipe['sources']) > 1)}"
+    lines.append(f"from {sources}, {sum(counts['pairs'].values())} pairs of frames looked at")
     reasons = ", ".join(f"{number} {reason}" for reason, number in counts["passed_over"].items())
     lines.append(f"masks passed over: {reasons or 'none'}")
     lines += [f"{name}: {number} masks {reason}" for name, reason, number in counts["faults"]]

@@ -62,9 +62,9 @@ def _kill_workers():
 def _in_worker(function, task, parent=None):
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     if parent:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _end_with(parent)
     return function(task)
 
@@ -86,7 +86,13 @@ def _on_cluster(function, tasks, address):
         from distributed import Client
     except ImportError:
         raise BadInput("--cluster needs Dask: pip install 'irregular-masks[cluster]'") from None
-    with Client(address) as client, joblib.parallel_config("dask", client=client):
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"no Dask scheduler answers at {address}: expected for example tcp://host:8786 ({error})"
+        ) from None
+    with client, joblib.parallel_config("dask", client=client):
         pool = joblib.Parallel(return_as="generator", batch_size=1)
         yield from pool(joblib.delayed(_in_worker)(function, task) for task in tasks)
 
