@@ -1,0 +1,59 @@
+"""Draw the README's picture: from two frames of a film to a filled photo.
+
+    python docs/figures/overview.py demo/videos/bigbuckbunny.mp4 [--frame 40]
+
+The film is Big Buck Bunny (c) Blender Foundation, CC-BY 3.0; the photo is scikit-image's astronaut (NASA, public domain).
+"""
+
+from pathlib import Path
+
+import click
+import cv2
+import matplotlib
+import numpy as np
+from skimage import data
+
+from evaluation.methods import telea
+from maskgen import video
+from maskgen.augment import transform
+from maskgen.categories import category, measure
+from maskgen.occlusion import holes_of_pair
+from maskgen.settings import ExtractConfig
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+@click.command()
+@click.argument("film", type=click.Path(exists=True, path_type=Path))
+@click.option("--frame", default=40, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def main(film, frame, seed):
+    reader = video.open_reader(film)
+    whole = [reader.read(frame), reader.read(frame + 1)]
+    square = video.squares(whole[0].shape[1], whole[0].shape[0], 1)[0]
+    first, second = (video.cut_out(picture, square, 512) for picture in whole)
+    raw, _ = holes_of_pair(first, second, ExtractConfig())
+    hole = transform(raw, np.random.default_rng(seed))
+    photo = data.astronaut()
+    size = measure(hole)
+    panels = [
+        ("frame t", first),
+        ("frame t + 1", second),
+        ("hidden from t + 1: raw mask", ~raw),
+        (f"brushed and turned:\n{category(size.hole_ratio, size.border_distance)}", ~hole),
+        ("photo with holes", np.where(hole[..., None], 255, photo)),
+        ("filled by telea", telea(photo, hole)),
+    ]
+    figure, axes = plt.subplots(1, len(panels), figsize=(15, 3))
+    for axis, (title, picture) in zip(axes, panels, strict=True):
+        axis.imshow(cv2.resize(picture.astype(np.uint8) * (255 if picture.dtype == bool else 1), (320, 320)), cmap="gray")
+        axis.set_title(title, fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.tight_layout()
+    figure.savefig(Path(__file__).with_suffix(".png"), dpi=80, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
