@@ -100,6 +100,9 @@ def maskgen():
     "--boundary-slope", default=ExtractConfig.boundary_slope, help="Jump: |grad w|^2 > slope * |w|^2 + offset."
 )
 @click.option("--boundary-offset", default=ExtractConfig.boundary_offset, help="The same.")
+@click.option(
+    "--boundary-noise", default=ExtractConfig.boundary_noise, help="How far noise raises that; 0: as published."
+)
 @click.option("--min-area", default=ExtractConfig.min_area, help="Specks of fewer pixels are removed.")
 @click.option("--min-ratio", default=ExtractConfig.min_ratio, help="Masks with less of the image in holes are dropped.")
 @click.option("--max-ratio", default=ExtractConfig.max_ratio, help="Masks with more of it in holes are dropped.")

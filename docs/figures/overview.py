@@ -2,26 +2,24 @@
 
     python docs/figures/overview.py demo/videos/bigbuckbunny.mp4 [--frame 40]
 
-The film is Big Buck Bunny (c) Blender Foundation, CC-BY 3.0; the photo is scikit-image's astronaut (NASA, public domain).
+The film is Big Buck Bunny (c) Blender Foundation, CC-BY 3.0; the photo is scikit-image's astronaut (NASA, public
+domain).
 """
 
 from pathlib import Path
 
 import click
 import cv2
-import matplotlib
+import matplotlib.figure
 import numpy as np
 from skimage import data
 
 from evaluation.methods import telea
 from maskgen import video
-from maskgen.augment import transform
+from maskgen.augment import augment
 from maskgen.categories import category, measure
 from maskgen.occlusion import holes_of_pair
-from maskgen.settings import ExtractConfig
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from maskgen.settings import AugmentConfig, ExtractConfig
 
 
 @click.command()
@@ -34,20 +32,23 @@ def main(film, frame, seed):
     square = video.squares(whole[0].shape[1], whole[0].shape[0], 1)[0]
     first, second = (video.cut_out(picture, square, 512) for picture in whole)
     raw, _ = holes_of_pair(first, second, ExtractConfig())
-    hole = transform(raw, np.random.default_rng(seed))
+    hole, _ = augment(raw, AugmentConfig(), np.random.default_rng(seed))
     photo = data.astronaut()
     size = measure(hole)
     panels = [
         ("frame t", first),
         ("frame t + 1", second),
-        ("hidden from t + 1: raw mask", ~raw),
-        (f"brushed and turned:\n{category(size.hole_ratio, size.border_distance)}", ~hole),
+        ("what t + 1 hides: raw mask", ~raw),
+        (f"test mask, {category(size.hole_ratio, size.border_distance)}", ~hole),
         ("photo with holes", np.where(hole[..., None], 255, photo)),
         ("filled by telea", telea(photo, hole)),
     ]
-    figure, axes = plt.subplots(1, len(panels), figsize=(15, 3))
+    figure = matplotlib.figure.Figure(figsize=(15, 2.8))
+    axes = figure.subplots(1, len(panels))
     for axis, (title, picture) in zip(axes, panels, strict=True):
-        axis.imshow(cv2.resize(picture.astype(np.uint8) * (255 if picture.dtype == bool else 1), (320, 320)), cmap="gray")
+        axis.imshow(
+            cv2.resize(picture.astype(np.uint8) * (255 if picture.dtype == bool else 1), (320, 320)), cmap="gray"
+        )
         axis.set_title(title, fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])
