@@ -15,8 +15,6 @@ def occlusion(forward: np.ndarray, backward: np.ndarray, *, slope: float = 0.01,
     (bilinear), or if x + w leaves the frame.
     Source: forward-backward check of Sundaram, Brox & Keutzer, ECCV 2010, with their constants.
     """
-    if forward.shape != backward.shape:
-        raise ValueError(f"flows must have one shape, got {forward.shape} and {backward.shape}")
     return contradiction(forward, backward, slope=slope, offset=offset) > 1
 
 
@@ -71,19 +69,20 @@ def flow_variance(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np
 def holes_of_pair(first: np.ndarray, second: np.ndarray, config: ExtractConfig) -> tuple[np.ndarray, np.ndarray]:
     """The holes of frame 1 against frame 2 (occluded) and of frame 2 against frame 1 (disoccluded), each bool (H, W).
 
-    first, second: uint8 (H, W, 3), RGB. One pair of flows serves both.
+    first, second: uint8 (H, W, 3), RGB; ValueError where they differ in shape. One pair of flows serves both. The
+    published bounds are raised by config.noise times `flow_variance`: nothing where the frames have no noise.
     """
     forward, backward = both(config.flow, first, second)
     return _hole(first, second, forward, backward, config), _hole(second, first, backward, forward, config)
 
 
 def _hole(first, second, forward, backward, config):
-    hole = occlusion(forward, backward, slope=config.slope, offset=config.offset)
+    noise = config.noise * flow_variance(first, second, forward) if config.noise else np.float32(0)
+    missed = contradiction(forward, backward, slope=config.slope, offset=config.offset + noise)
+    # What seems to leave by less than noise can feign has stayed: a still camera has no ring of holes.
+    hole = (missed > 1) & (np.isfinite(missed) | (_squared(forward) > noise))
     if config.motion_boundaries:
-        offset = config.boundary_offset
-        if config.boundary_noise:
-            offset = offset + config.boundary_noise * flow_variance(first, second, forward)
-        hole |= motion_boundaries(forward, slope=config.boundary_slope, offset=offset)
+        hole |= motion_boundaries(forward, slope=config.boundary_slope, offset=config.boundary_offset + noise)
     return remove_specks(hole, config.min_area)
 
 
