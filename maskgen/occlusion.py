@@ -6,6 +6,8 @@ import numpy as np
 from maskgen.flow import both, contradiction
 from maskgen.settings import ExtractConfig
 
+SAME = 2  # grey levels: frames that differ by no more show the same thing in the same place
+
 
 def occlusion(forward: np.ndarray, backward: np.ndarray, *, slope: float = 0.01, offset: float = 0.5) -> np.ndarray:
     """Find the pixels of frame 1 that frame 2 cannot see. Returns hole: bool (H, W).
@@ -77,13 +79,21 @@ def holes_of_pair(first: np.ndarray, second: np.ndarray, config: ExtractConfig) 
 
 
 def _hole(first, second, forward, backward, config):
-    noise = config.noise * flow_variance(first, second, forward) if config.noise else np.float32(0)
+    noise = config.noise * flow_variance(first, second, forward) if config.noise else 0
     missed = contradiction(forward, backward, slope=config.slope, offset=config.offset + noise)
-    # What seems to leave by less than noise can feign has stayed: a still camera has no ring of holes.
-    hole = (missed > 1) & (np.isfinite(missed) | (_squared(forward) > noise))
+    hole = missed > 1
+    if config.noise:
+        # What seems to leave and is still there has stayed: a still camera has no ring of holes.
+        hole &= np.isfinite(missed) | _changed(first, second)
     if config.motion_boundaries:
         hole |= motion_boundaries(forward, slope=config.boundary_slope, offset=config.boundary_offset + noise)
     return remove_specks(hole, config.min_area)
+
+
+def _changed(first, second):
+    """Where the frames differ by more than SAME in one channel, mean over 5x5 pixels. bool (H, W)."""
+    red, green, blue = cv2.split(cv2.blur(cv2.absdiff(first, second), (5, 5)))
+    return cv2.max(cv2.max(red, green), blue) > SAME
 
 
 def _half(grey):
