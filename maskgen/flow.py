@@ -73,15 +73,15 @@ def both(name: str, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, 
     return _mended_dis(first, second) if flow is dis else (flow(first, second), flow(second, first))
 
 
-def follow(flow: np.ndarray, u: np.ndarray, v: np.ndarray, *, step: int = 1):
+def follow(flow: np.ndarray, u: np.ndarray, v: np.ndarray):
     """What a flow says at the places to which (u, v) leads. Returns its dx and dy there, and whether that is inside.
 
-    flow: float32 (H, W, 2). u, v: float32 (h, w), displacements of every step-th pixel of the frame, in pixels.
-    Bilinear; outside the frame the nearest edge speaks. Results: float32 (h, w) twice, bool (h, w).
+    flow: float32 (H, W, 2). u, v: float32 (H, W), displacement of every pixel. Bilinear; outside the frame the
+    nearest edge speaks. Results: float32 (H, W) twice, bool (H, W).
     """
     height, width = flow.shape[:2]
-    x = u + np.arange(step // 2, width, step, dtype=np.float32)
-    y = v + np.arange(step // 2, height, step, dtype=np.float32)[:, None]
+    x = u + np.arange(width, dtype=np.float32)
+    y = v + np.arange(height, dtype=np.float32)[:, None]
     # A pixel is a square of side 1 around its centre. Half a pixel of noise at the edge of a still frame stays inside.
     inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
     # One plane at a time: for two channels at once OpenCV rounds the place to 1/32 pixel.
@@ -89,14 +89,16 @@ def follow(flow: np.ndarray, u: np.ndarray, v: np.ndarray, *, step: int = 1):
     return *there, inside
 
 
-def contradiction(forward: np.ndarray, backward: np.ndarray, *, slope: float, offset: float, step: int = 1):
+def contradiction(forward: np.ndarray, backward: np.ndarray, *, slope: float, offset: float | np.ndarray):
     """How much going forward and back misses the start: |w + v|^2 / (slope * (|w|^2 + |v|^2) + offset).
 
-    forward, backward: float32 (H, W, 2). v is the backward flow at x + w. Returns float32 (h, w) for every step-th
-    pixel; infinite where x + w leaves the frame.
+    forward, backward: float32 (H, W, 2). v is the backward flow at x + w. offset: one number or float32 (H, W).
+    Returns float32 (H, W); infinite where x + w leaves the frame. ValueError where the shapes differ.
     """
-    u, v = cv2.split(forward if step == 1 else forward[step // 2 :: step, step // 2 :: step])
-    back_u, back_v, inside = follow(backward, u, v, step=step)
+    if forward.shape != backward.shape:
+        raise ValueError(f"flows must have one shape, got {forward.shape} and {backward.shape}")
+    u, v = cv2.split(forward)
+    back_u, back_v, inside = follow(backward, u, v)
     travelled = u * u
     for part in (v, back_u, back_v):
         travelled += part * part

@@ -6,6 +6,8 @@ import numpy as np
 from maskgen.flow import both, contradiction
 from maskgen.settings import ExtractConfig
 
+SAME = 2  # grey levels: frames that differ by no more show the same thing in the same place
+
 
 def occlusion(forward: np.ndarray, backward: np.ndarray, *, slope: float = 0.01, offset: float = 0.5) -> np.ndarray:
     """Find the pixels of frame 1 that frame 2 cannot see. Returns hole: bool (H, W).
@@ -15,8 +17,6 @@ def occlusion(forward: np.ndarray, backward: np.ndarray, *, slope: float = 0.01,
     (bilinear), or if x + w leaves the frame.
     Source: forward-backward check of Sundaram, Brox & Keutzer, ECCV 2010, with their constants.
     """
-    if forward.shape != backward.shape:
-        raise ValueError(f"flows must have one shape, got {forward.shape} and {backward.shape}")
     return contradiction(forward, backward, slope=slope, offset=offset) > 1
 
 
@@ -71,20 +71,29 @@ def flow_variance(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np
 def holes_of_pair(first: np.ndarray, second: np.ndarray, config: ExtractConfig) -> tuple[np.ndarray, np.ndarray]:
     """The holes of frame 1 against frame 2 (occluded) and of frame 2 against frame 1 (disoccluded), each bool (H, W).
 
-    first, second: uint8 (H, W, 3), RGB. One pair of flows serves both.
+    first, second: uint8 (H, W, 3), RGB; ValueError where they differ in shape. One pair of flows serves both. The
+    published bounds are raised by config.noise times `flow_variance`: nothing where the frames have no noise.
     """
     forward, backward = both(config.flow, first, second)
     return _hole(first, second, forward, backward, config), _hole(second, first, backward, forward, config)
 
 
 def _hole(first, second, forward, backward, config):
-    hole = occlusion(forward, backward, slope=config.slope, offset=config.offset)
+    noise = config.noise * flow_variance(first, second, forward) if config.noise else 0
+    missed = contradiction(forward, backward, slope=config.slope, offset=config.offset + noise)
+    hole = missed > 1
+    if config.noise:
+        # What seems to leave and is still there has stayed: a still camera has no ring of holes.
+        hole &= np.isfinite(missed) | _changed(first, second)
     if config.motion_boundaries:
-        offset = config.boundary_offset
-        if config.boundary_noise:
-            offset = offset + config.boundary_noise * flow_variance(first, second, forward)
-        hole |= motion_boundaries(forward, slope=config.boundary_slope, offset=offset)
+        hole |= motion_boundaries(forward, slope=config.boundary_slope, offset=config.boundary_offset + noise)
     return remove_specks(hole, config.min_area)
+
+
+def _changed(first, second):
+    """Where the frames differ by more than SAME in one channel, mean over 5x5 pixels. bool (H, W)."""
+    red, green, blue = cv2.split(cv2.blur(cv2.absdiff(first, second), (5, 5)))
+    return cv2.max(cv2.max(red, green), blue) > SAME
 
 
 def _half(grey):

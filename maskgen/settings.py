@@ -28,7 +28,7 @@ class ExtractConfig:
     motion_boundaries: bool = True  # joined in, as in the original generator
     boundary_slope: float = 0.01  # Sundaram et al. 2010: |grad u|^2 + |grad v|^2 > slope * |w|^2 + offset
     boundary_offset: float = 0.002  # px^2 per px^2, the same
-    boundary_noise: float = 0.2  # per px^2; times the flow's variance by noise, added to that offset. 0: as published
+    noise: float = 0.2  # times the variance (px^2) that noise gives the flow, added to both offsets; 0: as published
     min_area: int = 64  # px, smaller specks are removed
     min_ratio: float = 0.002  # hole pixels / all pixels, below it a mask is near-empty
     max_ratio: float = 0.5  # above it a mask is near-full: the flow has failed

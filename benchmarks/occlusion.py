@@ -1,0 +1,207 @@
+"""Precision, recall and F1 of the occlusions that every optical flow finds, and what the flow costs.
+
+    python benchmarks/occlusion.py [--truth DIR] [--flow NAME ...]
+
+Truth comes from layered scenes that this file renders, from the stereo pair of scikit-image, and from any folder of
+pairs (frame1.png, frame2.png, occ.png with white for occluded, invalid.png with white for unknown).
+"""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import cv2
+import numpy as np
+import skimage.data
+from tqdm import tqdm
+
+from maskgen.errors import BadInput
+from maskgen.flow import FLOWS, both
+from maskgen.occlusion import holes_of_pair, occlusion
+from maskgen.settings import ExtractConfig
+
+SIDE = 512  # px
+SCENES = 8
+PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry", "gravel", "brick")
+
+
+class Pair(NamedTuple):
+    """Two frames, uint8 (H, W, 3), RGB, and what is known of them, bool (H, W)."""
+
+    first: np.ndarray
+    second: np.ndarray
+    occluded: np.ndarray
+    known: np.ndarray
+
+
+def pairs_in(folder: Path) -> list[Pair]:
+    """The pairs of a folder of folders, in order of name. Raises BadInput where there is none."""
+    found = []
+    for path in sorted(folder.glob("*/frame1.png")):
+        images = {name: cv2.imread(str(path.with_name(f"{name}.png"))) for name in ("frame1", "frame2", "occ")}
+        missing = [name for name, image in images.items() if image is None]
+        if missing:
+            raise BadInput(f"cannot read {missing[0]}.png in {path.parent}: expected frame1, frame2 and occ")
+        invalid = cv2.imread(str(path.with_name("invalid.png")), cv2.IMREAD_GRAYSCALE)
+        occluded = images["occ"][..., 0] > 127
+        known = np.ones_like(occluded) if invalid is None else invalid < 128
+        frames = (np.ascontiguousarray(images[name][..., ::-1]) for name in ("frame1", "frame2"))
+        found.append(Pair(*frames, occluded, known))
+    if not found:
+        raise BadInput(f"no */frame1.png in {folder}: expected one folder per pair of frames")
+    return found
+
+
+def stereo_pair() -> Pair:
+    """The motorcycle of Middlebury 2014, as scikit-image has it; its disparity tells what the right eye cannot see."""
+    left, right, disparity = skimage.data.stereo_motorcycle()
+    known = np.isfinite(disparity)
+    disparity = np.where(known, disparity, 0)
+    width = disparity.shape[1]
+    rows, columns = np.indices(disparity.shape)
+    x = columns - disparity  # where the right eye would see it
+    nearest = np.full(disparity.shape, -np.inf)  # largest disparity that falls on a pixel of the right image
+    for column in (np.floor(x).astype(int), np.floor(x).astype(int) + 1):
+        there = known & (column >= 0) & (column < width)
+        np.maximum.at(nearest, (rows[there], column[there]), disparity[there])
+    behind = nearest[rows, np.clip(np.rint(x).astype(int), 0, width - 1)] > disparity + 1
+    return Pair(left[..., :3].copy(), right[..., :3].copy(), known & (behind | (x < -0.5)), known)
+
+
+class Layer(NamedTuple):
+    """A piece of photo with a wavy outline, at home in frame 1 and moved to frame 2 by x -> turn @ x + shift."""
+
+    photo: np.ndarray  # float32 (H, W, 3)
+    origin: np.ndarray  # (x, y) in px, where in the photo the frame's corner lies
+    centre: np.ndarray  # (x, y) in px
+    waves: np.ndarray | None  # (2, n) cosines and sines of the outline, None: it has no end
+    radius: float  # px
+    turn: np.ndarray  # (2, 2)
+    shift: np.ndarray  # (2,) px
+
+    def forth(self, x, y):
+        return tuple(self.turn[i, 0] * x + self.turn[i, 1] * y + self.shift[i] for i in (0, 1))
+
+    def back(self, x, y):
+        inverse, x, y = np.linalg.inv(self.turn), x - self.shift[0], y - self.shift[1]
+        return tuple(inverse[i, 0] * x + inverse[i, 1] * y for i in (0, 1))
+
+    def covers(self, x, y):
+        """Whether the layer has something at a place of frame 1."""
+        if self.waves is None:
+            return np.ones(np.shape(x), bool)
+        dx, dy = x - self.centre[0], y - self.centre[1]
+        angle = np.arange(1, self.waves.shape[1] + 1)[:, None, None] * np.arctan2(dy, dx)
+        wave = np.tensordot(self.waves[0], np.cos(angle), 1) + np.tensordot(self.waves[1], np.sin(angle), 1)
+        return np.hypot(dx, dy) < np.maximum(self.radius * (1 + wave), 8)
+
+
+def scene(index: int) -> Pair:
+    """Two to four pieces of photo that move over another one, each its own affine way; the last is the nearest."""
+    rng = np.random.default_rng([2010, index])
+    names = rng.permutation(PHOTOS)[: rng.integers(3, 6)]
+    layers = [_layer(name, depth, rng) for depth, name in enumerate(names)]
+    y, x = np.mgrid[0.0:SIDE, 0.0:SIDE]
+    frames, top = [], np.zeros((SIDE, SIDE), int)
+    for is_second in (False, True):
+        frame = np.zeros((SIDE, SIDE, 3), np.float32)
+        for depth, layer in enumerate(layers):
+            home = layer.back if is_second else lambda x, y: (x, y)
+            place = np.float32(np.stack(home(x, y)) + layer.origin[:, None, None])
+            colour = cv2.remap(layer.photo, *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+            # Four looks per pixel, so that outlines are as soft as a camera makes them.
+            looks = [layer.covers(*home(x + dx, y + dy)) for dx in (-0.25, 0.25) for dy in (-0.25, 0.25)]
+            share = np.mean(looks, axis=0, dtype=np.float32)[..., None]
+            frame += share * (colour - frame)
+            if not is_second:
+                top[layer.covers(x, y)] = depth
+        frame += rng.normal(0, 1.5, frame.shape)  # grey levels of camera noise
+        frames.append(np.clip(np.rint(frame), 0, 255).astype(np.uint8))
+    occluded = np.zeros((SIDE, SIDE), bool)
+    for depth, layer in enumerate(layers):
+        to_x, to_y = layer.forth(x, y)
+        hidden = (np.minimum(to_x, to_y) < -0.5) | (np.maximum(to_x, to_y) > SIDE - 0.5)
+        for nearer in layers[depth + 1 :]:
+            hidden |= nearer.covers(*nearer.back(to_x, to_y))
+        occluded |= hidden & (top == depth)
+    return Pair(*frames, occluded, np.ones_like(occluded))
+
+
+def _layer(name, depth, rng):
+    photo = getattr(skimage.data, name)()
+    photo = cv2.cvtColor(photo, cv2.COLOR_GRAY2RGB) if photo.ndim == 2 else photo[..., :3]
+    scale = max(700 / min(photo.shape[:2]), 0.7)
+    photo = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    origin = rng.uniform(60, np.array(photo.shape[1::-1]) - SIDE - 60)
+    centre = rng.uniform(0.15, 0.85, 2) * SIDE if depth else np.full(2, SIDE / 2)
+    waves = rng.normal(0, 0.5, (2, 6)) / np.arange(2, 8) if depth else None
+    angle, size, way = rng.normal(0, 0.03), 1 + rng.normal(0, 0.02), rng.uniform(0, 2 * np.pi)
+    step = rng.uniform(0.3, 1) * (22 if depth else 6)  # px
+    turn = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shift = centre - turn @ centre + step * np.array([np.cos(way), np.sin(way)])
+    return Layer(photo, origin, centre, waves, rng.uniform(40, 130), turn, shift)
+
+
+def score(hole, pair):
+    """Precision, recall and F1 over the known pixels; 0 where nothing is right."""
+    right = np.count_nonzero(hole & pair.occluded & pair.known)
+    found, there = (np.count_nonzero(part & pair.known) for part in (hole, pair.occluded))
+    return right / max(found, 1), right / max(there, 1), 2 * right / max(found + there, 1)
+
+
+def sources(truth: Path | None) -> dict[str, list[Pair]]:
+    """The pairs of every source that is at hand."""
+    found = {truth.name: pairs_in(truth)} if truth else {}
+    try:
+        found["motorcycle"] = [stereo_pair()]
+    except (OSError, ImportError) as error:  # scikit-image may have to fetch it
+        click.echo(f"left out: skimage.data.stereo_motorcycle() is not at hand ({error})", err=True)
+    return {**found, "layered": [scene(index) for index in range(SCENES)]}
+
+
+def rows(names, found):
+    """One row of a table per flow, and one for the whole mask of the default settings."""
+    cpu = {}
+    bar = tqdm(total=(len(names) + 1) * sum(map(len, found.values())), unit="pair")
+    for name in [*names, "mask"]:
+        spent, pixels, cells = 0.0, 0, []
+        for pairs in found.values():
+            scores = []
+            for pair in pairs:
+                start = time.process_time()  # one thread, so this is what it takes on a free core
+                if name == "mask":
+                    hole = holes_of_pair(pair.first, pair.second, ExtractConfig())[0]
+                else:
+                    flows = both(name, pair.first, pair.second)
+                spent += time.process_time() - start
+                pixels += pair.occluded.size
+                scores.append(score(hole if name == "mask" else occlusion(*flows), pair))
+                bar.update()
+            cells.append(" / ".join(f"{value:.2f}" for value in np.mean(scores, axis=0)))
+        cpu[name] = 1000 * spent * SIDE**2 / pixels
+        yield name, cells, cpu[name], cpu[name] / cpu["dis-medium"]
+    bar.close()
+
+
+@click.command()
+@click.option("--truth", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of pairs.")
+@click.option("--flow", "names", multiple=True, type=click.Choice(list(FLOWS)), help="Only these. [default: all]")
+def main(truth, names):
+    """Print a Markdown table: precision / recall / F1, mean over the pairs of every source, and cost."""
+    cv2.setNumThreads(1)
+    names = ["dis-medium", *(name for name in names or FLOWS if name != "dis-medium")]
+    try:
+        found = sources(truth)
+    except BadInput as error:
+        raise click.ClickException(str(error)) from None
+    heads = [f"{name} ({len(pairs)})" for name, pairs in found.items()]
+    click.echo(f"| flow | {' | '.join(heads)} | ms per pair | times dis-medium |")
+    click.echo("|---" * (len(heads) + 3) + "|")
+    for name, cells, cost, ratio in rows(names, found):
+        title = f"whole {name}, flow `{ExtractConfig.flow}`" if name == "mask" else f"`{name}`"
+        click.echo(f"| {title} | {' | '.join(cells)} | {cost:.1f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

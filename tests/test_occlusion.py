@@ -1,0 +1,196 @@
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from scipy.ndimage import map_coordinates
+
+from maskgen.occlusion import flow_variance, holes_of_pair, motion_boundaries, occlusion, remove_specks
+from maskgen.settings import ExtractConfig
+
+
+def draw(*rows):
+    """A hole from text: '#' is missing, '.' is kept."""
+    return np.array([[c == "#" for c in row] for row in rows])
+
+
+def moving(dx, dy, height=40, width=60):
+    """The flow of a frame that moves as one."""
+    return np.full((height, width, 2), (dx, dy), np.float32)
+
+
+def texture(height, width, seed=0):
+    """A smooth random photo, uint8 (H, W, 3)."""
+    noise = np.random.default_rng(seed).normal(size=(height, width, 3)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    return np.clip(128 + 40 * smooth / smooth.std(), 0, 255).astype(np.uint8)
+
+
+def test_a_pan_by_eight_pixels_hides_just_the_eight_columns_that_leave():
+    hole = occlusion(moving(8, 0), moving(-8, 0))
+    assert hole[:, -8:].all() and not hole[:, :-8].any()
+    hole = occlusion(moving(0, -8), moving(0, 8))
+    assert hole[:8].all() and not hole[8:].any()
+
+
+def test_half_a_pixel_of_jitter_hides_no_border():
+    assert not occlusion(moving(0.5, -0.5), moving(-0.5, 0.5)).any()
+    assert occlusion(moving(0.51, 0), moving(-0.51, 0))[:, -1].all()
+
+
+def test_a_square_that_moves_right_hides_what_it_moves_over():
+    forward, backward = moving(0, 0), moving(0, 0)
+    forward[10:30, 10:30] = (5, 0)
+    backward[10:30, 15:35] = (-5, 0)
+    expected = np.zeros((40, 60), bool)
+    expected[10:30, 30:35] = True  # the far side; what it leaves free was not visible before
+    assert np.array_equal(occlusion(forward, backward), expected)
+    uncovered = np.zeros((40, 60), bool)
+    uncovered[10:30, 10:15] = True
+    assert np.array_equal(occlusion(backward, forward), uncovered)
+
+
+def test_the_bound_itself_is_still_consistent():
+    # |w + v|^2 = 0.25 and offset 0.25, in numbers that are exact in binary
+    forward, backward = moving(0, 0.5), moving(0, 0)
+    assert not occlusion(forward, backward, slope=0, offset=0.25).any()
+    assert occlusion(forward, backward, slope=0, offset=0.24).any()
+
+
+def test_the_check_is_that_of_the_paper_for_any_flow():
+    rng = np.random.default_rng(5)
+    forward, backward = (cv2.GaussianBlur(rng.normal(0, 9, (50, 70, 2)).astype(np.float32), (0, 0), 2) for _ in "ab")
+    y, x = np.indices((50, 70))
+    to_x, to_y = x + forward[..., 0], y + forward[..., 1]
+    v = np.stack([map_coordinates(backward[..., i], (to_y, to_x), order=1, mode="nearest") for i in (0, 1)], axis=-1)
+    missed = ((forward + v) ** 2).sum(-1) - 0.01 * ((forward**2).sum(-1) + (v**2).sum(-1)) - 0.5
+    left = (to_x < -0.5) | (to_x > 69.5) | (to_y < -0.5) | (to_y > 49.5)
+    clear = np.abs(missed) > 1e-3  # the rest is rounding
+    assert clear.mean() > 0.99 and 0.2 < (missed > 0).mean() < 0.95
+    assert np.array_equal(occlusion(forward, backward)[clear], ((missed > 0) | left)[clear])
+
+
+def test_a_step_in_the_flow_is_a_motion_boundary_two_pixels_wide():
+    flow = moving(0, 0)
+    flow[:, 30:] = (1, 0)
+    hole = motion_boundaries(flow)
+    assert hole[:, 29:31].all() and not hole[:, :29].any() and not hole[:, 31:].any()
+
+
+def test_a_fast_object_needs_a_steeper_step():
+    # Central difference of a step of 2 px: |grad u|^2 = 1, against 0.01 * |w|^2 + 0.002.
+    flow = moving(20, 0)
+    flow[:, 30:] = (18, 0)
+    assert not motion_boundaries(flow).any()
+    assert motion_boundaries(flow, slope=0.001)[:, 29:31].all()
+
+
+def test_an_offset_per_pixel_hides_boundaries_where_it_is_large():
+    flow = moving(0, 0)
+    flow[:, 30:] = (1, 0)
+    offset = np.full((40, 60), 0.002, np.float32)
+    offset[:20] = 1
+    hole = motion_boundaries(flow, offset=offset)
+    assert not hole[:20].any() and hole[20:, 29:31].all()
+
+
+def test_specks_go_and_shapes_stay():
+    hole = draw(
+        "#.......",
+        ".#...##.",
+        "..#..##.",
+        "........",
+        "###....#",
+    )
+    expected = draw(
+        "........",
+        ".....##.",
+        ".....##.",
+        "........",
+        "........",
+    )
+    assert np.array_equal(remove_specks(hole, 4), expected)
+    assert np.array_equal(remove_specks(hole, 1), hole)
+    hole[0, 0] = False
+    assert remove_specks(hole, 3)[4, :3].all()  # three in a row are three pixels
+    assert remove_specks(draw("#..", ".#.", "..#"), 3).sum() == 3  # corners that touch are one piece
+
+
+def test_an_empty_and_a_full_hole_stay_so():
+    assert not remove_specks(np.zeros((5, 5), bool), 3).any()
+    assert remove_specks(np.ones((5, 5), bool), 3).all()
+
+
+def test_the_flow_of_equal_frames_is_certain():
+    frame = texture(64, 80)
+    assert not flow_variance(frame, frame, moving(0, 0, 64, 80)).any()
+
+
+def test_noise_makes_the_flow_uncertain_where_there_is_nothing_to_see():
+    frame = texture(96, 128)
+    frame[:, 64:] = 128
+    rng = np.random.default_rng(0)
+    noisy = [np.clip(frame + rng.normal(0, 3, frame.shape), 0, 255).astype(np.uint8) for _ in "ab"]
+    variance = flow_variance(*noisy, moving(0, 0, 96, 128))
+    assert np.median(variance[:, 80:]) > 20 * np.median(variance[:, :48])
+
+
+def square_over_ground():
+    """A textured square that moves 6 px to the right over a ground that stays."""
+    first = texture(128, 160)
+    second, square = first.copy(), texture(48, 48, seed=1)
+    first[40:88, 40:88] = square
+    second[40:88, 46:94] = square
+    return first, second
+
+
+def test_a_pair_gives_what_is_covered_and_what_is_uncovered():
+    config = replace(ExtractConfig(), motion_boundaries=False)
+    occluded, disoccluded = holes_of_pair(*square_over_ground(), config)
+    assert occluded.shape == disoccluded.shape == (128, 160) and occluded.dtype == disoccluded.dtype == bool
+    assert occluded[44:84, 88:94].mean() > 0.7 and occluded[44:84, 40:46].mean() < 0.2
+    assert disoccluded[44:84, 40:46].mean() > 0.7 and disoccluded[44:84, 88:94].mean() < 0.2
+    far = np.ones((128, 160), bool)
+    far[25:103, 25:109] = False
+    assert not occluded[far].any() and not disoccluded[far].any()
+
+
+def test_swapping_the_frames_swaps_the_holes():
+    first, second = square_over_ground()
+    there, back = holes_of_pair(first, second, ExtractConfig()), holes_of_pair(second, first, ExtractConfig())
+    assert np.array_equal(there[0], back[1]) and np.array_equal(there[1], back[0])
+
+
+def test_motion_boundaries_are_joined_in_unless_switched_off():
+    first, second = square_over_ground()
+    config = replace(ExtractConfig(), min_area=1)
+    without = holes_of_pair(first, second, replace(config, motion_boundaries=False))[0]
+    joined = holes_of_pair(first, second, config)[0]
+    assert (joined | ~without).all() and joined.sum() > without.sum()
+    assert joined[44:84, 38:42].any(axis=1).mean() > 0.8  # the side that hides nothing has a contour too
+
+
+def test_noise_on_a_plain_wall_makes_far_fewer_holes_than_the_published_bounds():
+    rng = np.random.default_rng(1)
+    frame = texture(128, 160).astype(np.float32)
+    frame[:, 100:] = 90  # the wall
+    pair = [np.clip(frame + rng.normal(0, 2, frame.shape), 0, 255).astype(np.uint8) for _ in "ab"]
+    published = holes_of_pair(*pair, replace(ExtractConfig(), noise=0))
+    for hole, before in zip(holes_of_pair(*pair, ExtractConfig()), published, strict=True):
+        assert hole.sum() < before.sum() / 2 and not hole[:, :90].any()
+
+
+def test_a_still_camera_has_no_ring_of_holes():
+    frame = texture(128, 160).astype(np.float32)
+    rng = np.random.default_rng(2)
+    pair = [np.clip(frame + rng.normal(0, 2, frame.shape), 0, 255).astype(np.uint8) for _ in "ab"]
+    assert not any(hole.any() for hole in holes_of_pair(*pair, ExtractConfig()))
+
+
+def test_unequal_shapes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        occlusion(moving(0, 0), moving(0, 0, 40, 61))
+    with pytest.raises(ValueError, match="one shape"):
+        flow_variance(texture(64, 64), texture(64, 64), moving(0, 0, 64, 65))
+    with pytest.raises(ValueError, match="one shape"):
+        holes_of_pair(texture(64, 64), texture(64, 66), ExtractConfig())
