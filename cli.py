@@ -101,7 +101,7 @@ def maskgen():
 )
 @click.option("--boundary-offset", default=ExtractConfig.boundary_offset, help="The same.")
 @click.option(
-    "--boundary-noise", default=ExtractConfig.boundary_noise, help="How far noise raises that; 0: as published."
+    "--noise", default=ExtractConfig.noise, help="How far noise in the frames raises both offsets; 0: as published."
 )
 @click.option("--min-area", default=ExtractConfig.min_area, help="Specks of fewer pixels are removed.")
 @click.option("--min-ratio", default=ExtractConfig.min_ratio, help="Masks with less of the image in holes are dropped.")
