@@ -12,7 +12,18 @@ import click
 from evaluation.settings import BUILT_IN, METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportConfig
 from maskgen import __version__
 from maskgen.errors import BadInput
-from maskgen.settings import BORDER, EDGES, PRESETS, RAW, RESULTS, SIZE, TESTSET, ExtractConfig, TestsetConfig
+from maskgen.settings import (
+    BORDER,
+    EDGES,
+    PRESETS,
+    RAW,
+    RESULTS,
+    SIZE,
+    TESTSET,
+    ExtractConfig,
+    PublishConfig,
+    TestsetConfig,
+)
 from pconv_model.settings import KINDS, LOSSES, POLARITIES, TILE, LossConfig, NetConfig, TrainConfig
 
 MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # by the user: disk full, no right
@@ -174,6 +185,47 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
     click.echo(indexing.grid(rows, rules.edges))
     if layout == "nvidia":
         click.echo(indexing.blocks(rows))
+
+
+@maskgen.command()
+@click.argument("masks", type=FOLDER, default=TESTSET)
+@click.argument("out", type=FOLDER, default="dist")
+@click.option(
+    "--layout", type=click.Choice(["imagefolder", "nvidia"]), default="imagefolder", help="nvidia: one flat zip."
+)
+@click.option("--archives", default=",".join(PublishConfig.archives), help="Beside the zip: webdataset, parquet.")
+@click.option(
+    "--sources", type=click.Path(dir_okay=False, path_type=Path), help="SOURCES.csv with each video's licence."
+)
+@click.option("--name", default=PublishConfig.name, help="Short name of the set.")
+@click.option("--title", default=PublishConfig.title, help="Its title.")
+@click.option("--creator", default=PublishConfig.creator, help="Who publishes it.")
+@click.option("--url", default=PublishConfig.url, help="Where it will be found.")
+@click.option("--licence", default=PublishConfig.licence, help="SPDX name of the masks' licence.")
+@click.option("--date", default=PublishConfig.date, help="Of publication, YYYY-MM-DD.")
+def publish(masks, out, layout, archives, sources, **told):
+    """Write the test set MASKS to OUT for a host of data sets: folder, archives, card, Croissant, checksums."""
+    from maskgen import publish as press
+
+    config = PublishConfig(**told, archives=tuple(filter(None, archives.split(","))))
+    press_it = press.publish if layout == "imagefolder" else press.publish_nvidia
+    for warning in press_it(masks, out, config, credits=sources):
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{masks} is published in {out}; `maskgen verify {out}` checks it")
+
+
+@maskgen.command()
+@click.argument("masks", type=FOLDER, default=TESTSET)
+@workers_option
+def verify(masks, workers):
+    """Measure every mask of MASKS again and list what is not as the index says. Exit code 1 for any fault."""
+    from maskgen.verify import find_faults
+
+    number, faults = find_faults(masks, workers=workers)
+    for fault in faults:
+        click.echo(fault)
+    click.echo(f"{number} masks, {len(faults) or 'no'} fault{'s' * (len(faults) != 1)}", err=bool(faults))
+    return 1 if faults else 0
 
 
 @maskgen.command()

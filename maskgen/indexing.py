@@ -97,7 +97,7 @@ def measure_masks(masks: Masks, rules: Rules, out: Path | None = None, *, worker
     if out is not None:
         write_index(out / "test", rows)
         told = {"polarity": rules.polarity, "threshold": rules.threshold, "resize": rules.resize}
-        told |= {"edges": rules.edges, "border": rules.border}
+        told |= {"edges": rules.edges, "border": rules.border, "any_size": rules.resize is None}
         sources = [{"name": masks.path.name}]
         counts = {name: taken.get(name, -1) + 1 for name in [*names(rules.edges), "outside"]}
         write_recipe(out, {"settings": told, "sources": sources, "counts": counts})

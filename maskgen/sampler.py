@@ -11,6 +11,8 @@ from maskgen.errors import BadInput
 from maskgen.maskset import Masks, split_of
 from maskgen.settings import PRESETS, SIZE
 
+DRAWS = 100  # raw masks that are tried for one index
+
 
 class MaskSampler:
     """Random masks made of raw ones while a network trains: sampler[i] is the same hole whenever it is asked for.
@@ -67,13 +69,15 @@ class MaskSampler:
     def sample(self, i: int) -> tuple[np.ndarray, dict]:
         """Hole i and how it was made: the raw mask's name, and the columns of an augmented mask set."""
         rng = np.random.default_rng([self.seed, i])
-        for _ in range(20):
-            made = self._wanted(rng) if self.uniform else self._as_it_comes(rng)
+        # Drawn once: drawn anew with every raw mask, the ratios that few of them can reach would become rare.
+        ratio = rng.uniform(self.config.min_ratio, self.config.max_ratio)
+        for _ in range(DRAWS):
+            made = self._grown(ratio, rng) if self.uniform else self._as_it_comes(rng)
             if made:
                 return made
         raise BadInput(
-            f"no mask with a hole ratio from {self.config.min_ratio:g} to {self.config.max_ratio:g} came out of 20 raw "
-            f"masks of {self.raw.path}: widen the range, or take other raw masks"
+            f"no mask with a hole ratio from {self.config.min_ratio:g} to {self.config.max_ratio:g} came out of "
+            f"{DRAWS} raw masks of {self.raw.path}: widen the range, or take other raw masks"
         )
 
     def _as_it_comes(self, rng):
@@ -84,14 +88,13 @@ class MaskSampler:
             return None
         return hole, {"raw": self.raw.names[j], **told}
 
-    def _wanted(self, rng):
+    def _grown(self, ratio, rng):
         used = {}
 
         def draw(layer):
             used[layer] = int(rng.integers(len(self.raw)))
             return self.raw[used[layer]]
 
-        ratio = rng.uniform(self.config.min_ratio, self.config.max_ratio)
         made = compose(draw, Wanted(round(ratio * self.size**2), self.size, layers=40), self.config, rng)
         if made is None:
             return None

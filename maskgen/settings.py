@@ -70,3 +70,17 @@ class TestsetConfig:
     layers: int = 32  # raw masks that one mask may be joined from
     shrink: float = 0.6  # smallest zoom of a raw mask that has to fit inside the 50 px line
     alike: float = 0.95  # correlation of two 32x32 thumbnails from which masks count as alike
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """What the papers of a published mask set say. Nothing here changes a mask."""
+
+    name: str = "irregular-masks-testset"
+    title: str = "Irregular masks: 6x2 classes by hole ratio and border"
+    creator: str = "irregular-masks contributors"
+    url: str = "https://example.org/irregular-masks"  # where the set will be found
+    licence: str = "CC-BY-4.0"  # SPDX name; the masks' own, beside the videos' that are credited
+    version: str = "1.0.0"
+    date: str = "2026-11-23"  # of publication; never "today", so that the same set gives the same bytes
+    archives: tuple[str, ...] = ("webdataset", "parquet")  # beside the zip

@@ -1,5 +1,6 @@
 """Fill the 6x2 classes of the paper's test set out of raw masks."""
 
+import csv
 import functools
 import hashlib
 import json
@@ -129,7 +130,9 @@ def _begin(out, head):
             recipe = read_recipe(out)
             if {key: recipe.get(key) for key in head} != head:
                 raise BadInput(f"{out} holds masks made from other raw masks or with other settings: {advice}")
-            rows = read_index(out / "test").astype(str).to_dict("records")
+            with (out / "test" / INDEX).open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            write_whole(journal, "".join(json.dumps(line) + "\n" for line in [head, *rows]).encode())
             return {row["file_name"]: row for row in rows}
         if out.exists() and any(out.iterdir()):
             raise BadInput(f"{out} is not empty and holds no test set: {advice}")
@@ -318,8 +321,8 @@ def _finish(out, rows, head, raw, names, closest):
     recipe["sources"] = _sources(raw, rows)
     write_index(out / "test", rows)
     write_recipe(out, recipe)
+    (out / "test" / JOURNAL).unlink()
     write_checksums(out)
-    (out / "test" / JOURNAL).unlink(missing_ok=True)
     return recipe
 
 

@@ -1,0 +1,147 @@
+"""Measure a mask set again and list whatever is not as it says."""
+
+import csv
+import functools
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from maskgen import parallel
+from maskgen.errors import BadInput
+from maskgen.maskset import CHECKSUMS, INDEX, RECIPE, decode_grey, describe, read_recipe
+from maskgen.settings import BORDER, EDGES
+
+BATCH = 50  # files that one worker looks at a time
+MEASURED = ("hole_ratio", "border_distance", "components", "category", "sha256")
+
+
+def find_faults(folder: Path, *, workers: int | None = None) -> tuple[int, list[str]]:
+    """Look at every file of a mask set. Returns how many masks it lists, and its faults, one line each.
+
+    folder: what `maskgen` wrote: raw masks, a test set, a published one, or one part of them. Raises BadInput for
+    a folder without any index.
+    """
+    parts = [part for part in (folder, folder / "train", folder / "test") if (part / INDEX).exists()]
+    if not parts:
+        raise BadInput(f"no {INDEX} in {folder}, its train or its test: expected a mask set; `maskgen bin` makes one")
+    recipe = read_recipe(folder) if (folder / RECIPE).exists() else {}
+    settings = recipe.get("settings", {})
+    rules = {"edges": tuple(settings.get("edges", EDGES)), "border": settings.get("border", BORDER)}
+    faults, sizes, found = [], set(), 0
+    for part in parts:
+        rows = _rows(part, faults, folder)
+        found += len(rows)
+        batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+        job = functools.partial(_check_batch, part=part, folder=folder, rules=rules)
+        with tqdm(total=len(rows), unit="mask", desc=f"verify {part.name}") as bar:
+            for told, shapes in parallel.run(job, batches, workers=workers):
+                faults += told
+                sizes |= shapes
+                bar.update(BATCH if bar.n + BATCH < len(rows) else len(rows) - bar.n)
+    if len(sizes) > 1 and not settings.get("any_size"):
+        faults.append(f"masks have different sizes: {', '.join(f'{w}x{h}' for h, w in sorted(sizes))}")
+    faults += _counts(recipe, parts)
+    if (folder / CHECKSUMS).exists():
+        faults += _checksums(folder)
+    return found, faults
+
+
+def _rows(part, faults, folder):
+    """The rows of an index whose files are there; what is missing, doubled or not listed goes to faults."""
+    with (part / INDEX).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if rows and "file_name" not in rows[0]:
+        raise BadInput(f"{part / INDEX} has no column file_name: expected the index of a mask set")
+    label = part.relative_to(folder)
+    seen, good = set(), []
+    for row in rows:
+        name = row["file_name"]
+        if name in seen:
+            faults.append(f"{label / name}: listed twice")
+        elif ".." in Path(name).parts or Path(name).is_absolute():
+            faults.append(f"{name}: leads out of the mask set")
+        elif not (part / name).is_file():
+            faults.append(f"{label / name}: listed, but not there")
+        else:
+            good.append(row)
+        seen.add(name)
+    listed = {Path(name) for name in seen}
+    if label.parts or not any((part / split).is_dir() for split in ("train", "test")):
+        on_disk = sorted(path.relative_to(part) for path in part.rglob("*.png"))
+        faults += [f"{label / path}: there, but not listed" for path in on_disk if path not in listed]
+    return good
+
+
+def _check_batch(rows, part, folder, rules):
+    faults, shapes = [], set()
+    for row in rows:
+        name = (part / row["file_name"]).relative_to(folder)
+        try:
+            data = (part / row["file_name"]).read_bytes()
+            grey = decode_grey(data, name)
+        except (BadInput, OSError) as error:
+            faults.append(f"{name}: {error}")
+            continue
+        shapes.add(grey.shape)
+        grey_pixels = np.count_nonzero((grey != 0) & (grey != 255))
+        if grey_pixels or data[24:26] != b"\x08\x00":  # in a PNG's header: 8 bits, grey
+            faults.append(f"{name}: expected 8-bit grey with 0 and 255 only, {grey_pixels} pixels have other values")
+        measured = describe(grey >= 128, row["file_name"], data, **rules)
+        for column in MEASURED:
+            if column in row and row[column] != str(measured[column]) and not _same_ratio(column, row, measured):
+                faults.append(f"{name}: {column} is {measured[column]}, the index says {row[column]}")
+        group = Path(row["file_name"]).parts[0]
+        if group.startswith(("interior_", "free_")) and measured["category"] not in (group, row.get("category")):
+            faults.append(f"{name}: lies in {group}, but measures as {measured['category'] or 'outside all classes'}")
+    return faults, shapes
+
+
+def _same_ratio(column, row, measured):
+    """Whether two ratios agree to the last of the six digits that are written, however they are written."""
+    if column != "hole_ratio":
+        return False
+    try:
+        return abs(float(row[column]) - float(measured[column])) < 1.5e-6
+    except ValueError:
+        return False
+
+
+def _counts(recipe, parts):
+    """Classes whose number of listed masks is not what the recipe says. Only for recipes that count by class."""
+    counts = {name: count for name, count in recipe.get("counts", {}).items() if name.startswith(("interior", "free"))}
+    if not counts:
+        return []
+    listed = dict.fromkeys(counts, 0)
+    for part in parts:
+        with (part / INDEX).open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row.get("category") in listed:
+                    listed[row["category"]] += 1
+    return [
+        f"{RECIPE}: {name} has {listed[name]} masks in the index, the recipe says {count}"
+        for name, count in counts.items()
+        if listed[name] != count
+    ]
+
+
+def _checksums(folder):
+    """What differs from `checksums.sha256`: files changed, missing, or there without a line."""
+    faults, listed = [], set()
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        listed.add(name)
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            faults.append(f"{CHECKSUMS}: {name} leads out of the mask set")
+        elif not (folder / name).is_file():
+            faults.append(f"{name}: in {CHECKSUMS}, but not there")
+        else:
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    faults.append(f"{name}: differs from {CHECKSUMS}")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in listed and path.name != CHECKSUMS:
+            faults.append(f"{name}: there, but not in {CHECKSUMS}")
+    return faults
