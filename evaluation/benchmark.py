@@ -7,7 +7,7 @@ so that it can stop anywhere; the tables are made from the journals when all are
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from evaluation import metrics
 from evaluation.methods import Failed, Method, read_image
-from evaluation.settings import BenchmarkConfig, ReportConfig
+from evaluation.settings import BATCH, BenchmarkConfig, ReportConfig
 from evaluation.worker import Hand
 from maskgen import __version__, maskset, parallel
 from maskgen.categories import CATEGORIES, category, measure
@@ -32,6 +32,7 @@ PHOTOS = (  # of those that scikit-image installs, the ones a camera took
     *("gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
 )
 TRUTH = "truth"  # stands among the methods where a metric compares sets of results with sets of true images
+DRAWN = "masks"  # folder in the results for masks that were made for them
 OTHER = "other"  # the class of a hole that lies outside all of the paper's
 
 
@@ -219,30 +220,56 @@ def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(cut, size[::-1], interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC)
 
 
-def load_pair(pair: Pair, sources: Sources, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Read (truth uint8 (H, W, 3), hole bool (H, W)) at a size; masks are brought to it by nearest neighbour.
+def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read (truth, image, hole): uint8 (H, W, 3), what a method sees of it, and bool (H, W), at the configured size.
 
-    Raises BadInput where a file is unreadable or is not the one that the pair names.
+    Masks are brought to the size by nearest neighbour. The image is black where pixels are missing. Raises BadInput
+    where a file is unreadable or is not the one that the pair names.
     """
-    image, mask = sources.images / pair.image, sources.masks / pair.mask
-    for path, expected in ((image, pair.image_sha256), (mask, pair.mask_sha256)):
-        if hashlib.sha256(_bytes(path)).hexdigest() != expected:
-            raise BadInput(f"{path} is not the file that pair {pair.pair} was made with: its SHA-256 differs")
-    try:
-        truth = fit(read_image(image), size)
-    except Failed as error:
-        raise BadInput(f"{error}: remove it from the images") from None
+    truth = _truth(pair, sources, config.size)
+    if config.factor:
+        return truth, *sparse(reduced(truth, config.factor), config.factor)
+    mask = sources.masks / pair.mask
+    _check_bytes(mask, pair.mask_sha256, pair)
     hole = maskset.read_hole(mask, polarity=sources.polarity)
-    if hole.shape != size:
-        hole = cv2.resize(hole.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-    return truth, hole
-
-
-def without(truth: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """What a method gets to see: the image with black where pixels are missing."""
+    if hole.shape != config.size:
+        hole = cv2.resize(hole.astype(np.uint8), config.size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
     image = truth.copy()
     image[hole] = 0
-    return image
+    return truth, image, hole
+
+
+def _truth(pair, sources, size):
+    path = sources.images / pair.image
+    _check_bytes(path, pair.image_sha256, pair)
+    try:
+        return fit(read_image(path), size)
+    except Failed as error:
+        raise BadInput(f"{error}: remove it from the images") from None
+
+
+def _check_bytes(path, sha256, pair):
+    if hashlib.sha256(_bytes(path)).hexdigest() != sha256:
+        raise BadInput(f"{path} is not the file that pair {pair.pair} was made with: its SHA-256 differs")
+
+
+def reduced(truth: np.ndarray, factor: int) -> np.ndarray:
+    """The small image of super-resolution: every factor x factor block averaged. The sides are multiples of it."""
+    height, width = truth.shape[:2]
+    return cv2.resize(truth, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+
+
+def sparse(small: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spread a small image over one factor times as large, as in section 5.2 of the paper: (image, hole).
+
+    Pixel (x, y) goes to (factor * x + factor // 2, factor * y + factor // 2); all others are missing.
+    """
+    height, width = small.shape[:2]
+    image = np.zeros((factor * height, factor * width, 3), np.uint8)
+    hole = np.ones(image.shape[:2], bool)
+    known = slice(factor // 2, None, factor)
+    image[known, known], hole[known, known] = small, False
+    return image, hole
 
 
 @dataclass(frozen=True)
@@ -263,6 +290,8 @@ _hands = {}  # of this process: methods that are running
 def _hand(method: Method, job: Job, threads: int) -> Hand:
     key = (method, job.config.raw, job.timeout)
     if key not in _hands:
+        for other in [other for other in _hands if other[0] not in job.methods or other[1:] != key[1:]]:
+            _hands.pop(other).close()  # of an earlier run in this process
         _hands[key] = Hand(method, raw=job.config.raw, threads=threads, timeout=job.timeout)
     return _hands[key]
 
@@ -270,8 +299,7 @@ def _hand(method: Method, job: Job, threads: int) -> Hand:
 def _fill_and_score(job: Job, task: tuple[Pair, tuple[str, ...]]) -> dict[str, dict]:
     """Let the methods that still lack a pair fill it, one after the other. Returns a journal row for each."""
     pair, lacking = task
-    truth, hole = load_pair(pair, job.sources, job.config.size)
-    image = without(truth, hole)
+    truth, image, hole = load_pair(pair, job.sources, job.config)
     rows = {}
     if TRUTH in lacking:
         rows[TRUTH] = {"pair": pair.pair, "error": "", **metrics.vectors(job.config.metrics, truth)}
@@ -285,7 +313,7 @@ def _fill_and_score(job: Job, task: tuple[Pair, tuple[str, ...]]) -> dict[str, d
 def _score_filled(job: Job, task: tuple[Pair, str, np.ndarray | str]) -> dict[str, dict]:
     """Score what a network has already made of a pair."""
     pair, label, result = task
-    truth, hole = load_pair(pair, job.sources, job.config.size)
+    truth, _, hole = load_pair(pair, job.sources, job.config)
     return {label: _score(job, pair, label, result, truth, hole)}
 
 
@@ -374,27 +402,35 @@ def run(
     Raises BadInput where `out` holds results of other settings.
     """
     metrics.check(config.metrics)
-    _settle_recipe(out, methods, pairs, config, names)
-    maskset.write_whole(out / "pairs.csv", pairs_csv(pairs))
-    (out / "journal").mkdir(exist_ok=True)
-    labels = [method.label for method in methods]
-    if any(metrics.SETS[name].with_truth for name in config.metrics if name in metrics.SETS):
-        labels.insert(0, TRUTH)
-    journals = {label: Journal(out / "journal" / f"{label}.jsonl") for label in labels}
-    if retry:
-        for journal in journals.values():
-            journal.forget_failures()
+    identities = {method.label: method.identity() for method in methods}
     job = Job(tuple(methods), sources, config, timeout, out / "pictures" if pictures else None, ReportConfig().quality)
     try:
-        _run_processes(job, pairs, journals, workers, cluster)
-        for method in methods:
-            if method.batched:
-                _run_network(method, job, pairs, journals[method.label], workers, cluster)
+        for method in methods:  # what cannot start is told before anything is written
+            _hand(method, job, parallel.cores() if method.batched else 1).start()
+        _settle_recipe(out, identities, pairs, config, names)
+        _run(job, pairs, out, workers, cluster, retry)
     finally:
         for hand in _hands.values():
             hand.close()
         _hands.clear()
     return write_scores(out, pairs)
+
+
+def _run(job, pairs, out, workers, cluster, retry):
+    """Fill the journals."""
+    maskset.write_whole(out / "pairs.csv", pairs_csv(pairs))
+    (out / "journal").mkdir(exist_ok=True)
+    labels = [method.label for method in job.methods]
+    if any(metrics.SETS[name].with_truth for name in job.config.metrics if name in metrics.SETS):
+        labels.insert(0, TRUTH)
+    journals = {label: Journal(out / "journal" / f"{label}.jsonl") for label in labels}
+    if retry:
+        for journal in journals.values():
+            journal.forget_failures()
+    _run_processes(job, pairs, journals, workers, cluster)
+    for method in job.methods:
+        if method.batched:
+            _run_network(method, job, pairs, journals[method.label], workers, cluster)
 
 
 def _run_processes(job, pairs, journals, workers, cluster):
@@ -428,19 +464,20 @@ def _run_network(method, job, pairs, journal, workers, cluster):
     lacking = [pair for pair in pairs if pair.pair not in journal.rows]
     if not lacking:
         return
-    hand = _hand(method, job, parallel.cores())
-    hand.start()  # here and not in a helper thread: Linux ends it with the thread that started it
-    tasks = _filled(hand, method.label, job, lacking)
+    # It runs already and was started from this thread: Linux ends it together with the thread that started it.
+    tasks = _filled(_hand(method, job, parallel.cores()), method.label, job, lacking)
     with tqdm(total=len(pairs), initial=len(journal.rows), desc=method.label, unit="pair") as bar:
         for rows in parallel.run(_Call(_score_filled, job), tasks, workers=workers, cluster=cluster):
             journal.add(rows[method.label])
             bar.update()
 
 
-def _filled(hand: Hand, label: str, job: Job, pairs: Iterable[Pair]) -> Iterator[tuple]:
-    for pair in pairs:
-        truth, hole = load_pair(pair, job.sources, job.config.size)
-        yield pair, label, hand.fill([(pair.pair, without(truth, hole), hole)])[0]
+def _filled(hand: Hand, label: str, job: Job, pairs: list[Pair]) -> Iterator[tuple]:
+    for first in range(0, len(pairs), BATCH):
+        batch = pairs[first : first + BATCH]
+        results = hand.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])
+        for pair, result in zip(batch, results, strict=True):
+            yield pair, label, result
 
 
 @dataclass(frozen=True)
@@ -454,7 +491,7 @@ class _Call:
         return self.function(self.job, task)
 
 
-def _settle_recipe(out, methods, pairs, config, names):
+def _settle_recipe(out, identities, pairs, config, names):
     """Write recipe.json, or compare with the one that is there and add the new methods."""
     recipe = {
         "settings": asdict(config),
@@ -465,7 +502,7 @@ def _settle_recipe(out, methods, pairs, config, names):
             "pairs_sha256": hashlib.sha256(pairs_csv(pairs)).hexdigest(),
         },
         "libraries": _libraries(config),
-        "methods": {method.label: method.identity() for method in methods},
+        "methods": identities,
     }
     recipe = json.loads(json.dumps(recipe))  # tuples to lists, as they will be read back
     if (out / maskset.RECIPE).exists():
@@ -487,7 +524,7 @@ def _settle_recipe(out, methods, pairs, config, names):
             )
         recipe["sources"] = old["sources"]
         recipe["methods"] = {**old["methods"], **recipe["methods"]}
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(path.name != DRAWN for path in out.iterdir()):
         raise BadInput(
             f"{out} is not empty and holds no {maskset.RECIPE}: expected results of evaluate, or a new folder"
         )

@@ -70,6 +70,17 @@ def patchmatch(image, hole):
     return patch_match.inpaint(image, hole.astype(np.uint8) * 255, patch_size=3)
 
 
+def bicubic(image, hole):
+    """Cubic enlargement of the small image whose pixels a super-resolution problem spreads out, OpenCV.
+
+    Raises Failed where the known pixels are no regular lattice, as in an inpainting problem.
+    """
+    rows, columns = np.flatnonzero(~hole.all(1)), np.flatnonzero(~hole.all(0))
+    if len(rows) < 2 or len(columns) < 2 or hole[np.ix_(rows, columns)].any() or not hole.any():
+        raise Failed("bicubic enlarges images: it is a method of `evaluate superres`")
+    return cv2.resize(image[np.ix_(rows, columns)], hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
+
+
 def _fill(image, hole, colour):
     filled = image.copy()
     filled[hole] = np.round(colour)
@@ -83,6 +94,7 @@ METHODS = {
     "ns": ns,
     "biharmonic": biharmonic,
     "patchmatch": patchmatch,
+    "bicubic": bicubic,
 }
 
 
@@ -200,7 +212,7 @@ def load(method: Method, *, raw: bool = False, threads: int = 1) -> Callable:
     if method.kind == "onnx":
         return _without_pair(_onnx(Path(method.argument), threads))
     if method.kind == "network":
-        return _without_pair(_network(method, raw, threads))
+        return Network(method, raw, threads)
     if method.argument == "patchmatch" and not find_spec("patchmatch"):
         raise BadInput("patchmatch is not installed: pip install 'irregular-masks[patchmatch]'")
     if method.argument in METHODS:
@@ -212,16 +224,28 @@ def _without_pair(function):
     return lambda pair, image, hole: function(image, hole)
 
 
-def _network(method, raw, threads):
-    try:
-        from pconv_model import inpaint
-    except ImportError as error:
-        raise BadInput(f"the network {method.argument} cannot be loaded: {error}") from None
-    import torch
+class Network:
+    """A network of pconv_model as a method; `many` takes neighbours through it together."""
 
-    torch.set_num_threads(threads)
-    model = inpaint.load(Path(method.weights) if method.weights else None, kind=method.argument)
-    return lambda image, hole: inpaint.inpaint(model, image, hole, raw=raw)
+    def __init__(self, method: Method, raw: bool, threads: int):
+        try:
+            import torch
+
+            from pconv_model import inpaint
+        except ImportError as error:
+            raise BadInput(f"the network {method.argument} cannot be loaded: {error}") from None
+        torch.set_num_threads(threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = inpaint.load(Path(method.weights) if method.weights else None, method.argument, device)
+        self.inpaint_batch, self.raw = inpaint.inpaint_batch, raw
+
+    def __call__(self, pair, image, hole):
+        return self.many([(pair, image, hole)])[0]
+
+    def many(self, pairs):
+        """What the network makes of [(pair id, image, hole), ...]."""
+        _, images, holes = zip(*pairs, strict=True)
+        return list(self.inpaint_batch(self.model, images, holes, self.raw))
 
 
 def _from_folder(folder, pair, image, hole):

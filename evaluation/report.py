@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics, tables
-from evaluation.benchmark import Pair, Sources, jpeg, load_pair, set_scores
+from evaluation.benchmark import Pair, Sources, jpeg, load_pair, reduced, set_scores
 from evaluation.metrics import ALL, METRICS
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen import maskset
@@ -80,9 +80,11 @@ class Album:
 
     def of(self, pair: str) -> dict[str, bytes]:
         """JPEG bytes by name: input (white where pixels are missing), every method that has one, truth."""
-        truth, hole = load_pair(self.pairs[pair], self.sources, self.config.size)
-        covered = truth.copy()
-        covered[hole] = 255
+        truth, covered, hole = load_pair(self.pairs[pair], self.sources, self.config)
+        if self.config.factor:
+            covered = reduced(truth, self.config.factor).repeat(self.config.factor, 0).repeat(self.config.factor, 1)
+        else:
+            covered[hole] = 255
         found = {"input": jpeg(covered, self.report.quality)}
         for method in self.methods:
             path = self.out / "pictures" / method / self.pairs[pair].category / f"{pair}.jpg"
@@ -305,9 +307,8 @@ def _chart(table, ratios, categories, methods, low, high, name):
     for tick in ticks:
         parts.append(f'<path class="axis" d="M{LEFT} {y(tick)}H{WIDE - 8}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(tick) + 4}" text-anchor="end">{tick:g}</text>')
-    for tick in nice(0, right):
-        if tick <= right:
-            parts.append(f'<text x="{x(tick)}" y="{HIGH - LOW + 16}" text-anchor="middle">{tick:g}</text>')
+    for tick in np.arange(0, right, 0.1).round(1):
+        parts.append(f'<text x="{x(tick)}" y="{HIGH - LOW + 16}" text-anchor="middle">{tick:g}</text>')
     parts.append(f'<text x="{WIDE - 8}" y="{HIGH - 2}" text-anchor="end">hole / image</text>')
     for i, method in enumerate(methods):
         rows = table[table["method"] == method].set_index("category")

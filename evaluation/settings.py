@@ -9,6 +9,10 @@ PAIRS = "pairs"
 BUILT_IN = "scikit-image"  # in place of a folder of images: the photos that are installed with scikit-image
 TIMEOUT = 300.0  # s that a method may take for one image
 METHODS = ("telea", "ns")  # of a run that names none
+METRICS = (  # the names in evaluation.metrics, for --help
+    *("l1_image", "l1_hole", "psnr", "ssim", "ms_ssim", "lpips", "lpips_vgg", "iscore"),
+    *("inception_score", "fid", "kid"),
+)
 NETWORKS = ("pconv", "conv")  # methods that take weights
 
 
@@ -21,6 +25,7 @@ class BenchmarkConfig:
     per_class: int = 0  # masks drawn of each class; 0 takes all
     raw: bool = False  # score the method's own pixels everywhere, not its hole set into the true image
     seed: int = 0  # draws the pairs and the bootstrap's samples
+    factor: int = 0  # 0 inpaints; K > 1 enlarges images K times instead, section 5.2 of the paper
 
 
 @dataclass(frozen=True)
@@ -34,5 +39,8 @@ class ReportConfig:
     by: str = ""  # the metric that picks the pairs shown; empty takes the first
 
 
-GROWTH = (0, 5, 15, 35, 55, 95)  # px, figure 10 of the paper
+BATCH = 4  # images that go through a network together
+GROWTH = (0, 5, 15, 35, 55, 95)  # px, side of the brush that widens a hole, figure 10 of the paper
 FACTOR = 4  # K of the paper's super-resolution, section 5.2
+LAYOUTS = ("folders", "lama")  # of exported pairs
+KINDS = ("box", "free-form")  # holes that are drawn and not made from video

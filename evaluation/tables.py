@@ -155,7 +155,7 @@ def as_markdown(table: pd.DataFrame, recipe: dict) -> str:
                 shown.append(" ".join(filter(None, [text, spread(cell, name)])))
             label = f"*{method}, published*" if source == "published" else method
             lines.append(f"| {label} | " + " | ".join(shown) + " |")
-        if (table[table["metric"] == name].get("source") == "published").any():
+        if any(source == "published" for source, _, _ in rows_of(table, name)):
             lines += ["", f"*published: {PUBLISHED}*"]
         blocks.append("\n".join(lines))
     return "\n\n".join([*blocks, "\n".join(f"- {line}" for line in _bold_legend(table))]) + "\n"
@@ -247,8 +247,9 @@ def as_html(table: pd.DataFrame, name: str) -> str:
             told = True
         shown = ""
         for cell in cells:
-            kind = {"*": " class=best", "~": " class=tied"}.get(mark(cell), "")
+            kind = {"*": " class=best"}.get(mark(cell), "")
             width = spread(cell, name)
-            shown += f"<td{kind}>{number(cell, name)}" + (f"<small>{width}</small>" if width else "") + "</td>"
+            tied = "<i>~</i>" if mark(cell) == "~" else ""
+            shown += f"<td{kind}>{number(cell, name)}{tied}" + (f"<small>{width}</small>" if width else "") + "</td>"
         lines.append(f"<tr><th>{html.escape(method)}</th>{shown}</tr>")
     return f"<table><thead><tr>{over}</tr><tr>{under}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

@@ -1,0 +1,393 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from small_run import SIDE, folders, photo, plug_in, score
+
+from evaluation import benchmark, experiments, metrics, shapes
+from evaluation.benchmark import Journal, Sources, draw_pairs, find_masks, fit, make_pairs, read_pairs
+from evaluation.settings import BenchmarkConfig
+from maskgen import maskset
+from maskgen.categories import CATEGORIES, measure
+from maskgen.errors import BadInput
+
+CONFIG = BenchmarkConfig(size=(SIDE, SIDE), metrics=("l1_image", "psnr"))
+
+
+def table(**counts):
+    """Masks of classes, as find_masks gives them."""
+    rows = [(f"{name}/{i}.png", name, 0.1, 0) for name, count in counts.items() for i in range(count)]
+    return pd.DataFrame(rows, columns=["mask", "category", "hole_ratio", "border_distance"])
+
+
+def every_file(folder):
+    """What lies in a folder, as bytes by path."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_images_are_dealt_without_replacement():
+    pairs = draw_pairs([f"{i}.png" for i in range(10)], table(a=4, b=3), CONFIG)
+    assert len({image for image, _ in pairs}) == 7
+    assert [row["category"] for _, row in pairs] == ["a"] * 4 + ["b"] * 3
+
+
+def test_few_images_are_used_equally_often():
+    used = Counter(image for image, _ in draw_pairs(["x.png", "y.png", "z.png"], table(a=8), CONFIG))
+    assert sorted(used.values()) == [2, 3, 3]
+
+
+def test_the_same_seed_deals_the_same_pairs_and_another_others():
+    images, masks = [f"{i}.png" for i in range(50)], table(a=30)
+    dealt = [[image for image, _ in draw_pairs(images, masks, replace(CONFIG, seed=seed))] for seed in (0, 0, 1)]
+    assert dealt[0] == dealt[1] != dealt[2]
+
+
+def test_some_masks_of_each_class_are_drawn():
+    pairs = draw_pairs(["x.png"], table(a=9, b=2), replace(CONFIG, per_class=3))
+    assert Counter(row["category"] for _, row in pairs) == {"a": 3, "b": 2}
+    assert len({row["mask"] for _, row in pairs}) == 5
+
+
+def test_an_image_is_cut_in_the_middle_and_made_smaller_by_averaging():
+    image = np.zeros((4, 8, 3), np.uint8)
+    image[:, 2:6] = 100  # the middle square
+    image[0, 2] = 140
+    assert fit(image, (2, 2))[..., 0].tolist() == [[110, 100], [100, 100]]
+
+
+def test_an_image_can_be_fitted_to_a_tall_shape():
+    image = np.zeros((10, 10, 3), np.uint8)
+    image[:, 3:8] = 9  # five columns around the middle: (10 - 5) // 2 = 2 from the left
+    assert fit(image, (10, 5)).shape == (10, 5, 3)
+    assert fit(image, (10, 5))[0, :, 0].tolist() == [0, 9, 9, 9, 9]
+    assert fit(image, (10, 10)) is image
+
+
+def test_masks_of_any_folder_are_measured(tmp_path):
+    for name, ratio in {"small": 0.05, "large": 0.55, "huge": 0.8, "none": 0}.items():
+        hole = np.arange(SIDE**2).reshape(SIDE, SIDE) < ratio * SIDE**2
+        (tmp_path / f"{name}.png").write_bytes(maskset.encode(hole))
+    found = find_masks(tmp_path)
+    assert found["category"].tolist() == ["free_0.01-0.1", "free_0.5-0.6", "other"]
+    assert found["mask"].tolist() == ["small.png", "large.png", "huge.png"]
+
+
+def test_a_mask_set_is_believed_its_index(tmp_path):
+    (tmp_path / "test" / "a").mkdir(parents=True)
+    hole = np.eye(SIDE, dtype=bool)
+    data = maskset.encode(hole)
+    (tmp_path / "test" / "a" / "0.png").write_bytes(data)
+    row = {**maskset.describe(hole, "a/0.png", data), "category": "interior_0.5-0.6"}
+    maskset.write_index(tmp_path / "test", [row])
+    found = find_masks(tmp_path).iloc[0]
+    assert (found["mask"], found["category"]) == ("test/a/0.png", "interior_0.5-0.6")
+
+
+def test_black_masks_without_the_right_polarity_are_refused(tmp_path):
+    (tmp_path / "0.png").write_bytes(maskset.encode(np.zeros((8, 8), bool)))
+    with pytest.raises(BadInput, match=r"no mask in .* has a hole.*--polarity hole-black"):
+        find_masks(tmp_path)
+    assert find_masks(tmp_path, "hole-black")["hole_ratio"].tolist() == [1.0]
+
+
+def test_pairs_survive_their_file(tmp_path):
+    pairs = make_pairs(*folders(tmp_path), CONFIG)
+    (tmp_path / "pairs.csv").write_bytes(benchmark.pairs_csv(pairs))
+    assert read_pairs(tmp_path / "pairs.csv") == pairs
+    (tmp_path / "pairs.csv").write_text("pair,image\n00000,a.png\n")
+    with pytest.raises(BadInput, match=r"has no mask: expected a pairs\.csv"):
+        read_pairs(tmp_path / "pairs.csv")
+
+
+def test_a_file_that_changed_since_it_was_paired_is_refused(tmp_path):
+    images, masks = folders(tmp_path, images=1)
+    pair = make_pairs(images, masks, CONFIG)[0]
+    cv2.imwrite(str(images / "photo0.png"), photo(9))
+    with pytest.raises(BadInput, match=r"photo0\.png is not the file that pair 00000 was made with"):
+        benchmark.load_pair(pair, Sources(images, masks), CONFIG)
+
+
+def test_a_method_never_sees_what_is_missing(tmp_path):
+    images, masks = folders(tmp_path)
+    truth, image, hole = benchmark.load_pair(make_pairs(images, masks, CONFIG)[0], Sources(images, masks), CONFIG)
+    assert (image[hole] == 0).all() and (image[~hole] == truth[~hole]).all() and (truth[hole] != 0).any()
+
+
+def test_a_mask_of_another_size_is_stretched_without_grey(tmp_path):
+    images, masks = folders(tmp_path)
+    config = replace(CONFIG, size=(SIDE * 2, SIDE))
+    _, _, hole = benchmark.load_pair(make_pairs(images, masks, config)[0], Sources(images, masks), config)
+    original = maskset.read_hole(masks / "0.png")
+    assert (hole == original.repeat(2, 0)).all()
+
+
+def test_a_run_writes_a_row_for_every_method_and_pair(tmp_path):
+    folders(tmp_path)
+    scores = score(tmp_path, ["telea", "grey"])
+    assert scores["method"].tolist() == ["telea"] * 4 + ["grey"] * 4
+    assert scores["category"].tolist() == 2 * (["free_0.01-0.1"] * 2 + ["free_0.1-0.2"] * 2)
+    written = pd.read_csv(tmp_path / "out" / "scores.csv", dtype={"pair": str})
+    assert written["psnr"].tolist() == scores["psnr"].tolist() and written["error"].isna().all()
+
+
+def test_scores_are_those_of_the_metrics_on_the_composited_image(tmp_path, monkeypatch):
+    folders(tmp_path)
+    plug_in(tmp_path, monkeypatch)
+    scores = score(tmp_path, ["good"])
+    raw = score(tmp_path, ["good"], out="raw", config=replace(CONFIG, raw=True))
+    pair = make_pairs(tmp_path / "images", tmp_path / "masks", CONFIG)[0]
+    truth, _, hole = benchmark.load_pair(pair, Sources(tmp_path / "images", tmp_path / "masks"), CONFIG)
+    flat = np.full_like(truth, 100)
+    assert scores["l1_image"][0] == metrics.l1_image(np.where(hole[..., None], flat, truth), truth, hole)
+    assert raw["l1_image"][0] == metrics.l1_image(flat, truth, hole)
+
+
+def test_two_workers_give_the_bytes_of_one(tmp_path):
+    folders(tmp_path)
+    score(tmp_path, ["telea", "mean"], out="one", workers=1)
+    score(tmp_path, ["telea", "mean"], out="two", workers=2)
+    assert every_file(tmp_path / "one") == every_file(tmp_path / "two")
+
+
+def test_a_torn_journal_is_mended(tmp_path):
+    folders(tmp_path)
+    score(tmp_path, ["telea"], out="whole")
+    score(tmp_path, ["telea"])
+    journal = tmp_path / "out" / "journal" / "telea.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-40])
+    assert len(Journal(journal).rows) == 3
+    score(tmp_path, ["telea"])
+    assert every_file(tmp_path / "whole") == every_file(tmp_path / "out")
+
+
+COMMAND = "import sys; sys.path[:0] = {path!r}; import cli; cli.evaluate(prog_name='evaluate')"
+
+
+def command(root, *arguments):
+    """The command `evaluate` as a process of its own, in `root`."""
+    code = COMMAND.format(path=[str(root), str(Path(__file__).parent.parent)])
+    metric = ("--metric", "l1_image", "--metric", "psnr")
+    line = [sys.executable, "-c", code, "--images", "images", "--masks", "masks", "--size", "64", *metric, *arguments]
+    return subprocess.Popen(line, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    folders(tmp_path)
+    plug_in(tmp_path, monkeypatch)
+    asked = ("--method", "slow", "--workers", "1")
+    assert command(tmp_path, *asked, "--out", "whole").wait() == 0
+    running = command(tmp_path, *asked, "--out", "out")
+    journal = tmp_path / "out" / "journal" / "slow.jsonl"
+    while not (journal.exists() and journal.stat().st_size):
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.02)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert 1 <= len(journal.read_bytes().splitlines()) < 4
+    assert not (tmp_path / "out" / "scores.csv").exists()
+    assert command(tmp_path, *asked, "--out", "out").wait() == 0
+    assert every_file(tmp_path / "whole") == every_file(tmp_path / "out")
+
+
+def test_odd_methods_cost_their_own_pairs_only(tmp_path, monkeypatch):
+    folders(tmp_path)
+    plug_in(tmp_path, monkeypatch)
+    scores = score(tmp_path, ["moody", "hang", "telea"], timeout=0.5)
+    told = {method: rows["error"].tolist() for method, rows in scores.groupby("method")}
+    assert told["telea"] == [""] * 4
+    assert told["moody"] == ["", "", *["its process was ended with code 1"] * 2]
+    assert told["hang"] == ["no result within 0.5 s"] * 4
+    assert scores[scores["error"] != ""][["l1_image", "psnr"]].isna().all(axis=None)
+
+
+def test_failed_pairs_are_kept_until_they_are_tried_again(tmp_path, monkeypatch):
+    folders(tmp_path)
+    plug_in(tmp_path, monkeypatch)
+    assert (score(tmp_path, ["moody"])["error"] != "").sum() == 2
+    module = tmp_path / "odd_methods.py"
+    module.write_text(module.read_text().replace("hole.mean() > 0.1", "False"))
+    assert (score(tmp_path, ["moody"])["error"] != "").sum() == 2
+    assert (score(tmp_path, ["moody"], retry=True)["error"] != "").sum() == 0
+
+
+def test_a_method_can_be_added_to_results(tmp_path):
+    folders(tmp_path)
+    score(tmp_path, ["telea"])
+    scores = score(tmp_path, ["grey"])
+    assert list(dict.fromkeys(scores["method"])) == ["telea", "grey"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"config": replace(CONFIG, raw=True)}, "raw was False, now True"),
+        ({"config": replace(CONFIG, metrics=("psnr",))}, r"metrics was \['l1_image', 'psnr'\], now \['psnr'\]"),
+        ({"config": replace(CONFIG, seed=1)}, "seed was 0, now 1"),
+        ({"methods": ["telea=ns"]}, "telea: argument was telea, now ns"),
+    ],
+)
+def test_changed_settings_do_not_mix_into_old_results(change, told, tmp_path):
+    folders(tmp_path)
+    score(tmp_path, ["telea"])
+    before = every_file(tmp_path / "out")
+    with pytest.raises(BadInput, match=told):
+        score(tmp_path, **{"methods": ["telea"], **change})
+    assert every_file(tmp_path / "out") == before
+
+
+def test_other_images_do_not_mix_into_old_results(tmp_path):
+    folders(tmp_path)
+    score(tmp_path, ["telea"])
+    cv2.imwrite(str(tmp_path / "images" / "photo1.png"), photo(9))
+    with pytest.raises(BadInput, match="pairs_sha256 was"):
+        score(tmp_path, ["telea"])
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    folders(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("precious")
+    with pytest.raises(BadInput, match=r"is not empty and holds no recipe\.json"):
+        score(tmp_path, ["telea"])
+
+
+def test_a_method_that_cannot_start_leaves_nothing_behind(tmp_path):
+    folders(tmp_path)
+    with pytest.raises(BadInput, match="no such program"):
+        score(tmp_path, ["cmd:not-there {image} {mask} {output}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_metrics_of_sets_are_computed_from_the_journal(tmp_path, monkeypatch):
+    folders(tmp_path)
+    # A "posterior" that is sure of one of two classes, by the parity of a pixel: the score is 1 to 2.
+    sure = np.log(np.array([[1 - 1e-9, 1e-9], [1e-9, 1 - 1e-9]]))
+    monkeypatch.setitem(metrics.VECTORS, "posterior", lambda image: sure[image[-1, -1, 0] % 2])
+    config = replace(CONFIG, metrics=("psnr", "inception_score"))
+    score(tmp_path, ["telea"], config=config)
+    pairs = make_pairs(tmp_path / "images", tmp_path / "masks", config)
+    sources = Sources(tmp_path / "images", tmp_path / "masks")
+    rows = benchmark.set_scores(tmp_path / "out", pairs)
+    for _, row in rows.iterrows():
+        group = [pair for pair in pairs if pair.category == row["category"]]
+        parities = {benchmark.load_pair(pair, sources, config)[0][-1, -1, 0] % 2 for pair in group}
+        assert row["mean"] == pytest.approx(len(parities), abs=1e-5)
+    assert rows["n"].tolist() == [2, 2]
+
+
+def test_true_images_are_described_where_a_metric_needs_them(tmp_path, monkeypatch):
+    folders(tmp_path)
+    monkeypatch.setitem(metrics.VECTORS, "inception", lambda image: image[-1, -1].astype(float))
+    mean_gap = lambda results, truths: float(np.abs(results - truths).mean())  # noqa: E731
+    monkeypatch.setitem(metrics.SETS, "fid", replace(metrics.SETS["fid"], function=mean_gap, needs=()))
+    score(tmp_path, ["telea"], config=replace(CONFIG, metrics=("psnr", "fid")))
+    pairs = make_pairs(tmp_path / "images", tmp_path / "masks", CONFIG)
+    assert len(Journal(tmp_path / "out" / "journal" / "truth.jsonl").rows) == 4
+    assert benchmark.set_scores(tmp_path / "out", pairs)["mean"].tolist() == [0, 0]  # the last pixel is no hole
+
+
+def test_exported_pairs_come_back_through_the_folder_door(tmp_path):
+    images, masks = folders(tmp_path)
+    pairs, sources = make_pairs(images, masks, CONFIG), Sources(images, masks)
+    experiments.export(pairs, sources, tmp_path / "pairs", CONFIG)
+    (tmp_path / "theirs").mkdir()
+    for path in (tmp_path / "pairs" / "images").iterdir():
+        image = cv2.imread(str(path))
+        hole = cv2.imread(str(tmp_path / "pairs" / "masks" / path.name), 0)
+        cv2.imwrite(str(tmp_path / "theirs" / path.name), cv2.inpaint(image, hole, 3, cv2.INPAINT_NS))
+    scores = score(tmp_path, ["ns", f"theirs=dir:{tmp_path}/theirs"], workers=1)
+    ours, theirs = (scores[scores["method"] == name].reset_index() for name in ("ns", "theirs"))
+    assert ours["error"].eq("").all() and (ours["psnr"] - theirs["psnr"]).abs().max() < 0.1
+    assert read_pairs(tmp_path / "pairs" / "pairs.csv") == pairs
+
+
+def test_pairs_can_be_written_for_lama_and_for_nets_where_white_is_valid(tmp_path):
+    images, masks = folders(tmp_path)
+    pairs, sources = make_pairs(images, masks, CONFIG), Sources(images, masks)
+    experiments.export(pairs, sources, tmp_path / "lama", CONFIG, layout="lama", white="valid")
+    hole = benchmark.load_pair(pairs[0], sources, CONFIG)[2]
+    assert (maskset.read_hole(tmp_path / "lama" / "00000_mask001.png", polarity="hole-black") == hole).all()
+    assert (tmp_path / "lama" / "00000.png").is_file()
+
+
+def test_growing_holes_grow_under_the_same_image(tmp_path):
+    images, masks = folders(tmp_path)
+    pairs = experiments.growing(images, masks, tmp_path / "out", (0, 5, 15), replace(CONFIG, per_class=1), "hole-white")
+    assert [pair.category for pair in pairs] == ["grown_00", "grown_05", "grown_15"]
+    assert len({pair.image for pair in pairs}) == 1
+    # A bar of full rows at the top: a 5 px brush adds 2 rows below, a 15 px brush 7.
+    before, after, last = (maskset.read_hole(tmp_path / "out" / pair.mask)[:, 0].sum() for pair in pairs)
+    assert (after - before, last - before) == (2, 7)
+
+
+@pytest.mark.parametrize("kind", shapes.SHAPES)
+@pytest.mark.parametrize("name", ["interior_0.01-0.1", "interior_0.5-0.6", "free_0.3-0.4"])
+def test_drawn_holes_belong_to_their_class(kind, name):
+    side, interval = name.split("_")
+    low, high = map(float, interval.split("-"))
+    size = measure(shapes.draw(kind, name, (512, 512), np.random.default_rng(0)))
+    assert low < size.hole_ratio <= high
+    assert side == "free" or size.border_distance >= 50
+    assert kind == "free-form" or size.components == 1
+
+
+def test_drawn_pairs_fill_every_class(tmp_path):
+    images, _ = folders(tmp_path)
+    pairs = experiments.drawn(images, tmp_path / "out", "box", replace(CONFIG, per_class=2))
+    assert Counter(pair.category for pair in pairs) == dict.fromkeys(CATEGORIES, 2)
+    assert (tmp_path / "out" / pairs[0].mask).is_file()
+
+
+def test_super_resolution_spreads_a_small_image_over_a_lattice():
+    small = photo(0, 2)
+    image, hole = benchmark.sparse(small, 4)
+    assert image.shape == (8, 8, 3) and (~hole).sum() == 4
+    assert (image[2, 6] == small[0, 1]).all() and not hole[2, 6]  # (x, y) = (1, 0) goes to (4 + 2, 0 + 2)
+
+
+def test_the_small_image_averages_blocks():
+    truth = np.zeros((4, 4, 3), np.uint8)
+    truth[:2, 2:] = [[[4]], [[8]]]
+    assert benchmark.reduced(truth, 2)[..., 0].tolist() == [[0, 6], [0, 0]]
+
+
+def test_super_resolution_needs_a_multiple_of_the_factor(tmp_path):
+    images, _ = folders(tmp_path)
+    with pytest.raises(BadInput, match="66x64 is no multiple of the factor 4"):
+        experiments.enlarging(images, replace(CONFIG, size=(66, 64), factor=4))
+
+
+def test_the_recipe_tells_how_the_scores_came_about(tmp_path):
+    folders(tmp_path)
+    score(tmp_path, ["telea"])
+    recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    assert recipe["settings"]["size"] == [SIDE, SIDE] and recipe["sources"]["pairs"] == 4
+    assert set(recipe["libraries"]) >= {"numpy", "opencv-python", "scikit-image"}
+
+
+def test_the_command_prints_a_table_and_names_the_report(tmp_path):
+    folders(tmp_path)
+    running = command(tmp_path, "--method", "telea", "--workers", "1", "--paper")
+    out, err = running.communicate()
+    assert running.returncode == 0, err
+    assert "l1_image (%), lower is better; composited images, 4 pairs" in out
+    assert "as published by Liu et al. 2018" in out and "results/report.html" in out
+    for name in ("scores.csv", "table.csv", "table.md", "table.tex", "tests.csv", "grid.jpg", "report.html"):
+        assert (tmp_path / "results" / name).is_file(), name
+
+
+def test_missing_masks_are_told_in_one_line(tmp_path):
+    code = COMMAND.format(path=[str(Path(__file__).parent.parent)])
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "maskgen testset" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,231 @@
+import hashlib
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from small_run import photo, plug_in
+
+from evaluation import methods
+from evaluation.methods import METHODS, Failed, load, parse, parse_all
+from evaluation.worker import Hand, checked
+from maskgen.errors import BadInput
+
+TRUTH = photo(0)
+HOLE = np.zeros(TRUTH.shape[:2], bool)
+HOLE[20:34, 16:40] = True
+IMAGE = np.where(HOLE[..., None], np.uint8(0), TRUTH)
+
+
+def ask(method, *, pairs=(("00000", IMAGE, HOLE),), **how):
+    """What one method makes of pairs, through a process of its own."""
+    hand = Hand(method, **how)
+    try:
+        return hand.fill(list(pairs))
+    finally:
+        hand.close()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "bicubic"])
+def test_a_method_fills_the_hole_and_keeps_the_rest(name):
+    if name == "patchmatch":
+        pytest.importorskip("patchmatch", reason="the extra patchmatch")
+    result = METHODS[name](IMAGE, HOLE)
+    assert result.shape == IMAGE.shape and result.dtype == np.uint8
+    assert (result[~HOLE] == IMAGE[~HOLE]).all()
+    assert np.abs(result[HOLE].astype(int) - TRUTH[HOLE]).mean() < np.abs(IMAGE[HOLE].astype(int) - TRUTH[HOLE]).mean()
+
+
+def test_the_mean_fill_is_the_mean_of_what_is_known():
+    image = np.zeros((1, 3, 3), np.uint8)
+    image[0] = [[10, 0, 7], [20, 0, 8], [99, 99, 99]]
+    hole = np.array([[False, False, True]])
+    assert methods.mean(image, hole)[0, 2].tolist() == [15, 0, 8]  # 7.5 rounds to even
+    assert methods.grey(image, hole)[0, 2].tolist() == [128, 128, 128]
+    assert methods.mean(image, ~np.zeros((1, 3), bool))[0, 0].tolist() == [128, 128, 128]
+
+
+def test_bicubic_finds_the_small_image_in_the_lattice():
+    small = photo(1, 8)
+    image, hole = np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), bool)
+    image[2::4, 2::4], hole[2::4, 2::4] = small, False
+    expected = cv2.resize(small, (32, 32), interpolation=cv2.INTER_CUBIC)
+    assert (methods.bicubic(image, hole) == expected).all()
+    with pytest.raises(Failed, match="evaluate superres"):
+        methods.bicubic(IMAGE, HOLE)
+
+
+def test_doors_and_names_are_read():
+    assert parse("telea").label == "telea"
+    assert parse("dir:out/lama").label == "lama"
+    assert parse("onnx:nets/migan.onnx").label == "migan"
+    command = parse("LaMa=cmd:python3 'my script.py' {image} {mask} {output} --x={a}")
+    assert (command.label, command.kind) == ("LaMa", "cmd")
+    assert parse("cmd:python3 run.py {image} {mask} {output}").label == "python3"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("tela", "no method 'tela': expected one of mean"),
+        ("dir:", "names nothing after dir:"),
+        ("a/b=telea", "a method's label is a file name"),
+        ("truth=telea", "no method can be called truth"),
+    ],
+)
+def test_a_wrong_method_is_refused(text, told):
+    with pytest.raises(BadInput, match=told):
+        parse(text)
+
+
+def test_two_methods_need_two_labels():
+    with pytest.raises(BadInput, match="two methods are called telea"):
+        parse_all(["telea", "telea=ns"])
+
+
+def test_weights_find_their_network(tmp_path):
+    file = tmp_path / "net.safetensors"
+    file.write_bytes(b"weights")
+    assert parse_all(["telea", "pconv"], [str(file)])[1].weights == str(file)
+    assert parse_all(["conv", "pconv"], [f"conv={file}"])[0].weights == str(file)
+    told = parse_all(["pconv"], [str(file)])[0].identity()
+    assert told["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(BadInput, match="expected one network among the methods, got conv and pconv"):
+        parse_all(["conv", "pconv"], [str(file)])
+    with pytest.raises(BadInput, match="no weights file"):
+        parse_all(["pconv"], ["missing"])
+
+
+def test_results_in_a_folder_are_found_by_pair(tmp_path):
+    cv2.imwrite(str(tmp_path / "00007.png"), cv2.cvtColor(TRUTH, cv2.COLOR_RGB2BGR))
+    function = load(parse(f"dir:{tmp_path}"))
+    assert (function("00007", IMAGE, HOLE) == TRUTH).all()
+    with pytest.raises(Failed, match=r"no 00008\.png in"):
+        function("00008", IMAGE, HOLE)
+
+
+def test_a_folder_with_other_files_is_another_method(tmp_path):
+    before = parse(f"dir:{tmp_path}").identity()
+    (tmp_path / "00000.png").write_bytes(b"x")
+    assert parse(f"dir:{tmp_path}").identity() != before
+
+
+PROGRAM = """
+import sys, cv2
+image, mask = cv2.imread(sys.argv[1]), cv2.imread(sys.argv[2], 0)
+assert sys.argv[4] == '{"keep": 1}', sys.argv
+image[mask == 255] = (1, 2, 3)
+cv2.imwrite(sys.argv[3], image)
+"""
+
+
+def test_any_program_can_be_a_method(tmp_path):
+    (tmp_path / "fill me.py").write_text(PROGRAM)
+    line = f"""mine=cmd:{sys.executable} '{tmp_path}/fill me.py' {{image}} {{mask}} {{output}} '{{"keep": 1}}'"""
+    (result,) = ask(parse(line))
+    assert (result[~HOLE] == IMAGE[~HOLE]).all() and (result[HOLE] == (3, 2, 1)).all()  # written BGR, read RGB
+
+
+def test_a_program_that_fails_or_writes_nothing_says_so(tmp_path):
+    def told(code):
+        (tmp_path / "program.py").write_text(code)
+        return ask(parse(f"cmd:{sys.executable} {tmp_path}/program.py {{image}} {{mask}} {{output}}"), timeout=3)[0]
+
+    assert "ended with code 1: ZeroDivisionError: division by zero" in told("1 / 0")
+    assert "ended well but wrote no output" in told("")
+    assert "is not an image that can be read" in told("import sys; open(sys.argv[3], 'w').write('no png')")
+    assert told("import time; time.sleep(100)") == "no result within 3 s"
+
+
+def test_a_program_must_take_its_three_files_and_exist():
+    with pytest.raises(BadInput, match=r"has no \{output\}"):
+        load(parse("cmd:cp {image} {mask}"))
+    with pytest.raises(BadInput, match="no such program"):
+        load(parse("cmd:not-there {image} {mask} {output}"))
+
+
+def test_missing_weights_and_packages_are_told_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(methods, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r"pip install 'irregular-masks\[patchmatch\]'"):
+        load(parse("patchmatch"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("crash", "its process was ended with code 3: out of luck"),
+        ("killed", "its process was killed by SIGKILL"),
+        ("hang", "no result within 1 s"),
+        ("nothing", "the result is a number, expected 64 x 64 x 3"),
+        ("small", "the result is 63 x 64 x 3, expected 64 x 64 x 3"),
+        ("nan", "the result holds NaN or infinite values"),
+        ("raises", "KeyError: 'no such weight'"),
+    ],
+)
+def test_an_odd_method_is_told_apart_and_asked_again(name, told, tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    hand = Hand(parse(name), timeout=1)
+    assert hand.fill([("00000", IMAGE, HOLE)]) == [told]
+    assert hand.fill([("00001", IMAGE, HOLE)]) == [told]  # a new process, the same fate
+    hand.close()
+
+
+def test_what_a_method_prints_does_not_get_among_its_results(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    (result,) = ask(parse("loud"))
+    assert (result == 100).all()
+
+
+def test_one_bad_pair_of_a_batch_does_not_take_the_others_along(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    large = np.ones(HOLE.shape, bool)
+    results = ask(parse("moody"), pairs=[("0", IMAGE, HOLE), ("1", IMAGE, large), ("2", IMAGE, HOLE)])
+    assert results[1] == "its process was ended with code 1"
+    assert (results[0] == 100).all() and (results[2] == 100).all()
+
+
+def test_floats_count_as_grey_levels():
+    assert checked(np.full((1, 1, 3), 254.6), (1, 1, 3)).tolist() == [[[255, 255, 255]]]
+    assert checked(np.full((1, 1, 3), -5), (1, 1, 3)).tolist() == [[[0, 0, 0]]]
+    assert "of type <U1" in checked(np.full((1, 1, 3), "a"), (1, 1, 3))
+
+
+@pytest.mark.parametrize("kind", ["floats", "bytes", "four channels"])
+def test_an_onnx_model_fills_a_hole(kind, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="the extra onnx")
+    pytest.importorskip("onnxruntime", reason="the extra onnx")
+    from onnx import TensorProto as T
+    from onnx import helper
+
+    # output = image + mask x 0.2 (51 for bytes), or a slice of the four channels
+    element = T.UINT8 if kind == "bytes" else T.FLOAT
+    value = 51 if kind == "bytes" else 0.2
+    step = helper.make_tensor("step", element, [1], [value])
+    if kind == "four channels":
+        inputs = [helper.make_tensor_value_info("x", element, [1, 4, "h", "w"])]
+        cut = [helper.make_tensor("sizes", T.INT64, [2], [3, 1])]
+        nodes = [helper.make_node("Split", ["x", "sizes"], ["image", "mask"], axis=1)]
+    else:
+        inputs = [
+            helper.make_tensor_value_info("image", element, [1, 3, "h", "w"]),
+            helper.make_tensor_value_info("mask", element, [1, 1, "h", "w"]),
+        ]
+        cut, nodes = [], []
+    if kind == "bytes":
+        nodes += [helper.make_node("Min", ["mask", "step"], ["part"])]
+    else:
+        nodes += [helper.make_node("Mul", ["mask", "step"], ["part"])]
+    nodes += [helper.make_node("Add", ["image", "part"], ["y"])]
+    output = [helper.make_tensor_value_info("y", element, [1, 3, "h", "w"])]
+    graph = helper.make_graph(nodes, "fill", inputs, output, [step, *cut])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, tmp_path / "fill.onnx")
+    result = load(parse(f"onnx:{tmp_path}/fill.onnx"))("00000", IMAGE, HOLE)
+    assert (result == np.where(HOLE[..., None], 51, IMAGE)).all()
+
+
+def test_a_broken_onnx_file_is_told(tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra onnx")
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+    with pytest.raises(BadInput, match="is not an ONNX model"):
+        load(parse(f"onnx:{tmp_path}/no.onnx"))

