@@ -264,10 +264,11 @@ def _step(run, model, source, features, loss):
         more = model is not run.net and turn + 1 < config.accumulate
         with model.no_sync() if more else nullcontext():
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                terms = total_loss(model(image, valid), image, valid, features, loss)
-            (terms["total"] / config.accumulate).backward()
+                out = model(image, valid)
+            loss_of_out, terms = _gradient(out.detach(), image, valid, features, loss, config)
+            out.backward(loss_of_out / config.accumulate)
         for name, term in terms.items():
-            sums[name] = sums.get(name, 0) + term.detach() / config.accumulate
+            sums[name] = sums.get(name, 0) + term / config.accumulate
     if torch.nn.utils.clip_grad_norm_(run.net.parameters(), config.clip).isfinite():
         run.optimiser.step()
     else:
@@ -278,6 +279,25 @@ def _step(run, model, source, features, loss):
     run.step += 1
     run.follow()
     return sums
+
+
+def _gradient(out, truth, valid, features, loss, config):
+    """Gradient of the loss at the net's result, and the terms.
+
+    On a CPU image by image: every term is a mean over the batch, so the sum is the same, and VGG's features of one
+    image stay in the cache, which makes them twice as fast. (They also need a fraction of the memory.)
+    """
+    out.requires_grad_()
+    piece = 1 if out.device.type == "cpu" and features is not None else len(out)
+    sums = {}
+    for some in zip(out.split(piece), truth.split(piece), valid.split(piece), strict=True):
+        with torch.autocast(out.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            terms = total_loss(*some, features, loss)
+        share = len(some[0]) / len(out)
+        (terms["total"] * share).backward()
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0) + term.detach() * share
+    return out.grad, sums
 
 
 def _numbers(config, first, stage, rank, world):
