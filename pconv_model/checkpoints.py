@@ -77,19 +77,28 @@ def load_weights(net: UNet, state: dict, name) -> None:
     net.load_state_dict({key: value.float() for key, value in theirs.items()}, strict=False)
 
 
+def past(path: Path) -> dict:
+    """The "history" and "about" that `save` takes, from a file of ours or a training checkpoint; {} from any other."""
+    if path.suffix == ".safetensors":
+        header = read_header(path)
+        return {"history": header["history"], "about": header["about"]}
+    told = {} if path.suffix in (".h5", ".hdf5") else _torch_file(path)
+    return {key: told[key] for key in ("history", "about") if isinstance(told, dict) and key in told}
+
+
 def read(path: Path, form: str | None = None) -> UNet:
-    """A net from any file we know. form: a name in FORMS, None looks at the file. Ready for inference.
+    """A net from any file we know. form: a name in READERS, None looks at the file. Ready for inference.
 
     Raises BadInput for an unknown form, and for a file that is not what its form says.
     """
     form = form or detect(path)
-    if form not in FORMS:
-        raise BadInput(f"form is one of {', '.join(FORMS)}, got {form!r}")
-    return FORMS[form](path).eval()
+    if form not in READERS:
+        raise BadInput(f"form is one of {', '.join(READERS)}, got {form!r}")
+    return READERS[form](path).eval()
 
 
 def detect(path: Path) -> str:
-    """Which of FORMS a file has, by its suffix and the names inside."""
+    """Which of READERS a file has, by its suffix and the names inside."""
     if path.suffix in (".h5", ".hdf5"):
         return "keras"
     if path.suffix == ".safetensors":
@@ -176,7 +185,7 @@ def read_keras(path: Path) -> UNet:
     return _assemble(convs, norms, path, head, **extra)
 
 
-FORMS = {
+READERS = {
     "ours": load,
     "training": read_training,
     "naoto0804": read_naoto0804,
@@ -235,7 +244,7 @@ def _named(path, pattern):
     depth = sum(re.fullmatch(pattern, name) is not None for name in state)
     if not depth:
         raise BadInput(
-            f"{path} has no tensor named like {pattern}: choose its form with --from, one of {', '.join(FORMS)}"
+            f"{path} has no tensor named like {pattern}: choose its form with --from, one of {', '.join(READERS)}"
         )
     return state, depth
 

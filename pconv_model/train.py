@@ -27,7 +27,7 @@ from pconv_model import checkpoints
 from pconv_model.data import Fixed, Pairs, batches, split
 from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss
 from pconv_model.photos import write_image
-from pconv_model.settings import LossConfig, NetConfig, TrainConfig
+from pconv_model.settings import LOSSES, LossConfig, NetConfig, TrainConfig
 from pconv_model.unet import build
 
 NET, RUN = NetConfig(), TrainConfig()
@@ -444,20 +444,22 @@ def _until_stopped():
             signal.signal(number, handler)
 
 
-def search(
-    folders, sampler, out: Path, candidates: list[LossConfig], *, config: TrainConfig = RUN, **how
-) -> list[dict]:
-    """Try loss weights on a validation set, as the paper did on 100 images. Returns rows, the best first.
+def search(folders, sampler, out: Path, candidates: list[LossConfig], *, config: TrainConfig = RUN, **how):
+    """Try loss weights on a validation set, as the paper did on 100 images. Returns a DataFrame, the best first.
 
     Every candidate trains `config.phase1_steps` steps of its own, by `train(**how)`, and is judged by what does not
     depend on the weights: l1, PSNR and, with `features`, VGG's distances, by the first of which the rows are sorted.
-    A search that was stopped goes on.
+    The table is in `out`/table.csv too. A search that was stopped goes on.
     """
+    import pandas as pd
+
     rows = []
     for loss in candidates:
-        weights = {name: value for name, value in asdict(loss).items() if name != "span"}
+        weights = {name: getattr(loss, name) for name in LOSSES}
         name = "_".join(f"{key}{value:g}" for key, value in weights.items())
         path = train(folders, sampler, out / name, config=replace(config, phase2_steps=0), loss=loss, **how)
         last = [row for row in checkpoints.read_header(path)["history"] if "val_l1" in row][-1]
         rows.append({**weights, **{key: value for key, value in last.items() if key.startswith("val_")}})
-    return sorted(rows, key=lambda row: row.get("val_perceptual", row["val_l1"]))
+    table = pd.DataFrame(sorted(rows, key=lambda row: row.get("val_perceptual", row["val_l1"])))
+    write_whole(out / "table.csv", table.to_csv(index=False).encode())
+    return table
