@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that --help answers at once.
 
 import errno
 import sys
+from itertools import product
 from pathlib import Path
 
 import click
@@ -37,7 +38,8 @@ from maskgen.settings import (
     PublishConfig,
     TestsetConfig,
 )
-from pconv_model.settings import KINDS, LOSSES, POLARITIES, TILE, LossConfig, NetConfig, TrainConfig
+from pconv_model.settings import FORMS, LOSSES, POLARITIES, TILE, LossConfig, NetConfig, TrainConfig
+from pconv_model.settings import KINDS as NETWORKS
 
 MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # by the user: disk full, no right
 PAPER = ",".join(f"{edge:g}" for edge in EDGES)
@@ -304,7 +306,9 @@ def picked(config, options):
 
 
 weights_option = click.option("--weights", type=FILE, help="A trained net. [default: the one that ships]")
-kind_option = click.option("--kind", type=click.Choice(KINDS), default="pconv", help="The paper's net or its baseline.")
+kind_option = click.option(
+    "--kind", type=click.Choice(NETWORKS), default="pconv", help="The paper's net or its baseline."
+)
 device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [default: the best there is]")
 
 
@@ -342,6 +346,15 @@ def training_options(command):
     )
     for option in reversed(options):
         command = option(command)
+    return command
+
+
+def candidate_options(command):
+    """The loss weights that `search` tries, all combinations."""
+    for name in reversed(LOSSES):
+        default = f"{getattr(LossConfig, name):g}"
+        text = f"Weights of the {name} term to try, such as {default},0."
+        command = click.option(f"--{name}", type=Numbers(float), default=default, help=text)(command)
     return command
 
 
@@ -418,6 +431,72 @@ def inpaint(images, masks, out, weights, kind, device, **how):
 
     made = inpaint_files(load(weights, kind, device or best_device()), images, masks, out, **how)
     click.echo(f"{made} images in {out}")
+
+
+@pconv.command()
+@click.argument("images", type=ANY)
+@click.argument("out", type=FOLDER, default=f"{RESULTS}/superres")
+@click.option("--factor", type=click.IntRange(1), default=4, help="How many times as large.")
+@weights_option
+@kind_option
+@click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
+@device_option
+def superres(images, out, factor, weights, kind, tile, device):
+    """Enlarge a photo or a folder of IMAGES into OUT, with bicubic interpolation beside."""
+    from pconv_model.inpaint import load
+    from pconv_model.superres import superres_files
+    from pconv_model.train import best_device
+
+    made = superres_files(load(weights, kind, device or best_device()), images, out, factor, tile=tile)
+    click.echo(f"{made} images in {out}")
+
+
+@pconv.command()
+@click.argument("source", type=FILE)
+@click.argument("out", type=FILE)
+@click.option("--from", "form", type=click.Choice(FORMS), help="Whose format. [default: found by looking]")
+@click.option("--half", is_flag=True, help="Kernels in float16, half the size.")
+def convert(source, out, form, half):
+    """Turn a checkpoint of others, or of a training run, into weights of ours: OUT.safetensors."""
+    from pconv_model import checkpoints
+
+    net = checkpoints.read(source, form)
+    checkpoints.save(out, net, half=half, **checkpoints.past(source))
+    click.echo(f"{net.config.kind}, width {net.config.width:g}, depth {net.config.depth}, in {out}")
+
+
+@pconv.command()
+@click.argument("out", type=FILE, default="pconv.onnx")
+@weights_option
+@kind_option
+def export(out, weights, kind):
+    """Write a net for other programs: OUT.onnx, or OUT.pt2 of torch.export."""
+    from pconv_model.checkpoints import export as write
+    from pconv_model.inpaint import load
+
+    net = load(weights, kind)
+    write(net, out)
+    click.echo(f"{out}: image (1, 3, H, W) in [0, 1], valid (1, 1, H, W) -> filled; H, W multiples of {net.stride}")
+
+
+@pconv.command()
+@training_options
+@kind_option
+@settings_of(TrainConfig, lr="Learning rate, the first one.")
+@click.option("--steps", default=1000, help="Training steps of every candidate.")
+@click.option(
+    "--no-vgg", "use_vgg", flag_value=False, default=True, show_default=False, help="Search without VGG's terms."
+)
+@candidate_options
+@click.option("--out", type=FOLDER, default="runs/search", help="A run per candidate, and table.csv.")
+def search(images, masks, vgg, exclude, favour, cache, steps, out, **options):
+    """Try loss weights on a validation set, as the paper did; the best comes first."""
+    from pconv_model import train as training_room
+
+    how = training(images, masks, vgg, exclude, favour, cache, {**options, "phase1_steps": steps})
+    values = [options[name] for name in LOSSES]
+    candidates = [LossConfig(*choice) for choice in product(*values)]
+    click.echo(training_room.search(out=out, candidates=candidates, **how).to_string(index=False))
 
 
 # ---- evaluate ----

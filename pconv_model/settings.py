@@ -5,6 +5,7 @@ from dataclasses import dataclass
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of images in [0, 1], red green blue
 IMAGENET_STD = (0.229, 0.224, 0.225)
 KINDS = ("pconv", "conv")
+FORMS = ("ours", "training", "naoto0804", "mmagic", "keras", "nvidia")  # of checkpoints that can be read
 LOSSES = ("valid", "hole", "perceptual", "style", "tv")
 POLARITIES = ("hole-white", "hole-black")  # what white means in a mask file
 TILE = 512  # px, side of the tiles in which larger images are done

