@@ -287,7 +287,7 @@ def colours(frame: np.ndarray) -> np.ndarray:
 
     frame: uint8 (H, W, 3). Blurred over neighbouring colours, so that a slight change of light changes little.
     """
-    small = cv2.resize(frame, (96, 96), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(frame, (96, 96), interpolation=cv2.INTER_NEAREST)  # counts need no smooth pixels
     fields = [small[y : y + 32, x : x + 32] for y in (0, 32, 64) for x in (0, 32, 64)]
     counts = np.stack([cv2.calcHist([field], [0, 1, 2], None, [8] * 3, [0, 256] * 3) for field in fields])
     counts = gaussian_filter(counts.astype(np.float64), (0, 0.7, 0.7, 0.7), mode="nearest")
