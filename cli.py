@@ -4,13 +4,14 @@ Heavy modules are imported inside the commands, so that --help answers at once.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from maskgen import __version__
 from maskgen.errors import BadInput
-from maskgen.settings import BORDER, EDGES, PRESETS, RAW, TESTSET, PublishConfig, TestsetConfig
+from maskgen.settings import BORDER, EDGES, PRESETS, RAW, SIZE, TESTSET, AugmentConfig, FillConfig, PublishConfig
 
 PAPER = ",".join(f"{edge:g}" for edge in EDGES)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -56,9 +57,39 @@ def maskgen():
 
 
 @maskgen.command()
+@click.argument("raw", type=click.Path(path_type=Path), default=RAW)
+@click.argument("out", type=FOLDER, default="masks/augmented")
+@click.option("--count", type=click.IntRange(1), default=1000, help="Masks to make.")
+@preset_option
+@click.option("--size", type=click.IntRange(16, 4096), default=SIZE, help="Side in pixels.")
+@click.option("--shape", type=click.Choice(["square", "disc"]), default=AugmentConfig.shape, help="The brush.")
+@click.option("--rotate", type=click.FloatRange(0, 180), default=AugmentConfig.rotate, help="Degrees, either way.")
+@click.option(
+    "--min-ratio", type=click.FloatRange(0, 1, min_open=True), default=AugmentConfig.min_ratio, help="Smallest hole."
+)
+@click.option(
+    "--max-ratio", type=click.FloatRange(0, 1, max_open=True), default=AugmentConfig.max_ratio, help="Largest hole."
+)
+@click.option("--uniform", is_flag=True, help="All hole ratios alike often, by growing each hole to one.")
+@click.option("--polarity", type=click.Choice(["hole-white", "hole-black"]), default="hole-white", help="Of RAW.")
+@click.option("--threshold", type=click.IntRange(1, 255), default=128, help="Grey levels from it upwards are white.")
+@seed_option
+@workers_option
+def augment(raw, out, count, workers, shape, rotate, min_ratio, max_ratio, polarity, threshold, **told):
+    """Make random training masks OUT from raw masks RAW (their train part), or from NVIDIA's train archive."""
+    from maskgen.augmented import augment_folder
+    from maskgen.sampler import MaskSampler
+
+    sampler = MaskSampler(raw, ratio=(min_ratio, max_ratio), polarity=polarity, threshold=threshold, **told)
+    sampler.config = replace(sampler.config, shape=shape, rotate=rotate)
+    made = augment_folder(sampler, out, count, workers=workers)
+    click.echo(f"{made} masks in {out}")
+
+
+@maskgen.command()
 @click.argument("raw", type=FOLDER, default=RAW)
 @click.argument("out", type=FOLDER, default=TESTSET)
-@click.option("--per-category", type=click.IntRange(1), default=TestsetConfig.per_category, help="Masks of each class.")
+@click.option("--per-category", type=click.IntRange(1), default=FillConfig.per_category, help="Masks of each class.")
 @preset_option
 @seed_option
 @workers_option
@@ -67,7 +98,7 @@ def testset(raw, out, per_category, preset, seed, workers, cluster):
     """Make the test set OUT, twelve classes by hole ratio and border, from the raw masks RAW (their test part)."""
     from maskgen.testset import make_testset
 
-    config = TestsetConfig(per_category=per_category, preset=preset, seed=seed)
+    config = FillConfig(per_category=per_category, preset=preset, seed=seed)
     recipe = make_testset(raw, out, config, workers=workers, cluster=cluster)
     free = sum(count for name, count in recipe["counts"].items() if name.startswith("free"))
     click.echo(
@@ -131,7 +162,8 @@ def publish(masks, out, layout, archives, sources, **told):
     press_it = press.publish if layout == "imagefolder" else press.publish_nvidia
     for warning in press_it(masks, out, config, credits=sources):
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{masks} is published in {out}; `maskgen verify {out}` checks it")
+    how = f"maskgen verify {out}" if layout == "imagefolder" else "sha256sum -c checksums.sha256"
+    click.echo(f"{masks} is published in {out}; `{how}` checks it")
 
 
 @maskgen.command()

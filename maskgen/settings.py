@@ -59,7 +59,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class TestsetConfig:
+class FillConfig:
     """What the test set holds and how its classes are filled. The paper's numbers where it has them."""
 
     per_category: int = 1000  # masks, section 4.1 of the paper
