@@ -115,7 +115,7 @@ def _read(masks, credits):
     sources = [dict(source) for source in recipe.get("sources", [])]
     known = read_credits(credits) if credits else {}
     for source in sources:
-        source.update(known.get(source.get("name"), {}))
+        source.update(known.get(source.get("file", source.get("name")), {}))
     return recipe, table, sources
 
 
