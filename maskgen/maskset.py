@@ -335,6 +335,15 @@ def write_checksums(folder: Path) -> None:
     write_whole(folder / CHECKSUMS, "".join(f"{line}\n" for line in lines).encode())
 
 
+def credit_lines(sources: list[dict]) -> str:
+    """A Markdown table of the videos and their licences."""
+    lines = ["| video | from | licence |", "|---|---|---|"]
+    for source in sources:
+        cells = (source.get("name", ""), source.get("source") or "not stated", source.get("licence") or "not stated")
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
 def write_recipe(folder: Path, recipe: dict) -> None:
     """Write `recipe.json`: the code's version, then what the caller tells of settings, sources and counts."""
     text = json.dumps({"version": __version__, **recipe}, indent=2, ensure_ascii=False)

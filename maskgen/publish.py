@@ -16,7 +16,7 @@ from tqdm import tqdm
 from maskgen import plots
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, RECIPE, read_index, read_recipe, write_checksums, write_whole
+from maskgen.maskset import INDEX, RECIPE, credit_lines, read_index, read_recipe, write_checksums, write_whole
 from maskgen.settings import BORDER, EDGES, PublishConfig
 
 ARCHIVES = ("webdataset", "parquet")
@@ -234,15 +234,6 @@ def _parquet(folder, table):
 
 
 # The papers.
-
-
-def credit_lines(sources: list[dict]) -> str:
-    """A Markdown table of the videos and their licences."""
-    lines = ["| video | from | licence |", "|---|---|---|"]
-    for source in sources:
-        cells = (source.get("name", ""), source.get("source") or "not stated", source.get("licence") or "not stated")
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    return "\n".join(lines)
 
 
 def _counts(table):

@@ -19,6 +19,7 @@ from maskgen.maskset import (
     INDEX,
     RECIPE,
     Masks,
+    credit_lines,
     describe,
     encode,
     read_hole,
@@ -33,6 +34,7 @@ from maskgen.maskset import (
 from maskgen.settings import BORDER, EDGES, PRESETS, SIZE, FillConfig
 
 JOURNAL = "made.jsonl"  # rows of the masks that are there already; goes when the index is written
+CREDITS = "CREDITS.md"
 BATCH = 20  # masks that one worker makes at a time
 THUMB = 32  # px, side of the thumbnails by which masks are compared
 
@@ -322,6 +324,8 @@ def _finish(out, rows, head, raw, names, closest):
     recipe["sources"] = _sources(raw, rows)
     write_index(out / "test", rows)
     write_recipe(out, recipe)
+    credits = f"The masks come from these videos:\n\n{credit_lines(recipe['sources'])}\n"
+    write_whole(out / CREDITS, credits.encode())
     (out / "test" / JOURNAL).unlink()
     write_checksums(out)
     return recipe
