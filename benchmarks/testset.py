@@ -33,10 +33,8 @@ def main():
         with (Path(folder) / "set" / "test" / "metadata.csv").open() as file:
             rows = list(csv.DictReader(file))
     print(f"{len(rows)} masks, {options.workers} workers: {spent:.1f} s, {1e3 * spent / len(rows):.1f} ms a mask")
-    used, begun = recipe["masks_that_use_one_raw_mask"], recipe["masks_begun_by_one_raw_mask"]
-    print(
-        f"{recipe['raw_masks_used']} raw masks used, each {used[0]} to {used[1]} times, {begun[0]} to {begun[1]} as first"
-    )
+    for what in ("raw_masks_used", "masks_that_use_one_raw_mask", "masks_begun_by_one_raw_mask"):
+        print(f"{what.replace('_', ' ')}: {recipe[what]}")
     part = split_of(options.raw, "test")
     names, digest = raw_masks(part)
     tasks = plan(config, len(names))
