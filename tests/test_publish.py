@@ -71,7 +71,8 @@ def test_every_video_is_credited_and_a_silent_one_warned_of(masks, tmp_path):
     assert "1 of 2 videos have no stated licence, such as clip1.mp4" in warnings[0]
     sources = tmp_path / "SOURCES.csv"
     sources.write_text("file,source,licence\nclip1.mp4,a river,CC0-1.0\n")
-    assert publish(masks, tmp_path / "a", PublishConfig(archives=()), credits=sources) == []
+    config = PublishConfig(archives=(), url="https://masks.example/set")
+    assert publish(masks, tmp_path / "a", config, credits=sources) == []
     for paper in ("README.md", "LICENSE", "datasheet.md"):
         text = (tmp_path / "a" / paper).read_text()
         assert "| clip0.mp4 | a lake | CC-BY-4.0 |" in text and "| clip1.mp4 | a river | CC0-1.0 |" in text
