@@ -16,6 +16,7 @@ from maskgen.settings import SIZE, AugmentConfig
 SHAPES = ("square", "disc")
 FAR = 255  # level of a pixel that no brush reaches
 CROWDED = 0.7  # share of the allowed room from which a hole keeps islands of valid pixels
+LOOSE = 100  # px, how much further inside than needed a raw mask may be cut, where the hole leaves room
 STEP = 2  # levels per px: distances are kept as uint8 in half pixels
 
 
@@ -122,15 +123,16 @@ def _told(pose: Pose) -> dict:
     }
 
 
-def levels(hole: np.ndarray, pose: Pose, size: int, shape: str, reach: float, margin: float | None = None):
+def levels(hole: np.ndarray, pose: Pose, size: int, shape: str, reach: float, margins: np.ndarray | None = None):
     """How far each pixel of the new mask lies from the raw hole placed in it. uint8 (size, size), half px, FAR beyond.
 
-    reach: px, the widest growth that will be asked for. margin: px, only the part of the raw hole that keeps this
-    distance from the new mask's edges counts, so that a growth up to `reach` stays inside without being cut.
+    reach: px, the widest growth that will be asked for. margins: px, only the part of the raw hole that keeps these
+    distances from the new mask's left, upper, right and lower edge counts, so that a growth up to `reach` stays
+    inside without being cut.
     """
     scale = pose.zoom * enlargement(hole.shape) * size / SIZE
-    if margin is not None:
-        hole = hole & _window(hole.shape, pose.matrix(size, scale), size, margin)
+    if margins is not None:
+        hole = hole & _window(hole.shape, pose.matrix(size, scale), size, margins)
     if not hole.any():
         return np.full((size, size), FAR, np.uint8)
     part, left, top = _crop(hole, int(reach / scale) + 2)
@@ -138,10 +140,11 @@ def levels(hole: np.ndarray, pose: Pose, size: int, shape: str, reach: float, ma
     return _warp(away, left, top, pose, size, scale, FAR)
 
 
-def _window(shape, matrix, size, margin):
-    """The pixels of the raw mask that come to lie at least margin px inside the new one. bool, of the raw shape."""
-    near, far = margin, size - 1 - margin
-    corners = np.array([[near, near, 1], [far, near, 1], [far, far, 1], [near, far, 1]])
+def _window(shape, matrix, size, margins):
+    """The pixels of the raw mask that come to lie inside the margins of the new one. bool, of the raw shape."""
+    left, top = margins[:2]
+    right, bottom = size - 1 - margins[2:]
+    corners = np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]])
     window = np.zeros(shape, np.uint8)
     cv2.fillConvexPoly(window, np.round(corners @ matrix.T).astype(np.int32), 1)
     return window.view(bool)
@@ -235,10 +238,12 @@ def compose(draw: Callable, wanted: Wanted, config: AugmentConfig, rng: np.rando
             pose = fitting_pose(raw, room, wanted.shrink, config, rng) if fits else random_pose(raw.shape, config, rng)
             turn = np.deg2rad(pose.angle)
             corner = abs(np.cos(turn)) + abs(np.sin(turn)) if config.shape == "square" else 1
-            margin = wanted.border + limit * corner + 1
+            # Where there is room, each is cut at lines of its own, or all would end along one square.
+            spare = rng.uniform(0, LOOSE * unit * (1 - share), 4)
+            margins = wanted.border + limit * corner + 1 + spare
         else:
-            pose, margin = random_pose(raw.shape, config, rng), None
-        joined = np.minimum(nearest, levels(raw, pose, wanted.size, config.shape, limit, margin))
+            pose, margins = random_pose(raw.shape, config, rng), None
+        joined = np.minimum(nearest, levels(raw, pose, wanted.size, config.shape, limit, margins))
         if kept is not None:
             joined[kept] = FAR
         grown = reach_of(joined[inner, inner], wanted.count)

@@ -92,7 +92,7 @@ def histograms(table) -> bytes:
     distance.axvline(BORDER, color="0.6", lw=0.7, zorder=0)
     ratio.set_xlabel("hole ratio")
     distance.set_xlabel("border distance, px")
-    ratio.legend(frameon=False)
+    ratio.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return _png(figure)
 
 

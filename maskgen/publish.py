@@ -16,7 +16,7 @@ from tqdm import tqdm
 from maskgen import plots
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, RECIPE, read_index, read_recipe, write_checksums, write_whole
+from maskgen.maskset import INDEX, RECIPE, credit_lines, read_index, read_recipe, write_checksums, write_whole
 from maskgen.settings import BORDER, EDGES, PublishConfig
 
 ARCHIVES = ("webdataset", "parquet")
@@ -77,10 +77,20 @@ def publish(masks: Path, out: Path, config: PublishConfig, *, credits: Path | No
     for name, text in papers.items():
         write_whole(out / name, text.encode())
     write_checksums(out)
+    return _warnings(sources, config)
+
+
+def _warnings(sources, config):
+    """What a host or a reader will miss, one line each."""
     silent = [source["name"] for source in sources if not source.get("licence")]
+    warnings = []
     if silent:
-        return [f"{len(silent)} of {len(sources)} videos have no stated licence, such as {silent[0]}: give --sources"]
-    return []
+        warnings.append(
+            f"{len(silent)} of {len(sources)} videos have no stated licence, such as {silent[0]}: --sources"
+        )
+    if not config.url:
+        warnings.append("the papers do not say where the set will be found: --url")
+    return warnings
 
 
 def publish_nvidia(masks: Path, out: Path, config: PublishConfig, *, credits: Path | None = None) -> list[str]:
@@ -101,7 +111,7 @@ def publish_nvidia(masks: Path, out: Path, config: PublishConfig, *, credits: Pa
     write_whole(out / "LICENSE", licence_text(sources, config).encode())
     write_whole(out / RECIPE, _recipe_text(recipe, sources))
     write_checksums(out)
-    return []
+    return _warnings(sources, config)
 
 
 def _read(masks, credits):
@@ -115,7 +125,7 @@ def _read(masks, credits):
     sources = [dict(source) for source in recipe.get("sources", [])]
     known = read_credits(credits) if credits else {}
     for source in sources:
-        source.update(known.get(source.get("name"), {}))
+        source.update(known.get(source.get("file", source.get("name")), {}))
     return recipe, table, sources
 
 
@@ -234,15 +244,6 @@ def _parquet(folder, table):
 
 
 # The papers.
-
-
-def credit_lines(sources: list[dict]) -> str:
-    """A Markdown table of the videos and their licences."""
-    lines = ["| video | from | licence |", "|---|---|---|"]
-    for source in sources:
-        cells = (source.get("name", ""), source.get("source") or "not stated", source.get("licence") or "not stated")
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    return "\n".join(lines)
 
 
 def _counts(table):
@@ -385,6 +386,7 @@ def bibtex(config: PublishConfig) -> str:
 
 def citation(config: PublishConfig) -> str:
     """CITATION.cff."""
+    link = f"url: {json.dumps(config.url)}\n" if config.url else ""
     quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in asdict(config).items()}
     return f"""cff-version: 1.2.0
 message: If you use these masks, please cite them as below.
@@ -395,8 +397,7 @@ authors:
 version: {quoted["version"]}
 date-released: {config.date}
 license: {config.licence}
-url: {quoted["url"]}
-"""
+{link}"""
 
 
 def licence_text(sources: list[dict], config: PublishConfig) -> str:
@@ -415,6 +416,7 @@ They are made from the videos below, whose makers are credited under their own l
 
 def datasheet(table, recipe: dict, sources: list[dict], config: PublishConfig) -> str:
     """datasheet.md: the questions of Gebru et al., "Datasheets for Datasets", that apply."""
+    place = f", at {config.url}" if config.url else ""
     settings = "\n".join(f"* {key}: `{json.dumps(value)}`" for key, value in recipe.get("settings", {}).items())
     clipped = "\n".join(
         f"* {name}: mean {value['mean']}, highest {value['max']}" for name, value in recipe.get("clipped", {}).items()
@@ -452,7 +454,7 @@ Share of the outline that lies straight along the {BORDER} px line, interior mas
 Testing of image inpainting. Not for training a method that is then tested on them.
 
 ## Distribution
-Under {config.licence}, at {config.url}, as PNG files, zip, and where made WebDataset and Parquet.
+Under {config.licence}{place}, as PNG files, zip, and where made WebDataset and Parquet.
 
 ## Maintenance
 Version {config.version} of {config.date}. A changed mask raises the first number of the version, an added one the
@@ -494,7 +496,7 @@ def croissant(table, recipe: dict, sources: list[dict], config: PublishConfig, o
         "name": config.name,
         "description": " ".join(_facts(table, recipe).replace("**", "").split()),
         "license": link or config.licence,
-        "url": config.url,
+        "url": config.url or "test",  # Croissant wants one; relative to this file, the masks themselves
         "creator": {"@type": "sc:Organization", "name": config.creator},
         "datePublished": config.date,
         "version": config.version,

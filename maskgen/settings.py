@@ -60,7 +60,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class TestsetConfig:
+class FillConfig:
     """What the test set holds and how its classes are filled. The paper's numbers where it has them."""
 
     per_category: int = 1000  # masks, section 4.1 of the paper
@@ -79,7 +79,7 @@ class PublishConfig:
     name: str = "irregular-masks-testset"
     title: str = "Irregular masks: 6x2 classes by hole ratio and border"
     creator: str = "irregular-masks contributors"
-    url: str = "https://example.org/irregular-masks"  # where the set will be found
+    url: str = ""  # where the set will be found
     licence: str = "CC-BY-4.0"  # SPDX name; the masks' own, beside the videos' that are credited
     version: str = "1.0.0"
     date: str = "2026-11-23"  # of publication; never "today", so that the same set gives the same bytes

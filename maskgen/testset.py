@@ -19,6 +19,7 @@ from maskgen.maskset import (
     INDEX,
     RECIPE,
     Masks,
+    credit_lines,
     describe,
     encode,
     read_hole,
@@ -30,9 +31,10 @@ from maskgen.maskset import (
     write_recipe,
     write_whole,
 )
-from maskgen.settings import BORDER, EDGES, PRESETS, SIZE, TestsetConfig
+from maskgen.settings import BORDER, EDGES, PRESETS, SIZE, FillConfig
 
 JOURNAL = "made.jsonl"  # rows of the masks that are there already; goes when the index is written
+CREDITS = "CREDITS.md"
 BATCH = 20  # masks that one worker makes at a time
 THUMB = 32  # px, side of the thumbnails by which masks are compared
 
@@ -53,7 +55,7 @@ class Task:
 
 
 def make_testset(
-    raw: Path, out: Path, config: TestsetConfig, *, workers: int | None = None, cluster: str | None = None
+    raw: Path, out: Path, config: FillConfig, *, workers: int | None = None, cluster: str | None = None
 ) -> dict:
     """Make `out`, a mask set whose `test` part has config.per_category masks of each of the twelve classes.
 
@@ -92,7 +94,7 @@ def _raw_table(folder: str):
     return table, table["file_name"].tolist(), by_size
 
 
-def plan(config: TestsetConfig, raws: int) -> list[Task]:
+def plan(config: FillConfig, raws: int) -> list[Task]:
     """What every mask shall be: ratios evenly over each class, raw masks evenly over all masks.
 
     Each interval is cut into as many steps as there are masks and a ratio drawn from each. Masks and raw masks are
@@ -202,7 +204,7 @@ def _opened(folder: str, digest: str):
     return raw, table, [place[name] for name in names], by_size
 
 
-def make_one(task: Task, source: tuple[str, str], config: TestsetConfig) -> tuple[np.ndarray, dict]:
+def make_one(task: Task, source: tuple[str, str], config: FillConfig) -> tuple[np.ndarray, dict]:
     """Make the mask of one task. Returns the hole, bool (size, size), and what its row tells beside the measures.
 
     source: folder of the raw masks and their hash, as `raw_masks` gives it. Raises BadInput if no draw succeeds.
@@ -287,26 +289,27 @@ def alike(paths: list[Path], limit: float) -> tuple[list[int], float]:
     Likeness is the correlation of two thumbnails of 32x32 px, each the share of hole in its part of the mask; of
     interior masks, whose rim is always valid, only what lies inside it is compared.
     """
-    thumbs = np.stack([_thumb(path) for path in paths])
-    later, closest = set(), 0.0
+    later, closest = [], 0.0
     inside = np.array([path.parent.name.startswith("interior") for path in paths])
-    for part in (np.flatnonzero(inside), np.flatnonzero(~inside)):
-        flat = thumbs[part]
-        if inside[part[0]] if len(part) else False:
-            rim = THUMB * BORDER // SIZE
-            flat = flat[:, rim : THUMB - rim, rim : THUMB - rim]
-        flat = flat.reshape(len(part), -1)
-        flat = flat - flat.mean(1, keepdims=True)
-        flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
-        for begin in range(0, len(part), 1000):
-            block = flat[begin : begin + 1000] @ flat[: begin + 1000].T
-            rows, columns = np.tril_indices(len(block), begin - 1, block.shape[1])
-            pairs = block[rows, columns]
-            hit = pairs >= limit
-            later.update(int(part[begin + row]) for row in rows[hit])
-            if (~hit).any():
-                closest = max(closest, float(pairs[~hit].max()))
+    rim = THUMB * BORDER // SIZE
+    for part, cut in ((np.flatnonzero(inside), slice(rim, THUMB - rim)), (np.flatnonzero(~inside), slice(None))):
+        if len(part):
+            found, highest = _correlated(np.stack([_thumb(paths[i])[cut, cut].ravel() for i in part]), limit)
+            later += part[found].tolist()
+            closest = max(closest, highest)
     return sorted(later), closest
+
+
+def _correlated(flat: np.ndarray, limit: float) -> tuple[list[int], float]:
+    """Rows that correlate with an earlier one by `limit` or more, and the highest correlation below it."""
+    flat = flat - flat.mean(1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    later, closest = [], 0.0
+    for begin in range(0, len(flat), 1000):  # a thousand rows at a time, or the table would fill the memory
+        block = np.tril(flat[begin : begin + 1000] @ flat[: begin + 1000].T, begin - 1)
+        later += (begin + np.flatnonzero((block >= limit).any(1))).tolist()
+        closest = max(closest, float(block[block < limit].max(initial=0)))
+    return later, closest
 
 
 def _thumb(path):
@@ -317,10 +320,12 @@ def _thumb(path):
 
 
 def _finish(out, rows, head, raw, names, closest):
-    recipe = {**head, **summary(rows, len(names)), "closest_pair": round(closest, 4)}
+    recipe = {**head, **summary(rows, len(names)), "closest_pair": round(closest, 3)}
     recipe["sources"] = _sources(raw, rows)
     write_index(out / "test", rows)
     write_recipe(out, recipe)
+    credits = f"The masks come from these videos:\n\n{credit_lines(recipe['sources'])}\n"
+    write_whole(out / CREDITS, credits.encode())
     (out / "test" / JOURNAL).unlink()
     write_checksums(out)
     return recipe

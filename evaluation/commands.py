@@ -1,0 +1,217 @@
+"""The command `evaluate`: options in, one function call out. Heavy imports wait inside."""
+
+import click
+
+from evaluation.settings import (
+    BUILT_IN,
+    FACTOR,
+    GROWTH,
+    KINDS,
+    LAYOUTS,
+    METHODS,
+    METRICS,
+    OUT,
+    PAIRS,
+    TIMEOUT,
+    BenchmarkConfig,
+    ReportConfig,
+)
+from maskgen import __version__
+from maskgen.settings import SIZE, TESTSET
+from maskgen.shell import CONTEXT, FILE, FOLDER, POLARITIES, Tool, cluster_option, seed_option, workers_option
+
+
+class Size(click.ParamType):
+    """512 or 384x512: height and width."""
+
+    name = "H[xW]"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            sides = [int(side) for side in str(value).lower().split("x")]
+        except ValueError:
+            sides = []
+        if len(sides) not in (1, 2) or min(sides) < 16:
+            self.fail(f"expected pixels as 512 or 384x512 (height x width), at least 16, got {value!r}", param, ctx)
+        return sides[0], sides[-1]
+
+
+def together(*options):
+    """Several options as one decorator."""
+
+    def decorate(function):
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+images_option = click.option(
+    "--images", type=FOLDER, help="Folder of photos. [default: those that come with scikit-image]"
+)
+size_option = click.option("--size", type=Size(), default=f"{SIZE}", help="Height and width that everything is cut to.")
+mask_options = together(
+    click.option("--masks", type=FOLDER, help=f"Any folder of masks. [default: {TESTSET}]"),
+    click.option("--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in them."),
+)
+per_class_option = click.option(
+    "--per-class", type=click.IntRange(0), default=BenchmarkConfig.per_class, help="Masks drawn of each class; 0: all."
+)
+
+
+def run_options(methods=METHODS):
+    """What every command that scores methods takes. methods: those of a run that names none."""
+    return together(
+        click.option(
+            "--method",
+            "methods",
+            multiple=True,
+            default=methods,
+            metavar="[LABEL=]METHOD",
+            help="Name, dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}' or onnx:FILE; repeatable.",
+        ),
+        click.option("--weights", multiple=True, metavar="[NETWORK=]FILE", help="Checkpoint of pconv or conv."),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(0, min_open=True),
+            default=TIMEOUT,
+            help="Seconds that a method may take for one image.",
+        ),
+        click.option(
+            "--metric",
+            "metrics",
+            multiple=True,
+            type=click.Choice(METRICS),
+            metavar="METRIC",
+            default=BenchmarkConfig.metrics,
+            help=f"{', '.join(METRICS)}; repeatable.",
+        ),
+        click.option("--by", metavar="METRIC", help="What picks the pairs to show. [default: the first metric]"),
+        click.option("--pictures/--no-pictures", default=True, help="Keep every result as a JPEG."),
+        click.option("--pages", is_flag=True, help="Write a page for every pair."),
+        click.option("--retry", is_flag=True, help="Try the pairs again that failed before."),
+        workers_option,
+        cluster_option,
+    )
+
+
+def out_option(default):
+    """Where a command writes its results."""
+    return click.option("--out", type=FOLDER, default=default, help="Where scores, tables and pictures go.")
+
+
+@click.group(cls=Tool, invoke_without_command=True, context_settings=CONTEXT)
+@click.version_option(__version__)
+@run_options()
+@images_option
+@mask_options
+@size_option
+@per_class_option
+@seed_option
+@click.option("--pairs", "pairs_file", type=FILE, help="A pairs.csv to use again, in place of drawing.")
+@click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
+@click.option("--paper", is_flag=True, help="Show the published Table 1 below ours.")
+@out_option(OUT)
+@click.pass_context
+def evaluate(context, images, masks, polarity, size, per_class, seed, pairs_file, raw, out, **how):
+    """Score inpainting methods on masks of every class: Table 1 of the paper, for any method.
+
+    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, or one of the three open doors.
+    """
+    if context.invoked_subcommand:
+        return
+    from evaluation import benchmark
+
+    config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
+    masks = masks or benchmark.default_masks()
+    pairs = benchmark.read_pairs(pairs_file) if pairs_file else benchmark.make_pairs(images, masks, config, polarity)
+    _benchmark(config, pairs, images, masks, str(masks), polarity, out, **how)
+
+
+def _benchmark(config, pairs, images, masks, name, polarity, out, *, methods, weights, by, pages, paper=False, **how):
+    """Score, report, and say where it is. name: what recipe.json calls the masks."""
+    from evaluation import benchmark, report
+    from evaluation.methods import parse_all
+
+    sources = benchmark.Sources(benchmark.image_folder(images), masks, polarity)
+    names = (str(images or BUILT_IN), name)
+    scores = benchmark.run(parse_all(methods, weights), pairs, sources, out, config, names=names, **how)
+    click.echo(report.write(out, scores, pairs, sources, config, ReportConfig(by=by or ""), paper=paper, pages=pages))
+    click.echo(f"\nscores, tables and pictures are in {out}; look at {out / 'report.html'}")
+
+
+@evaluate.command("pairs")
+@images_option
+@mask_options
+@size_option
+@per_class_option
+@seed_option
+@click.option("--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="Two folders, or as LaMa wants it.")
+@click.option("--white", type=click.Choice(("hole", "valid")), default="hole", help="What white means in the masks.")
+@click.option("--out", type=FOLDER, default=PAIRS, help="Where the files go.")
+def export_pairs(images, masks, polarity, size, per_class, seed, layout, white, out):
+    """Write image and mask pairs for a program of your own."""
+    from evaluation import benchmark, experiments
+
+    config = BenchmarkConfig(size=size, per_class=per_class, seed=seed)
+    masks = masks or benchmark.default_masks()
+    pairs = benchmark.make_pairs(images, masks, config, polarity)
+    sources = benchmark.Sources(benchmark.image_folder(images), masks, polarity)
+    experiments.export(pairs, sources, out, config, layout=layout, white=white)
+    click.echo(f"{len(pairs)} pairs in {out}; score their results with evaluate --pairs {out / 'pairs.csv'}")
+
+
+@evaluate.command()
+@click.argument("growth", nargs=-1, type=click.IntRange(0))
+@run_options()
+@images_option
+@mask_options
+@size_option
+@click.option("--count", type=click.IntRange(1), default=10, help="Holes that grow.")
+@seed_option
+@click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
+@out_option(f"{OUT}-dilation")
+def dilation(growth, images, masks, polarity, size, count, seed, raw, out, **how):
+    """Let the same holes grow by GROWTH pixels, as in figure 10. [default: 0 5 15 35 55 95]"""
+    from evaluation import benchmark, experiments
+
+    config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=count, raw=raw, seed=seed)
+    pairs = experiments.growing(images, masks or benchmark.default_masks(), out, growth or GROWTH, config, polarity)
+    _benchmark(config, pairs, images, out, "grown holes", POLARITIES[0], out, **how)
+
+
+@evaluate.command()
+@click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], help="What is drawn.")
+@run_options()
+@images_option
+@size_option
+@click.option("--per-class", type=click.IntRange(1), default=5, help="Holes of each class.")
+@seed_option
+@click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
+@out_option(f"{OUT}-holes")
+def holes(kind, images, size, per_class, seed, raw, out, **how):
+    """Score on drawn holes of every class: boxes, as in figure 15, or free-form strokes."""
+    from evaluation import experiments
+
+    config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
+    pairs = experiments.drawn(images, out, kind, config)
+    _benchmark(config, pairs, images, out, f"{kind} holes", POLARITIES[0], out, **how)
+
+
+@evaluate.command()
+@click.option("--factor", type=click.IntRange(2, 16), default=FACTOR, help="How many times larger.")
+@run_options(("bicubic",))
+@images_option
+@size_option
+@seed_option
+@out_option(f"{OUT}-superres")
+def superres(factor, images, size, seed, out, **how):
+    """Enlarge photos that were made smaller, as in section 5.2; any inpainting method can try."""
+    from evaluation import experiments
+
+    config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, raw=True, seed=seed, factor=factor)
+    pairs = experiments.enlarging(images, config)
+    _benchmark(config, pairs, images, out, f"{factor} times smaller", POLARITIES[0], out, **how)

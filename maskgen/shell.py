@@ -1,0 +1,90 @@
+"""What the commands share: options, types, and how a mistake of the user is told."""
+
+import errno
+import sys
+from pathlib import Path
+
+import click
+
+from maskgen.errors import BadInput
+
+MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # by the user: disk full, no right
+POLARITIES = ("hole-white", "hole-black")  # as in maskgen.maskset, which imports OpenCV
+CONTEXT = {"show_default": True, "max_content_width": 100}
+ANY = click.Path(exists=True, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+seed_option = click.option("--seed", default=0, show_default=True, help="Every random choice comes from it.")
+workers_option = click.option("--workers", type=click.IntRange(1), help="Processes. [default: all cores]")
+cluster_option = click.option("--cluster", metavar="ADDRESS", help="Dask scheduler that does the work instead.")
+
+
+class Numbers(click.ParamType):
+    """`128,256` as a tuple of numbers."""
+
+    def __init__(self, kind):
+        self.kind, self.name = kind, "numbers"
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(self.kind(part) for part in value.split(",") if part)
+        except ValueError:
+            self.fail(f"expected numbers such as 128,256, got {value!r}", param, ctx)
+
+    def show(self, value):
+        """The text that means a tuple, for --help."""
+        return ",".join(f"{number:g}" for number in value)
+
+
+def settings_of(config, **fields):
+    """Options whose defaults are those of a settings class. fields: option name -> help."""
+
+    def decorate(command):
+        for name, text in reversed(fields.items()):
+            default = getattr(config, name)
+            listed = isinstance(default, tuple)
+            kind = Numbers(float if listed and any(isinstance(n, float) for n in default) else int) if listed else None
+            shown = kind.show(default) if listed else default
+            command = click.option(f"--{name.replace('_', '-')}", type=kind, default=shown, help=text)(command)
+        return command
+
+    return decorate
+
+
+def picked(config, options):
+    """A settings object of a class from the options that are its fields."""
+    return config(**{name: value for name, value in options.items() if name in config.__dataclass_fields__})
+
+
+def warn(line):
+    """Tell the user something without mixing it into the results on stdout."""
+    click.echo(line, err=True)
+
+
+class Tool(click.Group):
+    """A group of commands whose user sees one line where he made a mistake, and no traceback."""
+
+    def main(self, args=None, prog_name=None, **extra):
+        try:
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else self.name
+            self._stop(f"{error.format_message()} ({where} --help tells more)", 2)
+        except (BadInput, click.ClickException) as error:
+            self._stop(error.format_message() if isinstance(error, click.ClickException) else str(error), 2)
+        except (KeyboardInterrupt, click.Abort):
+            self._stop("stopped; nothing is lost, the same command goes on from here", 130)
+        except BrokenPipeError:  # `| head` has seen enough
+            sys.stderr.close()
+            sys.exit(1)
+        except OSError as error:
+            if error.errno not in MENDABLE:
+                raise
+            self._stop(f"{error.filename or 'the disk'}: {error.strerror}; mend that, and the same command goes on", 2)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def _stop(self, message, code):
+        click.echo(f"{self.name}: {message}", err=True)
+        sys.exit(code)

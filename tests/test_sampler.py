@@ -1,0 +1,111 @@
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from maskgen.errors import BadInput
+from maskgen.maskset import encode
+from maskgen.sampler import MaskSampler
+from tests.rawmasks import streaks, write_raw
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    return write_raw(tmp_path_factory.mktemp("raw"), 24, "train")
+
+
+def test_an_index_has_one_mask_whenever_it_is_asked_for(raw):
+    sampler = MaskSampler(raw, seed=3)
+    first = [sampler[i].copy() for i in range(12)]
+    assert all((MaskSampler(raw, seed=3)[i] == first[i]).all() for i in reversed(range(12)))
+    assert not all((MaskSampler(raw, seed=4)[i] == first[i]).all() for i in range(12))
+
+
+def test_it_never_ends_and_never_leaves_its_range(raw):
+    sampler = MaskSampler(raw, 256, ratio=(0.02, 0.4))
+    for i in (0, 23, 24, 10**9):
+        assert sampler[i].shape == (256, 256) and sampler[i].dtype == bool and 0.02 <= sampler[i].mean() <= 0.4
+    with pytest.raises(IndexError):
+        sampler[-1]
+
+
+def test_uniform_ratios_are_uniform(raw):
+    sampler = MaskSampler(raw, 128, uniform=True)
+    ratios = np.sort([sampler[i].mean() for i in range(120)])
+    # Kolmogorov and Smirnov: 1.63 / sqrt(n) is the 1 % limit for the distance from the uniform distribution.
+    assert np.abs((ratios - 0.01) / 0.59 - np.arange(1, 121) / 120).max() < 1.63 / 120**0.5
+
+
+def test_only_the_train_part_is_drawn_from(tmp_path):
+    write_raw(tmp_path, 4, "test")
+    write_raw(tmp_path, 6, "train")
+    assert len(MaskSampler(tmp_path)) == 6
+
+
+def test_nvidias_train_archive_is_taken_as_it_is(tmp_path):
+    grey = np.where(streaks(1, 600), 100, 200).astype(np.uint8)  # white is valid; 100 is below 0.6, 200 above
+    grey[:300][grey[:300] == 200] = 160
+    import cv2
+
+    path = tmp_path / "irregular_mask.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("irregular_mask/disocclusion_img_mask/00001.png", cv2.imencode(".png", grey)[1].tobytes())
+    sampler = MaskSampler(path, polarity="hole-black", threshold=153)
+    assert (sampler.raw[0] == streaks(1, 600)).all()
+    assert sampler[0].shape == (512, 512) and 0.01 <= sampler[0].mean() <= 0.6
+
+
+def test_what_is_remembered_is_what_was_read(raw):
+    sampler = MaskSampler(raw)
+    assert (sampler.raw[5] == sampler.raw[5]).all() and 5 in sampler.raw.packed
+    assert (sampler.raw[5] == MaskSampler(raw).raw[5]).all()
+
+
+def test_it_travels_to_another_process_without_its_memory(raw):
+    sampler = MaskSampler(raw)
+    mask = sampler[0]
+    copy = pickle.loads(pickle.dumps(sampler))
+    assert not copy.raw.packed and (copy[0] == mask).all()
+
+
+def test_workers_of_a_data_loader_draw_what_one_process_draws(raw):
+    torch = pytest.importorskip("torch")
+
+    class Holes(torch.utils.data.Dataset):
+        def __init__(self, sampler):
+            self.sampler = sampler
+
+        def __len__(self):
+            return 16
+
+        def __getitem__(self, i):
+            return torch.from_numpy(self.sampler[i])
+
+    sampler = MaskSampler(raw, 64)
+    loaded = torch.cat(list(torch.utils.data.DataLoader(Holes(sampler), batch_size=4, num_workers=2)))
+    assert all((loaded[i].numpy() == sampler[i]).all() for i in range(16))
+
+
+def test_it_brings_in_neither_torch_nor_pandas():
+    code = "import sys, maskgen.sampler; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"preset": "nvidea"}, "no preset"), ({"ratio": (0.6, 0.1)}, "lowest < highest"), ({"size": 4}, "16 or more")],
+)
+def test_wrong_settings_are_refused(raw, wrong, words):
+    with pytest.raises(BadInput, match=words):
+        MaskSampler(raw, **wrong)
+
+
+def test_raw_masks_that_cannot_reach_the_range_end_in_one_line(tmp_path):
+    hole = np.zeros((512, 512), bool)
+    hole[256, 256] = True
+    (tmp_path / "dot.png").write_bytes(encode(hole))
+    with pytest.raises(BadInput, match=r"0\.5 to 0\.6"):
+        MaskSampler(tmp_path, ratio=(0.5, 0.6))[0]
