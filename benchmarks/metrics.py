@@ -1,0 +1,86 @@
+"""Time of the metrics on one 512 x 512 pair, and what a run costs beyond its methods and metrics.
+
+Run `python benchmarks/metrics.py [--pairs 48]`. It uses scikit-image's photos and box-shaped holes, one process and
+one thread, and prints the two tables of docs/benchmark.md.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from evaluation import benchmark, experiments, metrics
+from evaluation.benchmark import Sources
+from evaluation.methods import METHODS, parse_all
+from evaluation.settings import BenchmarkConfig
+
+
+def timed(function, *arguments, least=1.0):
+    """Median seconds of a call, over at least `least` seconds of calls."""
+    taken = []
+    while sum(taken) < least or len(taken) < 5:
+        start = time.perf_counter()
+        function(*arguments)
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken))
+
+
+def metric_times(result, truth, hole):
+    """Milliseconds of each metric on one pair; of networks without what they keep of the true image."""
+    print("metric        ms a pair")
+    total = 0.0
+    for name, metric in metrics.METRICS.items():
+        metrics.settle()
+        try:
+            metric.function(result, truth, hole)
+        except ValueError as error:
+            print(f"{name:12} {error}")
+            continue
+        metrics.settle()
+        # A copy of the result each time, as in a run: nothing of it may be remembered.
+        taken = 1000 * timed(lambda metric=metric: metric.function(result.copy(), truth, hole))
+        print(f"{name:12} {taken:9.1f}")
+        total += taken if not metric.needs else 0
+    print(f"without networks, in total {total:.1f} ms")
+
+
+def overhead(pairs, sources, config, names):
+    """Wall time of runs of one process against the time that their methods and metrics take by themselves."""
+    print("\nmethods          run s   methods s   metrics s   overhead")
+    for chosen in names:
+        functions, filling, scoring = [METHODS[name] for name in chosen], 0.0, 0.0
+        for pair in pairs:
+            truth, image, hole = benchmark.load_pair(pair, sources, config)
+            for function in functions:
+                start = time.perf_counter()
+                result = function(image, hole)
+                middle = time.perf_counter()
+                metrics.score(config.metrics, np.where(hole[..., None], result, truth), truth, hole)
+                filling, scoring = filling + middle - start, scoring + time.perf_counter() - middle
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            benchmark.run(parse_all(chosen), pairs, sources, Path(folder) / "out", config, workers=1)
+            total = time.perf_counter() - start
+        share = (total - filling - scoring) / total
+        print(f"{'+'.join(chosen):15} {total:7.2f} {filling:11.2f} {scoring:11.2f} {share:10.1%}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=48)
+    asked = parser.parse_args()
+    cv2.setNumThreads(1)
+    config = BenchmarkConfig(per_class=-(-asked.pairs // 12))
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = experiments.drawn(None, Path(folder), "free-form", config)
+        sources = Sources(benchmark.image_folder(None), Path(folder))
+        truth, image, hole = benchmark.load_pair(pairs[len(pairs) // 2], sources, config)
+        metric_times(METHODS["telea"](image, hole), truth, hole)
+        overhead(pairs, sources, config, (["telea"], ["telea", "ns"], ["biharmonic"]))
+
+
+if __name__ == "__main__":
+    main()
