@@ -291,11 +291,12 @@ _hands = {}  # of this process: methods that are running
 
 
 def _hand(method: Method, job: Job, threads: int) -> Hand:
-    key = (method, job.config.raw, job.timeout)
+    # Super-resolution scores every pixel, but the small image's own stay as they are, as in the paper.
+    key = (method, job.config.raw and not job.config.factor, job.timeout)
     if key not in _hands:
         for other in [other for other in _hands if other[0] not in job.methods or other[1:] != key[1:]]:
             _hands.pop(other).close()  # of an earlier run in this process
-        _hands[key] = Hand(method, raw=job.config.raw, threads=threads, timeout=job.timeout)
+        _hands[key] = Hand(method, raw=key[1], threads=threads, timeout=job.timeout)
     return _hands[key]
 
 
