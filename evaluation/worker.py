@@ -28,6 +28,7 @@ class Hand:
     def __init__(self, method, *, raw=False, threads=1, timeout=300.0):
         self.method, self.raw, self.threads, self.timeout = method, raw, threads, timeout
         self.process = None
+        self.turn = threading.Lock()  # a Dask worker asks from several threads
 
     def fill(self, pairs: list[tuple]) -> list:
         """What the method makes of [(pair id, image, hole), ...]: an array each, or a str that says what went wrong.
@@ -35,7 +36,8 @@ class Hand:
         A list that fails as a whole is asked again one by one, so that only the guilty pair is lost. Raises
         BadInput where the method cannot start at all.
         """
-        answer = self._ask(pairs)
+        with self.turn:
+            answer = self._ask(pairs)
         if isinstance(answer, list):
             return answer
         if len(pairs) == 1:
