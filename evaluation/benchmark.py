@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -226,31 +227,33 @@ def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np
     Masks are brought to the size by nearest neighbour. The image is black where pixels are missing. Raises BadInput
     where a file is unreadable or is not the one that the pair names.
     """
-    truth = _truth(pair, sources, config.size)
+    truth = _truth(sources.images / pair.image, pair.image_sha256, config.size)
     if config.factor:
         return truth, *sparse(reduced(truth, config.factor), config.factor)
     mask = sources.masks / pair.mask
-    _check_bytes(mask, pair.mask_sha256, pair)
+    _check_bytes(mask, pair.mask_sha256)
     hole = maskset.read_hole(mask, polarity=sources.polarity)
     if hole.shape != config.size:
         hole = cv2.resize(hole.astype(np.uint8), config.size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-    image = truth.copy()
-    image[hole] = 0
-    return truth, image, hole
+    return truth, cv2.bitwise_and(truth, truth, mask=(~hole).view(np.uint8)), hole
 
 
-def _truth(pair, sources, size):
-    path = sources.images / pair.image
-    _check_bytes(path, pair.image_sha256, pair)
+@lru_cache(maxsize=32)  # a few images often serve many masks
+def _truth(path, sha256, size):
+    _check_bytes(path, sha256)
     try:
-        return fit(read_image(path), size)
+        truth = fit(read_image(path), size)
     except Failed as error:
         raise BadInput(f"{error}: remove it from the images") from None
+    truth.flags.writeable = False
+    return truth
 
 
-def _check_bytes(path, sha256, pair):
+def _check_bytes(path, sha256):
     if hashlib.sha256(_bytes(path)).hexdigest() != sha256:
-        raise BadInput(f"{path} is not the file that pair {pair.pair} was made with: its SHA-256 differs")
+        raise BadInput(
+            f"{path} is not the file that its pair was made with, the SHA-256 differs: bring the old one back"
+        )
 
 
 def reduced(truth: np.ndarray, factor: int) -> np.ndarray:
@@ -288,11 +291,12 @@ _hands = {}  # of this process: methods that are running
 
 
 def _hand(method: Method, job: Job, threads: int) -> Hand:
-    key = (method, job.config.raw, job.timeout)
+    # Super-resolution scores every pixel, but the small image's own stay as they are, as in the paper.
+    key = (method, job.config.raw and not job.config.factor, job.timeout)
     if key not in _hands:
         for other in [other for other in _hands if other[0] not in job.methods or other[1:] != key[1:]]:
             _hands.pop(other).close()  # of an earlier run in this process
-        _hands[key] = Hand(method, raw=job.config.raw, threads=threads, timeout=job.timeout)
+        _hands[key] = Hand(method, raw=key[1], threads=threads, timeout=job.timeout)
     return _hands[key]
 
 
@@ -322,7 +326,7 @@ def _score(job, pair, label, result, truth, hole):
     if isinstance(result, str):
         return {**row, "error": result}
     if not job.config.raw:
-        result = np.where(hole[..., None], result, truth)
+        result = cv2.copyTo(result, hole.view(np.uint8), truth.copy())
     if job.pictures:
         _save_picture(job.pictures / label / pair.category / f"{pair.pair}.jpg", result, job.quality)
     names = job.config.metrics

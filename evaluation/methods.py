@@ -311,8 +311,9 @@ def die_with(parent: int) -> None:
 def _onnx(path, threads):
     """A network of two inputs, image and mask, or of one with both; floats or bytes as the file declares.
 
-    image: (1, 3, H, W) RGB, float in 0..1 or uint8; mask: (1, 1, H, W), 1 (255 for uint8) in the hole. One input of
-    four channels takes both. The output is (1, 3, H, W) in the image's own form.
+    image: (1, 3, H, W) RGB, float in 0..1 or uint8; mask: (1, 1, H, W), 1 (255 for uint8) in the hole, or where pixels
+    are known if the input is called "valid", as in what `pconv export` writes. One input of four channels takes both.
+    The output is (1, 3, H, W) in the image's own form.
     """
     try:
         import onnxruntime
@@ -330,8 +331,11 @@ def _onnx(path, threads):
         raise BadInput(f"{path} has {len(inputs)} inputs: expected image and mask, or one of four channels")
 
     def fill(image, hole):
-        planes = [image.transpose(2, 0, 1)[None], hole[None, None]]
-        arrays = planes if len(inputs) == 2 else [np.concatenate([planes[0], hole[None, None] * np.uint8(255)], 1)]
+        plane, marked = image.transpose(2, 0, 1)[None], hole[None, None]
+        if len(inputs) == 2:
+            arrays = [plane, ~marked if "valid" in inputs[1].name else marked]
+        else:
+            arrays = [np.concatenate([plane, marked * np.uint8(255)], 1)]
         feed = {}
         for asked, array in zip(inputs, arrays, strict=True):
             if asked.type == "tensor(uint8)":

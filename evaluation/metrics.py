@@ -135,9 +135,10 @@ _results = {}  # the last result's posterior, which two metrics ask for
 def _of_result(result):
     from evaluation import iscore as classifier
 
-    if _results.get("image") is not result:
-        _results.update(image=result, posterior=classifier.log_posterior(result))
-    return _results["posterior"]
+    kept = _results.get("posterior")
+    if kept is None or kept[0] is not result:
+        _results["posterior"] = kept = (result, classifier.log_posterior(result))
+    return kept[1]
 
 
 def _inception(image):

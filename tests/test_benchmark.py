@@ -8,14 +8,18 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from small_run import SIDE, folders, photo, plug_in, score
 
+import cli
 from evaluation import benchmark, experiments, metrics, shapes
 from evaluation.benchmark import Journal, Sources, draw_pairs, find_masks, fit, make_pairs, read_pairs
+from evaluation.methods import parse_all
 from evaluation.settings import BenchmarkConfig
 from maskgen import maskset
 from maskgen.categories import CATEGORIES, measure
@@ -113,7 +117,7 @@ def test_a_file_that_changed_since_it_was_paired_is_refused(tmp_path):
     images, masks = folders(tmp_path, images=1)
     pair = make_pairs(images, masks, CONFIG)[0]
     cv2.imwrite(str(images / "photo0.png"), photo(9))
-    with pytest.raises(BadInput, match=r"photo0\.png is not the file that pair 00000 was made with"):
+    with pytest.raises(BadInput, match=r"photo0\.png is not the file that its pair was made with"):
         benchmark.load_pair(pair, Sources(images, masks), CONFIG)
 
 
@@ -391,3 +395,33 @@ def test_missing_masks_are_told_in_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "maskgen testset" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "pairs", "dilation", "holes", "superres"])
+def test_every_command_of_evaluate_has_help(name):
+    done = CliRunner().invoke(cli.evaluate, [*([name] if name else []), "--help"])
+    assert done.exit_code == 0 and "--images" in done.output and "--seed" in done.output
+
+
+def test_a_size_is_height_by_width():
+    assert cli.Size().convert("384x512", None, None) == (384, 512)
+    assert cli.Size().convert("256", None, None) == (256, 256)
+    for wrong in ("8", "axb", "1x2x3"):
+        with pytest.raises(click.BadParameter, match="expected pixels as 512 or 384x512"):
+            cli.Size().convert(wrong, None, None)
+
+
+def test_super_resolution_scores_every_method_on_the_large_image(tmp_path):
+    images, _ = folders(tmp_path)
+    config = replace(CONFIG, factor=4, raw=True)
+    pairs = experiments.enlarging(images, config)
+    scores = benchmark.run(
+        parse_all(["bicubic", "mean"]), pairs, Sources(images, tmp_path), tmp_path / "out", config, workers=1
+    )
+    truth = benchmark.fit(photo(0), (SIDE, SIDE))
+    small = benchmark.reduced(truth, 4)
+    expected = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    assert scores["category"].eq("x4").all() and scores["error"].eq("").all()
+    assert scores["psnr"][0] == metrics.psnr(expected, truth, np.ones((SIDE, SIDE), bool))
+    by_method = scores.groupby("method")["psnr"].mean()
+    assert by_method["bicubic"] > by_method["mean"]

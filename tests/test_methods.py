@@ -190,7 +190,7 @@ def test_floats_count_as_grey_levels():
     assert "of type <U1" in checked(np.full((1, 1, 3), "a"), (1, 1, 3))
 
 
-@pytest.mark.parametrize("kind", ["floats", "bytes", "four channels"])
+@pytest.mark.parametrize("kind", ["floats", "valid", "bytes", "four channels"])
 def test_an_onnx_model_fills_a_hole(kind, tmp_path):
     onnx = pytest.importorskip("onnx", reason="the extra onnx")
     pytest.importorskip("onnxruntime", reason="the extra onnx")
@@ -208,9 +208,12 @@ def test_an_onnx_model_fills_a_hole(kind, tmp_path):
     else:
         inputs = [
             helper.make_tensor_value_info("image", element, [1, 3, "h", "w"]),
-            helper.make_tensor_value_info("mask", element, [1, 1, "h", "w"]),
+            helper.make_tensor_value_info("valid" if kind == "valid" else "mask", element, [1, 1, "h", "w"]),
         ]
         cut, nodes = [], []
+    if kind == "valid":
+        one = helper.make_tensor("one", element, [1], [1.0])
+        cut, nodes = [one], [helper.make_node("Sub", ["one", "valid"], ["mask"])]
     if kind == "bytes":
         nodes += [helper.make_node("Min", ["mask", "step"], ["part"])]
     else:
