@@ -14,6 +14,7 @@ from maskgen.errors import BadInput
 from pconv_model.photos import find_images
 from pconv_model.settings import TrainConfig
 
+RUN = TrainConfig()
 FAR = 10**9  # validation masks are samples from here on, which no training run reaches
 
 
@@ -25,7 +26,7 @@ def read_names(path: Path) -> frozenset:
         raise BadInput(f"{path} cannot be read as a list of names: expected one photo a line ({error})") from None
 
 
-def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig) -> tuple[list[Path], list[Path]]:
+def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig = RUN) -> tuple[list[Path], list[Path]]:
     """The photos to train on and those held out, both from folder trees of any depth.
 
     Held out are, the first of these that applies: photos named in `exclude`; those below a top folder `val*`, as
