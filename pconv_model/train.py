@@ -188,10 +188,9 @@ def train(
     each step. In `out`: checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/.
     """
     with _processes(device) as (rank, world, device):
-        about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(folders)}
-        run = _begin(net, config, out, about, start, resume, device, rank)
         photos, held = split(folders, exclude=exclude, config=config)
-        about["photos"] = len(photos)
+        about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(photos)}
+        run = _begin(net, config, out, about, start, resume, device, rank)
         pairs = Pairs(photos, sampler, config, favour=favour, cache=cache)
         features = features.to(device) if features is not None else None
         judge = _Judge(Fixed(held, sampler), out, config, features, device)
