@@ -10,7 +10,7 @@ import torch
 from maskgen.errors import BadInput
 from maskgen.maskset import read_hole
 from pconv_model import checkpoints
-from pconv_model.photos import pairs, read_image, write_image
+from pconv_model.photos import pairs, places, read_image, write_image
 from pconv_model.settings import KINDS, OVERLAP, TILE
 from pconv_model.unet import UNet
 
@@ -200,14 +200,14 @@ def inpaint_files(model: UNet, images: Path, masks: Path, out: Path, *, raw=Fals
     """
     from tqdm import tqdm
 
-    base = images.parent if images.is_file() else images
-    todo = [(p, m, out / p.relative_to(base).with_suffix(".png")) for p, m in pairs(images, masks)]
-    todo = [task for task in todo if not task[2].exists()]
+    found = pairs(images, masks)
+    results = places([photo for photo, _ in found], images, out)
+    todo = [(*pair, place) for pair, place in zip(found, results, strict=True) if not place.exists()]
     photos = (read_image(photo) for photo, _, _ in todo)
     holes = (read_hole(mask, polarity=polarity) for _, mask, _ in todo)
-    results = inpaint_batch(model, photos, holes, raw, **how)
+    filled = inpaint_batch(model, photos, holes, raw, **how)
     for (_, _, path), result in zip(
-        todo, tqdm(results, total=len(todo), unit="image", disable=len(todo) < 2), strict=True
+        todo, tqdm(filled, total=len(todo), unit="image", disable=len(todo) < 2), strict=True
     ):
         write_image(path, result)
     return len(todo)

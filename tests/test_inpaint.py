@@ -156,6 +156,13 @@ def test_one_mask_serves_a_whole_folder_and_a_missing_one_is_named(tmp_path):
         pairs(tmp_path / "in", tmp_path / "masks")
 
 
+def test_two_photos_that_would_become_one_file_are_refused(tmp_path, model):
+    lay_out(tmp_path)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), photo(40, 40, 3))
+    with pytest.raises(BadInput, match=r"2 photos.*a\.png"):
+        inpaint.inpaint_files(model, tmp_path / "in", tmp_path / "masks", tmp_path / "out")
+
+
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
 def test_super_resolution_puts_each_pixel_where_the_paper_says(factor):
     image = photo(3, 2, 3)
