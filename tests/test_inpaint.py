@@ -101,10 +101,11 @@ def test_tiles_that_disagree_fade_into_each_other_without_a_seam():
     )  # tiles answer about 35 and 215, and all between
 
 
-def test_a_hole_larger_than_the_net_sees_is_filled_from_the_small_image(model):
+@pytest.mark.parametrize("tile", [512, 64])  # 64: in tiles
+def test_a_hole_larger_than_the_net_sees_is_filled_from_the_small_image(model, tile):
     image, hole = np.full((400, 400, 3), 200, np.uint8), box(400, 400, 10, 10, 390, 390)
     assert not inpaint._reached(model, hole[100:164, 100:164]).any()
-    filled = inpaint.inpaint(model, image, hole, tile=64)
+    filled = inpaint.inpaint(model, image, hole, tile=tile)
     nothing = np.rint(255 * model.mean.numpy().ravel())  # what the net says where it sees nothing
     assert (np.abs(filled[195:205, 195:205] - nothing).max(-1) > 3).mean() > 0.9
 
