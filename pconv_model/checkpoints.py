@@ -1,6 +1,7 @@
 """Networks on disk: our own safetensors, the formats of others, ONNX and torch.export."""
 
 import json
+import logging
 import pickle
 import re
 from dataclasses import asdict
@@ -332,5 +333,6 @@ def _onnx(program, path):
         import onnxscript  # noqa: F401
     except ImportError:
         raise BadInput("an ONNX file needs onnx and onnxscript: pip install 'irregular-masks[onnx]'") from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of torchvision, which nobody needs here
     names = {"input_names": ["image", "valid"], "output_names": ["filled"]}
     torch.onnx.export(program, (), path, dynamo=True, external_data=False, verbose=False, **names)

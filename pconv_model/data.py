@@ -14,6 +14,7 @@ from maskgen.errors import BadInput
 from pconv_model.photos import find_images
 from pconv_model.settings import TrainConfig
 
+RUN = TrainConfig()
 FAR = 10**9  # validation masks are samples from here on, which no training run reaches
 
 
@@ -25,7 +26,7 @@ def read_names(path: Path) -> frozenset:
         raise BadInput(f"{path} cannot be read as a list of names: expected one photo a line ({error})") from None
 
 
-def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig) -> tuple[list[Path], list[Path]]:
+def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig = RUN) -> tuple[list[Path], list[Path]]:
     """The photos to train on and those held out, both from folder trees of any depth.
 
     Held out are, the first of these that applies: photos named in `exclude`; those below a top folder `val*`, as
@@ -50,7 +51,7 @@ def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig) -> t
     if not kept:
         raise BadInput(f"no photo is left to train on, of {len(photos)} found: hold out fewer")
     pool = [photo for photo, out in zip(photos, held, strict=True) if out] or kept
-    chosen = rng.permutation(len(pool))[: config.validation]
+    chosen = rng.permutation(len(pool))[: max(1, config.validation)]
     return kept, [pool[i] for i in sorted(chosen.tolist())]
 
 
@@ -97,7 +98,7 @@ class Pairs:
         top, left = (int(rng.integers(0, length - side, endpoint=True)) for length in photo.shape[:2])
         crop = resized(photo[top : top + side, left : left + side], size)
         if rng.random() < 0.5:
-            crop = crop[:, ::-1]
+            crop = np.ascontiguousarray(crop[:, ::-1])
         return recolour(crop, self.config.colour, rng), fitted(self.sampler[i], size)
 
     def _photo(self, number):
@@ -155,10 +156,9 @@ def fitted(hole: np.ndarray, size: int) -> np.ndarray:
 def recolour(image: np.ndarray, most: float, rng) -> np.ndarray:
     """Change brightness, contrast and saturation by up to a share `most`. uint8 (H, W, 3) -> the same."""
     light, contrast, colour = 1 + rng.uniform(-most, most, 3)
-    x = image.astype(np.float32)
-    x = x.mean((0, 1)) + (x - x.mean((0, 1))) * contrast
-    grey = x.mean(2, keepdims=True)
-    return np.rint((grey + (x - grey) * colour) * light).clip(0, 255).astype(np.uint8)
+    mix = light * (colour * np.eye(3) + (1 - colour) / 3)  # towards or away from each pixel's grey
+    shift = (1 - contrast) * mix @ cv2.mean(image)[:3]
+    return cv2.transform(image, np.column_stack([contrast * mix, shift]))  # rounds and clips; one pass
 
 
 def batches(samples, indices, size: int, *, workers: int, ahead: int = 3) -> Iterator:

@@ -10,7 +10,7 @@ import torch
 from maskgen.errors import BadInput
 from maskgen.maskset import read_hole
 from pconv_model import checkpoints
-from pconv_model.photos import pairs, read_image, write_image
+from pconv_model.photos import pairs, places, read_image, write_image
 from pconv_model.settings import KINDS, OVERLAP, TILE
 from pconv_model.unet import UNet
 
@@ -80,7 +80,7 @@ def _fill(model, pairs, raw, tile):
     if raw or any(hole.any() for hole in holes):
         small = max(holes[0].shape) <= tile
         filled = (
-            _run(model, colours, holes)
+            _run_whole(model, colours, holes)
             if small
             else [_in_tiles(model, *p, tile, raw) for p in zip(colours, holes, strict=True)]
         )
@@ -139,7 +139,8 @@ def _in_tiles(model, colour, hole, tile, raw):
             result = _run(model, [colour[part]], [hole[part]])[0]
             lost = hole[part] & ~_reached(model, hole[part])
             if lost.any():  # a hole larger than the net sees: the whole image, made small, knows more
-                coarse = _coarse(model, colour, hole, tile) if coarse is None else coarse
+                if coarse is None:
+                    coarse = _run_whole(model, *_shrunk(colour, hole, tile / max(hole.shape)))[0]
                 result[lost] = _sample(coarse, part, hole.shape)[lost]
             fade = (rows[:, None] * columns)[..., None]
             total[part] += result * fade
@@ -170,16 +171,24 @@ def _reached(model, hole):
     return plane[0, 0, : hole.shape[0], : hole.shape[1]].cpu().numpy() > 0
 
 
-def _coarse(model, colour, hole, tile):
-    """The whole image filled at a size that fits one tile. float32 (h, w, 3)."""
-    share = tile / max(hole.shape)
+def _run_whole(model, colours, holes):
+    """As `_run`; what lies deeper in a hole than the net sees comes from the image at half its size, and so on."""
+    results = _run(model, colours, holes)
+    for result, colour, hole in zip(results, colours, holes, strict=True):
+        lost = hole & ~_reached(model, hole)
+        if lost.any() and not hole.all():
+            coarse = _run_whole(model, *_shrunk(colour, hole, 0.5))[0]
+            result[lost] = _sample(coarse, np.s_[:, :], hole.shape)[lost]
+    return results
+
+
+def _shrunk(colour, hole, share):
+    """([image], [hole]) at a share of their size; each pixel is the mean of the known pixels it covers."""
     size = [max(1, int(side * share)) for side in hole.shape[::-1]]
-    known = (~hole).astype(np.float32)
-    seen = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
-    clean = np.where(hole[..., None], 0, colour)
-    small = cv2.resize(clean.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    small = np.rint(small / np.maximum(seen, 1e-6)[..., None]).astype(colour.dtype)  # a mean over known pixels only
-    return _run(model, [small], [seen <= 0])[0]
+    seen = cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    clean = np.where(hole[..., None], 0, colour).astype(np.float32)
+    small = cv2.resize(clean, size, interpolation=cv2.INTER_AREA) / np.maximum(seen, 1e-6)[..., None]
+    return [np.rint(small).astype(colour.dtype)], [seen <= 0]
 
 
 def _sample(coarse, part, shape):
@@ -200,14 +209,14 @@ def inpaint_files(model: UNet, images: Path, masks: Path, out: Path, *, raw=Fals
     """
     from tqdm import tqdm
 
-    base = images.parent if images.is_file() else images
-    todo = [(p, m, out / p.relative_to(base).with_suffix(".png")) for p, m in pairs(images, masks)]
-    todo = [task for task in todo if not task[2].exists()]
+    found = pairs(images, masks)
+    results = places([photo for photo, _ in found], images, out)
+    todo = [(*pair, place) for pair, place in zip(found, results, strict=True) if not place.exists()]
     photos = (read_image(photo) for photo, _, _ in todo)
     holes = (read_hole(mask, polarity=polarity) for _, mask, _ in todo)
-    results = inpaint_batch(model, photos, holes, raw, **how)
+    filled = inpaint_batch(model, photos, holes, raw, **how)
     for (_, _, path), result in zip(
-        todo, tqdm(results, total=len(todo), unit="image", disable=len(todo) < 2), strict=True
+        todo, tqdm(filled, total=len(todo), unit="image", disable=len(todo) < 2), strict=True
     ):
         write_image(path, result)
     return len(todo)

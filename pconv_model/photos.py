@@ -1,5 +1,6 @@
 """Photos on disk: found, matched with masks, read and written as they are."""
 
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -59,3 +60,16 @@ def pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
         if photo.stem not in by_name:
             raise BadInput(f"no mask for {photo} in {masks}: expected {photo.stem}.png there, or pass one mask for all")
     return [(photo, by_name[photo.stem]) for photo in photos]
+
+
+def places(photos: list[Path], images: Path, out: Path, ending: str = ".png") -> list[Path]:
+    """Where the result of each photo goes: below `out` as the photo lies below `images`, its suffix replaced.
+
+    Raises BadInput where two photos would go to one file.
+    """
+    base = images.parent if images.is_file() else images
+    found = [out / photo.relative_to(base).parent / f"{photo.stem}{ending}" for photo in photos]
+    for place, times in Counter(found).items():
+        if times > 1:
+            raise BadInput(f"{times} photos in {images} would be written to {place}: rename them")
+    return found

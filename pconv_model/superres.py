@@ -7,7 +7,7 @@ import numpy as np
 
 from maskgen.errors import BadInput
 from pconv_model.inpaint import inpaint
-from pconv_model.photos import find_images, read_image, write_image
+from pconv_model.photos import find_images, places, read_image, write_image
 from pconv_model.settings import TILE
 from pconv_model.unet import UNet
 
@@ -52,9 +52,8 @@ def superres_files(model: UNet, images: Path, out: Path, factor: int, *, tile: i
     from tqdm import tqdm
 
     photos = [images] if images.is_file() else find_images(images)
-    base = images.parent if images.is_file() else images
-    targets = [(photo, out / photo.relative_to(base).parent / f"{photo.stem}_x{factor}.png") for photo in photos]
-    todo = [(photo, path) for photo, path in targets if not path.exists()]
+    results = places(photos, images, out, f"_x{factor}.png")
+    todo = [(photo, path) for photo, path in zip(photos, results, strict=True) if not path.exists()]
     for photo, path in tqdm(todo, unit="image", disable=len(todo) < 2):
         image = read_image(photo)
         write_image(path.with_stem(f"{path.stem}_bicubic"), bicubic(image, factor))

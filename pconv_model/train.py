@@ -60,6 +60,8 @@ def stages(config: TrainConfig) -> list[Stage]:
         raise BadInput(f"sizes and batches are positive, switches rise within the {one} steps of phase 1, got {edges}")
     cut = [Stage(*span, size, b, 1) for span, size, b in zip(pairwise(edges), sizes, batch, strict=True)]
     cut.append(Stage(one, one + config.phase2_steps, sizes[-1], batch[-1], 2))
+    if one + config.phase2_steps < 1:
+        raise BadInput("a run has at least one step, got 0 in both phases")
     return [stage for stage in cut if stage.last > stage.first]
 
 
@@ -118,7 +120,8 @@ class Run:
         """Go on from a checkpoint. Returns which settings differ from those it was made with."""
         told = read_checkpoint(path)
         if told["about"]["net"] != about["net"] or (self.average is not None) != ("average" in told):
-            raise BadInput(f"{path} holds another net ({told['about']['net']}): give its settings, or another --out")
+            was = {**told["about"]["net"], "ema": told["about"]["train"].get("ema")}
+            raise BadInput(f"{path} holds another net ({was}): give its settings, or another --out")
         if told["phase"] == 2:
             self.begin_phase(2)
         self.net.load_state_dict(told["net"])
@@ -188,10 +191,9 @@ def train(
     each step. In `out`: checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/.
     """
     with _processes(device) as (rank, world, device):
-        about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(folders)}
-        run = _begin(net, config, out, about, start, resume, device, rank)
         photos, held = split(folders, exclude=exclude, config=config)
-        about["photos"] = len(photos)
+        about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(photos)}
+        run = _begin(net, config, out, about, start, resume, device, rank)
         pairs = Pairs(photos, sampler, config, favour=favour, cache=cache)
         features = features.to(device) if features is not None else None
         judge = _Judge(Fixed(held, sampler), out, config, features, device)

@@ -1,0 +1,172 @@
+"""How fast the partial-convolution U-Net is beside the plain one and the naive many-channel form. Two threads.
+
+    python benchmarks/pconv.py              # a 512x512 image and a training step: PConvUNet, ConvUNet, naive
+    python benchmarks/pconv.py --settings   # ways to run a 512x512 image, time and peak memory (compiles: a minute)
+
+Times are medians of rounds in which all candidates take turns, so that a slow moment of the machine hits all alike.
+Memory is what a fresh process needs at its peak beyond what it has after importing torch and making the net.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from pconv_model.unet import ConvUNet, PConvUNet
+
+SETTINGS = {  # name: channels last, bf16, compiled
+    "float32": (False, False, False),
+    "float32, channels last": (True, False, False),
+    "bf16": (False, True, False),
+    "bf16, channels last": (True, True, False),
+    "float32, channels last, compiled": (True, False, True),
+    "bf16, channels last, compiled": (True, True, True),
+}
+
+
+class NaiveUNet(PConvUNet):
+    """The same net as most ports write it: a mask channel for every feature channel, and a convolution of ones."""
+
+    def forward(self, image, valid):
+        mask = valid.expand(-1, 3, -1, -1)
+        x, skips = (image - self.mean) / self.std, []
+        for block in self.encoder:
+            skips.append((x, mask))
+            x, mask = self._layer(block, x, mask)
+        for block in self.decoder:
+            skip, skip_mask = skips.pop()
+            x = torch.cat([F.interpolate(x, scale_factor=2), skip], 1)
+            mask = torch.cat([F.interpolate(mask, scale_factor=2), skip_mask], 1)
+            x, mask = self._layer(block, x, mask)
+        return x * self.std + self.mean
+
+    def _layer(self, block, x, mask):
+        conv = block.conv
+        with torch.no_grad():
+            seen = F.conv2d(mask, torch.ones_like(conv.weight), None, conv.stride, conv.padding)
+            reached = (seen > 0.5).to(x.dtype)
+            gain = conv.weight[0].numel() / seen.clamp(min=1) * reached
+        y = F.conv2d(x * mask, conv.weight, None, conv.stride, conv.padding) * gain
+        if conv.bias is not None:
+            y = y + conv.bias.view(1, -1, 1, 1) * reached
+        y = block.norm(y) if block.norm else y
+        return (y if block.slope is None else F.leaky_relu(y, block.slope)), reached
+
+
+NETS = {"conv": ConvUNet, "pconv": PConvUNet, "naive": NaiveUNet}
+
+
+def scene(batch, size):
+    """Photos of noise under a mask of blocks, a third of it hole."""
+    torch.manual_seed(0)
+    valid = F.interpolate((torch.rand(batch, 1, 16, 16) > 0.3).float(), scale_factor=size // 16)
+    return torch.rand(batch, 3, size, size).to(memory_format=torch.channels_last), valid
+
+
+def medians(candidates, rounds):
+    """Seconds of each of several functions, called in turns."""
+    times = {name: [] for name in candidates}
+    for turn in range(rounds + 1):
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            call()
+            if turn:  # the first round warms up
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def inference(kind):
+    """A function that fills one 512x512 image with the full net."""
+    net, (image, valid) = NETS[kind]().eval().to(memory_format=torch.channels_last), scene(1, 512)
+
+    @torch.inference_mode()
+    def call():
+        net(image, valid)
+
+    return call
+
+
+def training(kind):
+    """A function that does one step of Adam on L1: width 0.5, batch 2, 256x256."""
+    net, (image, valid) = NETS[kind](0.5).train().to(memory_format=torch.channels_last), scene(2, 256)
+    optimiser = torch.optim.Adam(net.parameters())
+
+    def call():
+        (net(image, valid) - image).abs().mean().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return call
+
+
+def setting(name):
+    """A function that fills one 512x512 image with the full PConvUNet in one of the SETTINGS."""
+    last, half, compiled = SETTINGS[name]
+    layout = torch.channels_last if last else torch.contiguous_format
+    net, (image, valid) = PConvUNet().eval().to(memory_format=layout), scene(1, 512)
+    image = image.to(memory_format=layout)
+    net = torch.compile(net) if compiled else net
+
+    @torch.no_grad()
+    def call():
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            net(image, valid)
+
+    return call
+
+
+def peak(task, name):
+    """MB that a fresh process needs beyond importing and building."""
+    command = [sys.executable, __file__, "--peak", task, name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def show_peak(task, name):
+    """The other side of `peak`."""
+    call = {"inference": inference, "training": training, "setting": setting}[task](name)
+    before = high_water()
+    call()
+    call()
+    print(high_water() - before)
+
+
+def high_water():
+    """The most memory this process has held, in MB. From Linux' own book: getrusage also counts the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def table(title, times, task):
+    """Print one table, times beside the first row's."""
+    print(f"\n{title}\n{'':34} {'s':>7} {'ratio':>6} {'peak MB':>8}")
+    first = next(iter(times.values()))
+    for name, seconds in times.items():
+        print(f"{name:34} {seconds:7.3f} {seconds / first:6.2f} {peak(task, name):8.0f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--settings", action="store_true")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    if options.peak:
+        show_peak(*options.peak)
+    elif options.settings:
+        times = medians({name: setting(name) for name in SETTINGS}, options.rounds)
+        table("One 512x512 image, PConvUNet(), by setting", times, "setting")
+    else:
+        times = medians({name: inference(name) for name in NETS}, options.rounds)
+        table("One 512x512 image, full width, float32, channels last", times, "inference")
+        times = medians({name: training(name) for name in NETS}, options.rounds)
+        table("Training step, width 0.5, batch 2, 256x256, float32, channels last", times, "training")
+
+
+if __name__ == "__main__":
+    main()

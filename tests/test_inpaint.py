@@ -1,0 +1,190 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from maskgen.errors import BadInput
+from pconv_model import checkpoints, inpaint, superres
+from pconv_model.photos import pairs, read_image
+from pconv_model.unet import ConvUNet, PConvUNet
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small net with random weights, whose answers are about as bright as photos."""
+    torch.manual_seed(0)
+    net = PConvUNet(0.1, 4).eval()
+    net.decoder[-1].conv.weight.data *= 0.1
+    return net
+
+
+def photo(*shape, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def box(height, width, top, left, down, right):
+    hole = np.zeros((height, width), bool)
+    hole[top:down, left:right] = True
+    return hole
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(40, 53), (33, 20, 1), (16, 16, 3), (37, 41, 4), (7, 5, 3), (1, 1, 3)])
+def test_any_image_comes_back_in_its_own_shape_and_dtype_with_known_pixels_untouched(model, shape, dtype):
+    image, hole = photo(*shape, dtype=dtype), np.zeros(shape[:2], bool)
+    hole[: (shape[0] + 1) // 2, : (shape[1] + 1) // 2] = True
+    filled = inpaint.inpaint(model, image, hole)
+    assert filled.shape == image.shape and filled.dtype == dtype and (filled[~hole] == image[~hole]).all()
+    assert shape[0] < 7 or (filled[hole] != image[hole]).any()
+
+
+@pytest.mark.parametrize("tile", [512, 32])  # 32: in tiles
+def test_what_is_stored_in_the_hole_never_matters(model, tile):
+    image, hole = photo(60, 75, 3), box(60, 75, 5, 10, 40, 50)
+    noisy = np.where(hole[..., None], photo(60, 75, 3, seed=1), image)
+    assert (inpaint.inpaint(model, image, hole, tile=tile) == inpaint.inpaint(model, noisy, hole, tile=tile)).all()
+
+
+def test_the_net_pads_with_holes_so_an_image_of_odd_size_is_the_corner_of_a_padded_one(model):
+    image, hole = photo(40, 50, 3), box(40, 50, 10, 10, 20, 30)
+    large, large_hole = np.zeros((48, 64, 3), np.uint8), np.ones((48, 64), bool)
+    large[:40, :50], large_hole[:40, :50] = image, hole
+    assert (inpaint.inpaint(model, large, large_hole)[:40, :50] == inpaint.inpaint(model, image, hole)).all()
+
+
+def test_the_filled_pixels_are_the_nets(model):
+    image, hole = photo(32, 32, 3), box(32, 32, 8, 8, 20, 20)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    out = model(x, torch.from_numpy(~hole)[None, None].float())[0].permute(1, 2, 0).detach().numpy()
+    wanted = np.rint(out.clip(0, 1) * 255)
+    assert (inpaint.inpaint(model, image, hole)[hole] == wanted[hole]).all()
+    assert (inpaint.inpaint(model, image, hole, raw=True) == wanted).all() and (wanted[~hole] != image[~hole]).any()
+
+
+def test_filled_pixels_become_opaque_and_the_other_alpha_stays(model):
+    image, hole = photo(20, 20, 4), box(20, 20, 5, 5, 9, 9)
+    alpha = inpaint.inpaint(model, image, hole)[..., 3]
+    assert (alpha[hole] == 255).all() and (alpha[~hole] == image[~hole, 3]).all()
+
+
+def test_an_image_without_holes_comes_back_as_it_is_and_one_of_holes_alone_comes_back_at_all(model):
+    image = photo(30, 30, 3)
+    assert (inpaint.inpaint(model, image, np.zeros((30, 30), bool)) == image).all()
+    assert len(np.unique(inpaint.inpaint(model, image, np.ones((30, 30), bool)).reshape(-1, 3), axis=0)) == 1
+
+
+def test_a_batch_gives_what_single_images_give_in_their_order(model):
+    sizes = [(32, 32), (32, 32), (48, 20), (32, 32)]
+    images = [photo(*size, 3, seed=i) for i, size in enumerate(sizes)]
+    holes = [box(*size, 4, 4, 20, 15) for size in sizes]
+    together = list(inpaint.inpaint_batch(model, images, holes, batch=2))
+    for image, hole, filled in zip(images, holes, together, strict=True):
+        assert np.abs(filled.astype(int) - inpaint.inpaint(model, image, hole)).max() <= 1  # rounding of other kernels
+
+
+class Plain(ConvUNet):
+    """A net that knows the right answer: a smooth ramp over the tile it is given, plus the mean of what it sees."""
+
+    def __init__(self):
+        super().__init__(0.05, 2)
+
+    def forward(self, image, valid):
+        return image * valid + (1 - valid) * (image * valid).sum((2, 3), keepdim=True) / valid.sum().clamp(min=1)
+
+
+def test_tiles_that_disagree_fade_into_each_other_without_a_seam():
+    ramp = np.repeat(np.linspace(0, 250, 900)[None, :, None], 40, 0).repeat(3, 2).astype(np.uint8)
+    filled = inpaint.inpaint(Plain(), ramp, box(40, 900, 15, 0, 25, 900), tile=256)
+    line = filled[20, :, 0].astype(int)
+    assert (
+        np.abs(np.diff(line)).max() <= 2 and line[-1] - line[0] > 120
+    )  # tiles answer about 35 and 215, and all between
+
+
+@pytest.mark.parametrize("tile", [512, 64])  # 64: in tiles
+def test_a_hole_larger_than_the_net_sees_is_filled_from_the_small_image(model, tile):
+    image, hole = np.full((400, 400, 3), 200, np.uint8), box(400, 400, 10, 10, 390, 390)
+    assert not inpaint._reached(model, hole[100:164, 100:164]).any()
+    filled = inpaint.inpaint(model, image, hole, tile=tile)
+    nothing = np.rint(255 * model.mean.numpy().ravel())  # what the net says where it sees nothing
+    assert (np.abs(filled[195:205, 195:205] - nothing).max(-1) > 3).mean() > 0.9
+
+
+def test_a_mask_that_does_not_fit_is_refused(model):
+    with pytest.raises(BadInput, match=r"\(4, 4\).*\(5, 5\)"):
+        inpaint.inpaint(model, photo(5, 5, 3), np.zeros((4, 4), bool))
+    with pytest.raises(BadInput, match="float64"):
+        inpaint.inpaint(model, np.zeros((4, 4, 3)), np.zeros((4, 4), bool))
+    with pytest.raises(BadInput, match=r"\(4, 4, 2\)"):
+        inpaint.inpaint(model, np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), bool))
+
+
+def test_weights_of_another_kind_or_none_are_refused_and_the_way_out_is_told(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path / "net.safetensors", ConvUNet(0.05, 2))
+    with pytest.raises(BadInput, match="expected 'pconv'"):
+        inpaint.load(tmp_path / "net.safetensors")
+    assert isinstance(inpaint.load(tmp_path / "net.safetensors", "conv"), ConvUNet)
+    monkeypatch.setattr(inpaint, "WEIGHTS", tmp_path)
+    with pytest.raises(BadInput, match=r"pconv train.*--weights FILE"):
+        inpaint.load()
+
+
+def lay_out(tmp_path):
+    """Two photos in a tree, one of them 16-bit with alpha, a mask for each."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.jpg"), photo(40, 40, 3))
+    cv2.imwrite(str(tmp_path / "in" / "deep" / "b.png"), photo(40, 40, 4, dtype=np.uint16))
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / "masks" / f"{name}.png"), box(40, 40, 5, 5, 20, 20).astype(np.uint8) * 255)
+
+
+def test_folders_in_folders_out_and_a_second_run_has_nothing_to_do(tmp_path, model):
+    lay_out(tmp_path)
+    arguments = model, tmp_path / "in", tmp_path / "masks", tmp_path / "out"
+    assert inpaint.inpaint_files(*arguments) == 2 and inpaint.inpaint_files(*arguments) == 0
+    before, after = read_image(tmp_path / "in" / "deep" / "b.png"), read_image(tmp_path / "out" / "deep" / "b.png")
+    assert after.dtype == np.uint16 and after.shape == (40, 40, 4) and (after[30:] == before[30:]).all()
+    assert (after[6:19, 6:19] != before[6:19, 6:19]).any() and (tmp_path / "out" / "a.png").exists()
+
+
+def test_one_mask_serves_a_whole_folder_and_a_missing_one_is_named(tmp_path):
+    lay_out(tmp_path)
+    one = tmp_path / "masks" / "a.png"
+    assert [mask for _, mask in pairs(tmp_path / "in", one)] == [one, one]
+    (tmp_path / "masks" / "b.png").unlink()
+    with pytest.raises(BadInput, match=r"b\.png"):
+        pairs(tmp_path / "in", tmp_path / "masks")
+
+
+def test_two_photos_that_would_become_one_file_are_refused(tmp_path, model):
+    lay_out(tmp_path)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), photo(40, 40, 3))
+    with pytest.raises(BadInput, match=r"2 photos.*a\.png"):
+        inpaint.inpaint_files(model, tmp_path / "in", tmp_path / "masks", tmp_path / "out")
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+def test_super_resolution_puts_each_pixel_where_the_paper_says(factor):
+    image = photo(3, 2, 3)
+    large, hole = superres.spread(image, factor)
+    assert large.shape == (3 * factor, 2 * factor, 3) and (~hole).sum() == 6
+    for y in range(3):
+        for x in range(2):
+            place = factor * y + factor // 2, factor * x + factor // 2
+            assert not hole[place] and (large[place] == image[y, x]).all()
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 1), (9, 7, 3), (9, 7, 4)])
+def test_super_resolution_keeps_the_known_pixels_of_any_image(model, shape):
+    image = photo(*shape)
+    large = superres.superres(model, image, 3)
+    assert large.shape == (27, 21, *shape[2:]) and superres.bicubic(image, 3).shape == large.shape
+    colours = large[1::3, 1::3], image
+    assert (colours[0][..., :3] == colours[1][..., :3]).all()
+
+
+def test_super_resolution_writes_bicubic_beside(tmp_path, model):
+    cv2.imwrite(str(tmp_path / "a.png"), photo(8, 8, 3))
+    assert superres.superres_files(model, tmp_path / "a.png", tmp_path / "out", 2) == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_x2.png", "a_x2_bicubic.png"]

@@ -1,0 +1,140 @@
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import cli
+from pconv_model import checkpoints
+from pconv_model.unet import PConvUNet
+
+
+class Sampler:
+    """Stands for maskgen's, which needs a folder of real masks."""
+
+    def __init__(self, masks, size, preset, ratio, seed):
+        assert (size, preset, ratio) == (512, "nvidia", (0.01, 0.6))
+
+    def __getitem__(self, i):
+        hole = np.zeros((512, 512), bool)
+        hole[100 + i % 50 : 300, 100:300] = True
+        return hole
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working folder with photos, masks and weights."""
+    monkeypatch.chdir(tmp_path)
+    module = type(sys)("maskgen.sampler")
+    module.MaskSampler = Sampler
+    monkeypatch.setitem(sys.modules, "maskgen.sampler", module)
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks/raw"):
+        (tmp_path / folder).mkdir(parents=True)
+    for i in range(4):
+        cv2.imwrite(f"images/{i}.png", rng.integers(0, 255, (40, 50, 3), np.uint8))
+    hole = np.zeros((40, 50), np.uint8)
+    hole[10:20, 10:20] = 255
+    cv2.imwrite("masks/one.png", hole)
+    checkpoints.save(tmp_path / "net.safetensors", PConvUNet(0.05, 2))
+    return tmp_path
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.pconv, [str(a) for a in arguments])
+
+
+TINY = (
+    "--width",
+    0.05,
+    "--depth",
+    2,
+    "--size",
+    "16,32",
+    "--batch",
+    "2",
+    "--no-vgg",
+    "--device",
+    "cpu",
+    "--hold-out",
+    0,
+)
+
+
+def test_train_goes_on_where_it_was_and_says_where_the_weights_are(place):
+    result = call("train", *TINY, "--phase1-steps", 2, "--phase2-steps", 1)
+    assert result.exit_code == 0 and "runs/pconv/pconv.safetensors" in result.output
+    result = call("train", *TINY, "--phase1-steps", 2, "--phase2-steps", 3)
+    assert result.exit_code == 0 and "goes on from step 3, with phase2_steps 1 -> 3" in result.output
+    assert checkpoints.read_header(place / "runs/pconv/pconv.safetensors")["history"][-1]["step"] == 5
+
+
+def test_training_options_reach_the_run(place):
+    more = (
+        "--phase1-steps",
+        1,
+        "--phase2-steps",
+        0,
+        "--kind",
+        "conv",
+        "--hole",
+        3,
+        "--lr",
+        "1e-3,1e-4",
+        "--favour",
+        "[01].png=0.5",
+    )
+    assert call("train", *TINY, *more).exit_code == 0
+    about = checkpoints.read_header(place / "runs/pconv/conv.safetensors")["about"]
+    assert about["net"]["kind"] == "conv" and about["loss"]["hole"] == 3 and about["train"]["lr"] == [1e-3, 1e-4]
+    assert about["train"]["size"] == [16, 32] and about["train"]["batch"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("train", "--size", "big"), "128,256"),
+        (("train", "--favour", "cats"), "PATTERN=FACTOR"),
+        (("train", "--precision", "fp8", "--no-vgg"), "fp32, bf16"),
+        (("train", "--masks", "nowhere", "--no-vgg"), "maskgen extract"),
+        (("train", "nowhere", "--no-vgg"), "no such folder"),
+        (("inpaint", "images", "masks/one.png", "--weights", "none.safetensors"), "no such file"),
+        (("convert", "images/0.png", "x.safetensors"), "plain values"),
+        (("export", "x.tflite", "--weights", "net.safetensors"), ".onnx or .pt2"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_exit_code_2(place, arguments, told):
+    result = call(*arguments)
+    assert result.exit_code == 2 and told in result.output and result.output.count("\n") == 1
+
+
+def test_inpaint_fills_a_folder_with_one_mask(place):
+    result = call("inpaint", "images", "masks/one.png", "out", "--weights", "net.safetensors", "--device", "cpu")
+    assert result.exit_code == 0 and "4 images in out" in result.output
+    before, after = cv2.imread("images/2.png"), cv2.imread("out/2.png")
+    assert (before[20:] == after[20:]).all() and (before[10:20, 10:20] != after[10:20, 10:20]).any()
+
+
+def test_superres_writes_the_larger_image(place):
+    result = call("superres", "images/1.png", "out", "--factor", 3, "--weights", "net.safetensors", "--device", "cpu")
+    assert result.exit_code == 0 and cv2.imread("out/1_x3.png").shape == (120, 150, 3)
+
+
+def test_convert_turns_a_training_checkpoint_into_half_precision_weights(place):
+    call("train", *TINY, "--phase1-steps", 1, "--phase2-steps", 0)
+    result = call("convert", "runs/pconv/checkpoint.pt", "half.safetensors", "--half")
+    assert result.exit_code == 0 and "pconv, width 0.05, depth 2" in result.output
+    header = checkpoints.read_header(place / "half.safetensors")
+    assert header["history"][-1]["step"] == 1 and header["about"]["photos"] == 4
+
+
+def test_export_says_what_goes_in_and_out(place):
+    result = call("export", "net.pt2", "--weights", "net.safetensors")
+    assert result.exit_code == 0 and "multiples of 4" in result.output and (place / "net.pt2").exists()
+
+
+def test_search_prints_a_row_for_every_combination(place):
+    more = ("--steps", 1, "--hole", "0,6", "--tv", "0.1,1", "--size", 16)
+    result = call("search", *TINY, *more)
+    assert result.exit_code == 0 and result.stdout.count("\n") == 5 and "val_l1" in result.stdout
