@@ -47,9 +47,7 @@ def main(film, frame, seed):
     ]
     figure, axes = plt.subplots(1, len(panels), figsize=(15, 3))
     for axis, (title, picture) in zip(axes, panels, strict=True):
-        axis.imshow(
-            cv2.resize(picture.astype(np.uint8) * (255 if picture.dtype == bool else 1), (320, 320)), cmap="gray"
-        )
+        axis.imshow(cv2.resize(picture.astype(np.uint8) * (255 if picture.dtype == bool else 1), (320, 320)), cmap="gray")
         axis.set_title(title, fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])

@@ -174,7 +174,8 @@ def _from_mturk(store, rows, file):
             dealt = {
                 found["position"]: found
                 for found in db.execute(
-                    "SELECT position, trial, flipped, kind, exposure FROM hit_trials JOIN trials USING (trial) WHERE hit = ?",
+                    "SELECT position, trial, flipped, kind, exposure FROM hit_trials "
+                    "JOIN trials USING (trial) WHERE hit = ?",
                     (hit,),
                 )
             }

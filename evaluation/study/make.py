@@ -19,7 +19,7 @@ from evaluation.study.settings import PARTS, StudyConfig
 from maskgen import maskset
 from maskgen.errors import BadInput
 
-SPOILT = "spoilt"  # stands among the methods for a true image with grey blots, the wrong answer of a catch trial
+SPOILT = "spoilt"  # stands among the methods for a true image with loud blots, the wrong answer of a catch trial
 PRACTICE = 2  # trials of each part before the first that counts
 
 
@@ -147,8 +147,17 @@ def draw(items: list[Item], methods: list[str], config: StudyConfig) -> tuple[li
     if not trials:
         raise BadInput(f"the methods {', '.join(methods)} have no pair in common: expected results of the same pairs")
     trials += _obvious(items, config)
-    ranks = np.random.default_rng([config.seed, 1]).permutation(len(trials))
+    ranks = _mixed(trials, np.random.default_rng([config.seed, 1]))
     return [{**trial, "rank": int(rank)} for trial, rank in zip(trials, ranks, strict=True)], equal
+
+
+def _mixed(trials, rng):
+    """Ranks of a random order in which every stretch holds its share of each class, match and exposure."""
+    table = pd.DataFrame(trials).groupby(["kind", "part", "category", "a", "b", "exposure"], sort=False)
+    keys = np.empty(len(trials))
+    for places in table.indices.values():
+        keys[places] = (rng.permutation(len(places)) + rng.random(len(places))) / len(places)
+    return keys.argsort().argsort()
 
 
 def _trial(kind, part, items, i, category, a, b, exposure, answers):
@@ -169,13 +178,13 @@ def _obvious(items, config):
 
 
 def spoil(image: np.ndarray, rng) -> np.ndarray:
-    """Lay grey blots on an image, which nobody takes for a photo. uint8 (H, W, 3) -> the same."""
+    """Lay blots of loud colours on an image, which nobody takes for a photo. uint8 (H, W, 3) -> the same."""
     spoilt, (height, width) = image.copy(), image.shape[:2]
-    for _ in range(5):
+    colours = ((230, 0, 200), (0, 220, 60), (0, 90, 255), (255, 230, 0), (240, 30, 20))
+    for i in rng.permutation(len(colours)):
         centre = int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.2, 0.8) * height)
         axes = int(rng.uniform(0.08, 0.2) * width), int(rng.uniform(0.08, 0.2) * height)
-        grey = int(rng.integers(100, 156))
-        cv2.ellipse(spoilt, centre, axes, float(rng.uniform(0, 180)), 0, 360, (grey, grey, grey), -1)
+        cv2.ellipse(spoilt, centre, axes, float(rng.uniform(0, 180)), 0, 360, colours[i], -1)
     return spoilt
 
 

@@ -198,8 +198,8 @@ def as_markdown(found: dict[str, pd.DataFrame], config: StudyReportConfig) -> st
         "# User study",
         "",
         f"{int(who['answers'].sum())} answers of {len(who)} raters; {len(out)} raters with {int(out['answers'].sum())} "
-        f"answers are left out, and {flagged} answers of the others whose exposure was more than {TOLERANCE:.0%} off or "
-        f"that were seen twice. Rates are shares of answers with {sure} Wilson intervals.",
+        f"answers are left out, and {flagged} answers of the others whose exposure was more than {TOLERANCE:.0%} off "
+        f"or that were seen twice. Rates are shares of answers with {sure} Wilson intervals.",
         "",
         "![Figure 8](figure8.png)",
     ]
@@ -221,8 +221,8 @@ def as_markdown(found: dict[str, pd.DataFrame], config: StudyReportConfig) -> st
         ]
         for row in found["ranking"].to_dict("records"):
             lines.append(
-                f"| {row['border']} | {row['method']} | {row['strength']:.2f} | {row['low']:.2f} to {row['high']:.2f} | "
-                f"{100 * row['beats_average']:.1f} % | {row['n']} |"
+                f"| {row['border']} | {row['method']} | {row['strength']:.2f} | {row['low']:.2f} to {row['high']:.2f} "
+                f"| {100 * row['beats_average']:.1f} % | {row['n']} |"
             )
     lines += [
         "",

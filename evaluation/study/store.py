@@ -186,8 +186,7 @@ class Store:
                     db.execute("UPDATE raters SET joined = ?, seen = ?, person = ? WHERE rater = ?", told)
                 except sqlite3.IntegrityError:
                     raise Taken from None
-                for position, trial in enumerate(deal):
-                    self._give(db, rater, position, trial)
+                self._give(db, rater, deal)
         return len(deal)
 
     def _release(self, db):
@@ -195,7 +194,8 @@ class Store:
         silent = time.time() - self.settings["hold"] * 3600
         for (rater,) in db.execute("SELECT rater FROM raters WHERE released = 0 AND seen < ?", (silent,)).fetchall():
             db.execute(
-                "UPDATE trials SET open = open + 1 WHERE trial IN (SELECT trial FROM dealt LEFT JOIN answers "
+                "UPDATE trials SET open = open + 1 WHERE kind IN ('unlimited', 'limited') "
+                "AND trial IN (SELECT trial FROM dealt LEFT JOIN answers "
                 "USING (rater, position) WHERE rater = ? AND side IS NULL)",
                 (rater,),
             )
@@ -248,14 +248,21 @@ class Store:
             rows, rounds = passed, rounds + 1
         return chosen
 
-    def _give(self, db, rater, position, trial, flipped=None):
-        row = db.execute("SELECT dealt, rank, kind FROM trials WHERE trial = ?", (trial,)).fetchone()
-        if flipped is None:  # every second rater sees a trial with its sides exchanged
-            flipped = (row["dealt"] + row["rank"]) % 2
-        db.execute("INSERT INTO dealt VALUES (?, ?, ?, ?)", (rater, position, trial, flipped))
+    def _give(self, db, rater, deal):
+        """Write down a rater's trials. Every second rater sees a trial with its sides exchanged."""
+        rows = [
+            (
+                rater,
+                position,
+                *db.execute("SELECT trial, (dealt + rank) % 2 FROM trials WHERE trial = ?", (trial,)).fetchone(),
+            )
+            for position, trial in enumerate(deal)
+        ]
+        db.executemany("INSERT INTO dealt VALUES (?, ?, ?, ?)", rows)
         db.execute(
-            "UPDATE trials SET dealt = dealt + 1, open = open - (kind IN ('unlimited', 'limited')) WHERE trial = ?",
-            (trial,),
+            "UPDATE trials SET dealt = dealt + 1, open = open - (kind IN ('unlimited', 'limited')) "
+            "WHERE trial IN (SELECT trial FROM dealt WHERE rater = ?)",
+            (rater,),
         )
 
     # ---- trials and answers ----

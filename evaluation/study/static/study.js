@@ -80,7 +80,13 @@
     return {
       begin: async () => state(),
       async send(answer) { answers.push(answer); return state(); },
-      picture: async (trial, side) => (await fetch(trial[side])).blob(),
+      // An image element, since the pictures lie on another host, which need not allow scripts to read them.
+      async picture(trial, side) {
+        const image = new Image();
+        image.src = trial[side];
+        await image.decode();
+        return image;
+      },
       look(n) { looks.set(n, 1 + (looks.get(n) || 0)); return looks.get(n); },
       finish() {
         const field = byId("answers"), query = new URLSearchParams(location.search);
@@ -251,8 +257,8 @@
       state = await source.send(answer);
       if (trial.practice && state.said)
         await say(state.said === "practice right" ? "That is it" : "Look again",
-          state.said === "practice right" ? "The other picture had grey blots, so it is not a real photo."
-            : "The picture you chose had grey blots, so it is not a real photo. Most pairs are harder than this one.", "");
+          state.said === "practice right" ? "The other picture had coloured blots, so it is not a real photo."
+            : "The picture you chose had coloured blots, so it is not a real photo. Most pairs are harder than this one.", "");
     }
     byId("bar").value = byId("bar").max;
     source.finish();
