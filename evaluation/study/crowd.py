@@ -1,0 +1,249 @@
+"""Crowd work: HIT files for Mechanical Turk, links for Prolific, and what comes back from both."""
+
+import csv
+import io
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+from flask import Flask, render_template
+from tqdm import tqdm
+
+from evaluation.study.settings import PARTS, TOLERANCE
+from evaluation.study.store import SIDES, Store
+from maskgen.errors import BadInput
+from maskgen.maskset import write_whole
+
+REFUSED = ("REJECTED", "RETURNED", "TIMED-OUT")  # submissions on Prolific whose answers do not count
+
+
+def export(folder: Path, platform: str, url: str, *, places: int, code: str) -> list[Path]:
+    """Write the files of a platform into `folder/platform` and return them.
+
+    mturk: url is where the pictures will lie, the folder `pictures` is uploaded there. prolific: url is that of the
+    served study, `places` personal links are made, `code` is shown at the end. Raises BadInput for a bad address.
+    """
+    if not re.fullmatch(r"https?://[^\s\"'<>?#]+", url):
+        raise BadInput(f"--url is the address on the web, such as https://study.example.org/pictures, got {url!r}")
+    store, out = Store(folder), folder / platform
+    out.mkdir(exist_ok=True)
+    return _mturk(store, out, url.rstrip("/")) if platform == "mturk" else _prolific(store, out, url, places, code)
+
+
+def _mturk(store, out, url):
+    _deal_hits(store)
+    named = {}
+    rows = []
+    for hit in store.db.execute("SELECT hit, assignments FROM hits ORDER BY hit").fetchall():
+        trials = []
+        for row in store.db.execute(
+            "SELECT position, kind, exposure, flipped, a_picture, b_picture FROM hit_trials JOIN trials USING (trial) "
+            "WHERE hit = ? ORDER BY position",
+            (hit["hit"],),
+        ):
+            pictures = [row["a_picture"], row["b_picture"]]
+            for name in pictures:
+                named.setdefault(name, f"{store.signed('picture', name)[:32]}.jpg")
+            left, right = (f"{url}/{named[name]}" for name in (pictures[::-1] if row["flipped"] else pictures))
+            told = {"n": row["position"], "practice": row["kind"] == "practice", "exposure": row["exposure"]}
+            trials.append({**told, "left": left, "right": right})
+        rows.append((hit["assignments"], hit["hit"], json.dumps(trials, separators=(",", ":"))))
+    (out / "pictures").mkdir(exist_ok=True)
+    for name, new in tqdm(named.items(), desc="pictures", unit="picture", disable=None):
+        write_whole(out / "pictures" / new, store.picture(name).read_bytes())
+    made = []
+    for assignments in sorted({row[0] for row in rows}):
+        made.append(out / f"hits_{assignments}_assignments.csv")
+        write_whole(made[-1], _csv(("hit", "trials"), [row[1:] for row in rows if row[0] == assignments]))
+    static = Path(__file__).parent / "static"
+    made.append(out / "layout.html")
+    told = {"style": (static / "study.css").read_text(), "script": (static / "study.js").read_text()}
+    write_whole(made[-1], _page("mturk.html", title=store.settings["title"], **told))
+    return [*made, out / "pictures"]
+
+
+def _deal_hits(store):
+    """Divide all trials that nobody has been asked for among HITs, each in two versions with sides exchanged."""
+    settings = store.settings
+    with store.change() as db:
+        rows = [
+            row["trial"]
+            for part in settings["parts"]
+            for row in db.execute(
+                "SELECT trial FROM trials WHERE kind = ? AND dealt = 0 AND open > 0 ORDER BY rank", (part,)
+            )
+        ]
+        if not rows and not db.execute("SELECT 1 FROM hits").fetchone():
+            raise BadInput("every trial has been given to raters of the web app: make a study of its own for MTurk")
+        part_of = dict(db.execute("SELECT trial, part FROM trials").fetchall())
+        extra = {
+            (kind, part): [
+                row["trial"]
+                for row in db.execute(
+                    "SELECT trial FROM trials WHERE kind = ? AND part = ? ORDER BY trial", (kind, part)
+                )
+            ]
+            for kind in ("practice", "catch")
+            for part in PARTS
+        }
+        first = db.execute("SELECT count(*) FROM hits").fetchone()[0]
+        count = max(1, -(-len(rows) // settings["per_rater"])) if rows else 0
+        for k in range(count):
+            rng = np.random.default_rng([settings["seed"], 5, first + k])
+            block = rows[k::count]  # every HIT has some of each part
+            order = []
+            for part in settings["parts"]:
+                order += extra["practice", part] if any(part_of[trial] == part for trial in block) else []
+            for part in settings["parts"]:
+                mine = [trial for trial in block if part_of[trial] == part]
+                share = round(settings["catches"] * len(mine) / settings["per_rater"] + 0.49) if mine else 0
+                order += rng.permutation([*mine, *rng.permutation(extra["catch", part])[:share].tolist()]).tolist()
+            flips = rng.integers(2, size=len(order))
+            for version, assignments in enumerate((-(-settings["answers"] // 2), settings["answers"] // 2)):
+                name = store.signed("hit", str(first + k), str(version))[:16]
+                if not assignments:
+                    continue
+                db.execute("INSERT INTO hits VALUES (?, ?)", (name, assignments))
+                told = [
+                    (name, position, int(trial), int(flip ^ version))
+                    for position, (trial, flip) in enumerate(zip(order, flips, strict=True))
+                ]
+                db.executemany("INSERT INTO hit_trials VALUES (?, ?, ?, ?)", told)
+            db.executemany(
+                "UPDATE trials SET open = 0, dealt = ? WHERE trial = ?",
+                [(settings["answers"], trial) for trial in block],
+            )
+
+
+def _prolific(store, out, url, places, code):
+    links = [
+        f"{url.rstrip('/')}/r/{store.invite('prolific')}?PROLIFIC_PID={{{{%PROLIFIC_PID%}}}}" for _ in range(places)
+    ]
+    with store.change() as db:
+        db.execute("INSERT OR REPLACE INTO study VALUES ('completion', ?)", (json.dumps(code),))
+    path = out / f"taskflow_{time.strftime('%Y%m%d-%H%M%S')}.csv"  # links cannot be shown again: never write over them
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows((link, 1) for link in links)
+    write_whole(path, buffer.getvalue().encode())
+    path.chmod(0o600)
+    trials = store.settings["per_rater"] + store.settings["catches"]
+    told = {"trials": trials, "minutes": max(1, round(trials / 10)), "contact": store.settings["contact"]}
+    write_whole(out / "description.html", _page("prolific.html", title=store.settings["title"], **told))
+    return [path, out / "description.html"]
+
+
+def _page(name, **told):
+    """A page of the package that needs no server."""
+    with Flask(__package__ + ".crowd").app_context():
+        return render_template(name, **told).encode()
+
+
+def _csv(head, rows):
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([head, *rows])
+    return buffer.getvalue().encode()
+
+
+def read(folder: Path, file: Path, platform: str) -> dict[str, int]:
+    """Take in a platform's file of results. Reading it again, or a longer one later, adds only what is new."""
+    store = Store(folder)
+    try:
+        csv.field_size_limit(2**24)
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{file} cannot be read as CSV: {error}") from None
+    wanted = {
+        "mturk": ("WorkerId", "AssignmentStatus", "Answer.hit", "Answer.answers"),
+        "prolific": ("Participant id", "Status"),
+    }[platform]
+    missing = [name for name in wanted if not rows or name not in rows[0]]
+    if missing:
+        raise BadInput(f"{file} has no column {missing[0]}: expected the results that {platform} lets you download")
+    return _from_mturk(store, rows, file) if platform == "mturk" else _from_prolific(store, rows)
+
+
+def _from_mturk(store, rows, file):
+    counts = {"answers": 0, "known_before": 0, "rejected": 0, "unreadable": 0}
+    with store.change() as db:
+        for row in rows:
+            hit = row["Answer.hit"]
+            dealt = {
+                found["position"]: found
+                for found in db.execute(
+                    "SELECT position, trial, flipped, kind, exposure FROM hit_trials "
+                    "JOIN trials USING (trial) WHERE hit = ?",
+                    (hit,),
+                )
+            }
+            if row["AssignmentStatus"] == "Rejected":
+                counts["rejected"] += 1
+                continue
+            if not dealt:
+                raise BadInput(f"{file} has the HIT {hit!r}, which is not of this study: nothing was taken in")
+            answers = _readable(row["Answer.answers"], dealt)
+            if answers is None:
+                counts["unreadable"] += 1
+                continue
+            rater = _person(store, db, "mturk", row["WorkerId"])
+            for answer in answers:
+                new = _take(db, rater, dealt[answer["n"]], answer)
+                counts["answers" if new else "known_before"] += 1
+    return counts
+
+
+def _readable(text, dealt):
+    """The answers in a HIT's result, or None where someone has tampered with it."""
+    try:
+        answers = json.loads(text)
+        for answer in answers:
+            numbers = [float(answer[name]) for name in ("shown_ms", "answer_ms", "width")]
+            whole = type(answer["views"]) is int and 1 <= answer["views"] < 10**6
+            if answer["n"] not in dealt or answer["side"] not in SIDES or not whole:
+                return None
+            if not all(0 <= number < 1e9 for number in numbers):
+                return None
+    except (ValueError, TypeError, KeyError):
+        return None
+    return answers
+
+
+def _person(store, db, source, name):
+    """The rater who stands for a person of a platform, whose own name is not kept."""
+    person, now = store.signed("person", name), time.time()
+    db.execute(
+        "INSERT OR IGNORE INTO raters (source, person, joined, seen, released) VALUES (?, ?, ?, ?, 1)",
+        (source, person, now, now),
+    )
+    return db.execute("SELECT rater FROM raters WHERE source = ? AND person = ?", (source, person)).fetchone()[0]
+
+
+def _take(db, rater, dealt, answer):
+    """Keep one answer of a HIT; False if this rater has answered the trial before."""
+    position = db.execute("SELECT count(*) FROM dealt WHERE rater = ?", (rater,)).fetchone()[0]
+    told = (rater, position, dealt["trial"], dealt["flipped"])
+    if not db.execute("INSERT OR IGNORE INTO dealt VALUES (?, ?, ?, ?)", told).rowcount:
+        return False
+    exposure, shown = dealt["exposure"], float(answer["shown_ms"])
+    off = exposure and (abs(shown - exposure) > TOLERANCE * exposure or answer["views"] > 1)
+    choice = "a" if (answer["side"] == "left") != bool(dealt["flipped"]) else "b"
+    times = (shown if exposure else None, float(answer["answer_ms"]), float(answer["width"]), answer["views"])
+    row = (rater, position, answer["side"], choice, *times, int(bool(off)), time.time())
+    db.execute("INSERT INTO answers VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+    return True
+
+
+def _from_prolific(store, rows):
+    counts = {"matched": 0, "left_out": 0, "unknown": 0}
+    with store.change() as db:
+        for row in rows:
+            person = store.signed("person", row["Participant id"])
+            refused = row["Status"].upper().replace(" ", "-").replace("_", "-") in REFUSED
+            why = f"{row['Status'].lower()} on Prolific" if refused else ""
+            found = db.execute("UPDATE raters SET excluded = ? WHERE source = 'prolific' AND person = ?", (why, person))
+            counts["matched" if found.rowcount else "unknown"] += 1
+            counts["left_out"] += bool(found.rowcount and refused)
+    return counts

@@ -1,0 +1,224 @@
+"""Draw the trials of a study from results of `evaluate`."""
+
+import hashlib
+import itertools
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from evaluation.benchmark import TRUTH, fit, image_folder, in_order, jpeg, read_pairs
+from evaluation.methods import Failed, read_image
+from evaluation.settings import BUILT_IN
+from evaluation.study import store
+from evaluation.study.settings import PARTS, StudyConfig
+from maskgen import maskset
+from maskgen.errors import BadInput
+
+SPOILT = "spoilt"  # stands among the methods for a true image with loud blots, the wrong answer of a catch trial
+PRACTICE = 2  # trials of each part before the first that counts
+
+
+@dataclass
+class Item:
+    """One pair of image and mask, and where the methods' results of it lie."""
+
+    image: Path
+    image_sha256: str
+    size: tuple[int, int]
+    category: str
+    hole_ratio: float
+    results: dict[str, Path] = field(default_factory=dict)
+
+
+def make(results: list[Path], out: Path, config: StudyConfig, images: Path | None = None) -> dict:
+    """Write a study into `out` and return its counts. The same results, settings and seed give the same trials.
+
+    images: where the photos lie, if not where the results' recipe says. Raises BadInput for results that keep no
+    pictures, for methods without a common pair, and where `out` holds another study.
+    """
+    check(config)
+    items, methods, sources = gather(results, images)
+    if config.reference and config.reference not in methods:
+        raise BadInput(f"no method {config.reference} in the results: expected one of {', '.join(methods)}")
+    if "unlimited" in config.parts and len(methods) < 2:
+        raise BadInput(f"pairs of results need two methods, got {methods[0]}: name more results, or --part limited")
+    trials, equal = draw(items, methods, config)
+    recipe = {
+        "settings": asdict(config),
+        "sources": sources,
+        "counts": {
+            "pairs": len(items),
+            **{part: sum(trial["kind"] == part for trial in trials) for part in config.parts},
+            "answers_wanted": sum(trial["open"] for trial in trials),
+            "left_out_as_equal": equal,
+        },
+    }
+    recipe = json.loads(json.dumps(recipe))
+    if (out / store.DATABASE).exists():
+        old = maskset.read_recipe(out)
+        if {key: old.get(key) for key in recipe} != recipe:
+            raise BadInput(f"{out} holds another study, perhaps with answers: use another folder")
+        return recipe["counts"]
+    if out.is_dir() and any(out.iterdir()) and not (out / store.PICTURES).is_dir():
+        raise BadInput(f"{out} is not empty and holds no study: expected a new folder")
+    write_pictures(out, items, trials, config)
+    columns = [name for name in store.TRIAL if not name.endswith("_picture")]
+    table = pd.DataFrame(trials)[[*columns, "rank"]]
+    maskset.write_whole(out / "trials.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    maskset.write_recipe(out, recipe)
+    store.create(out, trials, {**asdict(config), "methods": methods})
+    return recipe["counts"]
+
+
+def check(config: StudyConfig) -> None:
+    """Raise BadInput for settings that make no study."""
+    if not config.parts or set(config.parts) - set(PARTS):
+        raise BadInput(f"the parts of a study are {' and '.join(PARTS)}, got {', '.join(config.parts) or 'none'}")
+    if not config.exposures or min(config.exposures) < 50 or max(config.exposures) > 60000:
+        raise BadInput(f"exposures are 50 to 60000 ms, got {','.join(map(str, config.exposures))}")
+
+
+def gather(folders: list[Path], images: Path | None) -> tuple[list[Item], list[str], list[dict]]:
+    """Read results folders: the items of all, the methods' names, and what recipe.json says of the folders.
+
+    The same image and mask at the same size in two folders are one item, so that methods of separate runs meet.
+    """
+    items, identities, sources = {}, {}, []
+    for folder in folders:
+        recipe, pairs = maskset.read_recipe(folder), read_pairs(folder / "pairs.csv")
+        try:
+            scores = pd.read_csv(folder / "scores.csv", dtype={"pair": str}, keep_default_na=False)
+            size, name = tuple(recipe["settings"]["size"]), recipe["sources"]["images"]
+            done = dict.fromkeys(scores["method"])
+            ratios = {(row["method"], row["pair"]): row for row in scores.to_dict("records")}
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInput(f"{folder} holds no finished results ({error}): run evaluate again, it goes on") from None
+        photos = images or (image_folder(None) if name == BUILT_IN else Path(name))
+        if not photos.is_dir():
+            raise BadInput(f"the photos of {folder} were in {name}, which is not here: name their folder with --images")
+        for label in done:
+            if identities.setdefault(label, recipe["methods"][label]) != recipe["methods"][label]:
+                raise BadInput(f"{label} is two different methods in {' and '.join(map(str, folders))}: rename one")
+        for pair in pairs:
+            how = (size, recipe["settings"].get("factor", 0), recipe["settings"]["raw"])
+            key = (pair.image_sha256, pair.mask_sha256, *how)
+            item = items.get(key)
+            if item is None:
+                item = Item(photos / pair.image, pair.image_sha256, size, pair.category, float(pair.hole_ratio))
+                items[key] = item
+            for label in done:
+                if not ratios[label, pair.pair]["error"]:
+                    item.results.setdefault(label, folder / "pictures" / label / pair.category / f"{pair.pair}.jpg")
+        told = {"methods": list(done), "pairs_sha256": recipe["sources"]["pairs_sha256"]}
+        sources.append({"name": folder.name, "version": recipe["version"], **told})
+    for item in items.values():
+        for label, path in item.results.items():
+            if not path.is_file():
+                raise BadInput(f"no {path}: a study needs the pictures of {label}, run evaluate with --pictures anew")
+    if not identities:
+        raise BadInput(f"no method in {' '.join(map(str, folders))} is through: run evaluate again, it goes on")
+    return list(items.values()), list(identities), sources
+
+
+def draw(items: list[Item], methods: list[str], config: StudyConfig) -> tuple[list[dict], int]:
+    """The trials, those that count first, and how many were left out as both results are the same file."""
+    order = in_order(pd.DataFrame({"category": [item.category for item in items], "item": range(len(items))}))
+    classes = [(name, group["item"].tolist()) for name, group in order.groupby("category", sort=False)]
+    names = {path: hashlib.sha256(path.read_bytes()).hexdigest() for item in items for path in item.results.values()}
+    matches = [
+        (one, other) for one, other in itertools.combinations(methods, 2) if config.reference in ("", one, other)
+    ]
+    trials, equal = [], 0
+    for k, (category, group) in enumerate(classes):
+        for part, opponents in (("unlimited", matches), ("limited", [(method, TRUTH) for method in methods])):
+            for m, (a, b) in enumerate(opponents if part in config.parts else ()):
+                able = [i for i in group if a in items[i].results and (b == TRUTH or b in items[i].results)]
+                same = [i for i in able if b != TRUTH and names[items[i].results[a]] == names[items[i].results[b]]]
+                able, equal = [i for i in able if i not in set(same)], equal + len(same)
+                rng = np.random.default_rng([config.seed, 0, PARTS.index(part), k, m])
+                for i in np.sort(rng.permutation(len(able))[: config.per_class]):
+                    for exposure in config.exposures if part == "limited" else (0,):
+                        trials.append(_trial(part, part, items, able[i], category, a, b, exposure, config.answers))
+    if not trials:
+        raise BadInput(f"the methods {', '.join(methods)} have no pair in common: expected results of the same pairs")
+    trials += _obvious(items, config)
+    ranks = _mixed(trials, np.random.default_rng([config.seed, 1]))
+    return [{**trial, "rank": int(rank)} for trial, rank in zip(trials, ranks, strict=True)], equal
+
+
+def _mixed(trials, rng):
+    """Ranks of a random order in which every stretch holds its share of each class, match and exposure."""
+    table = pd.DataFrame(trials).groupby(["kind", "part", "category", "a", "b", "exposure"], sort=False)
+    keys = np.empty(len(trials))
+    for places in table.indices.values():
+        keys[places] = (rng.permutation(len(places)) + rng.random(len(places))) / len(places)
+    return keys.argsort().argsort()
+
+
+def _trial(kind, part, items, i, category, a, b, exposure, answers):
+    item = items[i]
+    told = {"kind": kind, "part": part, "category": category, "pair": f"{i:05d}", "image": item.image_sha256}
+    return {**told, "hole_ratio": item.hole_ratio, "a": a, "b": b, "exposure": int(exposure), "open": answers}
+
+
+def _obvious(items, config):
+    """Catch and practice trials: a true image against itself with blots. In the limited part they are shown longest."""
+    rng, trials = np.random.default_rng([config.seed, 3]), []
+    for part in config.parts:
+        for kind, count in (("practice", PRACTICE), ("catch", 2 * config.catches)):
+            for i in rng.permutation(len(items))[:count].tolist():
+                exposure = max(config.exposures) if part == "limited" else 0
+                trials.append(_trial(kind, part, items, i, items[i].category, TRUTH, SPOILT, exposure, 0))
+    return trials
+
+
+def spoil(image: np.ndarray, rng) -> np.ndarray:
+    """Lay blots of loud colours on an image, which nobody takes for a photo. uint8 (H, W, 3) -> the same."""
+    spoilt, (height, width) = image.copy(), image.shape[:2]
+    colours = ((230, 0, 200), (0, 220, 60), (0, 90, 255), (255, 230, 0), (240, 30, 20))
+    for i in rng.permutation(len(colours)):
+        centre = int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.2, 0.8) * height)
+        axes = int(rng.uniform(0.08, 0.2) * width), int(rng.uniform(0.08, 0.2) * height)
+        cv2.ellipse(spoilt, centre, axes, float(rng.uniform(0, 180)), 0, 360, colours[i], -1)
+    return spoilt
+
+
+def write_pictures(out: Path, items: list[Item], trials: list[dict], config: StudyConfig) -> None:
+    """Copy every picture that a trial shows to `out/pictures`, named by its content, and name it in the trials.
+
+    True images are coded as the results are, so that the JPEG does not tell which is which.
+    """
+    made = {}
+
+    def picture(i, label):
+        if (i, label) not in made:
+            item = items[i]
+            data = item.results[label].read_bytes() if label in item.results else _coded(item, label, config.seed, i)
+            name = hashlib.sha256(data).hexdigest()[:32]
+            path = out / store.PICTURES / name[:2] / f"{name}.jpg"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                maskset.write_whole(path, data)
+            made[i, label] = name
+        return made[i, label]
+
+    for trial in tqdm(trials, desc="pictures", unit="trial", disable=None):
+        i = int(trial["pair"])
+        trial["a_picture"], trial["b_picture"] = picture(i, trial["a"]), picture(i, trial["b"])
+
+
+def _coded(item, label, seed, i):
+    """The true image of an item as JPEG, or with blots."""
+    try:
+        data = item.image.read_bytes()
+        if hashlib.sha256(data).hexdigest() != item.image_sha256:
+            raise BadInput(f"{item.image} is not the photo that the results were made with: its SHA-256 differs")
+        image = fit(read_image(item.image), item.size)
+    except (OSError, Failed) as error:
+        raise BadInput(f"a study needs the true images: {error}; name their folder with --images") from None
+    return jpeg(spoil(image, np.random.default_rng([seed, 4, i])) if label == SPOILT else image)

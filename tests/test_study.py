@@ -1,0 +1,746 @@
+"""The user study: what is drawn, who gets it, what the web app lets through, and what comes of the answers."""
+
+import collections
+import csv
+import itertools
+import json
+import math
+import re
+import shutil
+import sqlite3
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from study_run import Visitor, free_port, results, start, stop
+
+import cli
+from evaluation.study import make as drawing
+from evaluation.study import report
+from evaluation.study.settings import PARTS, ServeConfig, StudyConfig, StudyReportConfig
+from maskgen.errors import BadInput
+
+pytest.importorskip("flask", reason="needs the extra `study`")
+from evaluation.study import crowd, server
+from evaluation.study.store import Store, Taken
+
+SMALL = StudyConfig(per_class=2, answers=4, per_rater=12, catches=4, exposures=(250, 1000))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return results(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def study(run, tmp_path):
+    drawing.make([run], tmp_path / "study", SMALL)
+    return tmp_path / "study"
+
+
+def typed(*words):
+    return CliRunner().invoke(cli.evaluate, ["study", *map(str, words)])
+
+
+def sql(study, query):
+    db = sqlite3.connect(study / "study.sqlite")
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
+# ---- drawing ----
+
+
+def test_every_class_and_match_gets_its_images(study):
+    counts = collections.Counter(sql(study, "SELECT kind, category, a, b, exposure FROM trials"))
+    classes, methods = ("free_0.1-0.2", "free_0.2-0.3"), ("telea", "ns", "mean")
+    for category in classes:
+        for a, b in itertools.combinations(methods, 2):
+            assert counts["unlimited", category, a, b, 0] == 2
+        for method, exposure in itertools.product(methods, (250, 1000)):
+            assert counts["limited", category, method, "truth", exposure] == 2
+    assert sum(n for (kind, *_), n in counts.items() if kind in PARTS) == 2 * 2 * 3 + 2 * 2 * 3 * 2
+
+
+def test_the_defaults_are_those_of_the_paper():
+    assert (StudyConfig().per_class, StudyConfig().answers, StudyConfig().exposures) == (300, 10, (250, 1000, 4000))
+
+
+def test_the_same_seed_draws_the_same_trials_and_another_seed_others(run, study, tmp_path):
+    drawing.make([run], tmp_path / "again", SMALL)
+    drawing.make([run], tmp_path / "other", replace(SMALL, seed=1))
+    drawn = [(tmp_path / name / "trials.csv").read_bytes() for name in ("study", "again", "other")]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_study_with_answers_is_not_written_over(run, study):
+    before = (study / "study.sqlite").read_bytes()
+    drawing.make([run], study, SMALL)
+    assert (study / "study.sqlite").read_bytes() == before
+    with pytest.raises(BadInput, match="holds another study"):
+        drawing.make([run], study, replace(SMALL, seed=1))
+
+
+def test_methods_of_two_runs_on_the_same_pairs_meet(run, tmp_path):
+    other = results(run.parent, names=("grey",), out="other")
+    drawing.make([run, other], tmp_path / "study", replace(SMALL, parts=("unlimited",), reference="grey"))
+    matches = set(sql(tmp_path / "study", "SELECT a, b FROM trials WHERE kind = 'unlimited'"))
+    assert matches == {("telea", "grey"), ("ns", "grey"), ("mean", "grey")}
+
+
+def test_results_without_pictures_are_refused_in_one_line(run, tmp_path):
+    shutil.copytree(run, tmp_path / "bare")
+    shutil.rmtree(tmp_path / "bare" / "pictures" / "ns")
+    done = typed("make", tmp_path / "bare", tmp_path / "study")
+    assert done.exit_code == 2 and "needs the pictures of ns" in done.output and done.output.count("\n") == 1
+    assert not (tmp_path / "study").exists()
+
+
+# ---- who gets what ----
+
+
+def all_raters(store):
+    """Deal the whole study out. Returns the raters' numbers."""
+    numbers = []
+    while True:
+        rater = store.rater(store.invite())["rater"]
+        if not store.begin(rater):
+            return numbers
+        numbers.append(rater)
+
+
+def test_every_trial_is_dealt_as_often_as_wanted_and_each_side_half_of_the_times(study):
+    all_raters(Store(study))
+    rows = sql(
+        study,
+        "SELECT count(*), sum(flipped) FROM dealt JOIN trials USING (trial) WHERE open = 0 "
+        "AND kind IN ('unlimited', 'limited') GROUP BY trial",
+    )
+    assert rows == [(4, 2)] * 36
+
+
+def test_a_session_is_practice_then_both_parts_with_obvious_ones_among_them(study):
+    rater = all_raters(Store(study))[0]
+    rows = sql(study, f"SELECT kind, part FROM dealt JOIN trials USING (trial) WHERE rater = {rater} ORDER BY position")
+    kinds, parts = [kind for kind, _ in rows], [part for _, part in rows]
+    assert kinds[:4] == ["practice"] * 4 and parts[:4] == ["unlimited"] * 2 + ["limited"] * 2
+    assert parts[4:] == ["unlimited"] * 8 + ["limited"] * 8
+    assert collections.Counter(kinds[4:]) == {"unlimited": 6, "limited": 6, "catch": 4}
+
+
+def test_a_rater_sees_other_photos_before_one_comes_back(study):
+    rater = all_raters(Store(study))[0]
+    rows = sql(study, f"SELECT kind, image FROM dealt JOIN trials USING (trial) WHERE rater = {rater}")
+    for part in PARTS:
+        photos = collections.Counter(image for kind, image in rows if kind == part)
+        assert max(photos.values()) - 1 <= 6 // len(photos)
+
+
+def test_the_open_trials_of_a_silent_rater_go_to_others(run, tmp_path):
+    drawing.make([run], tmp_path / "study", replace(SMALL, hold=0.0))
+    store = Store(tmp_path / "study")
+    first = store.rater(store.invite())["rater"]
+    store.begin(first)
+    wanted = sum(row[0] for row in sql(tmp_path / "study", "SELECT open FROM trials"))
+    store.begin(store.rater(store.invite())["rater"])
+    assert sum(row[0] for row in sql(tmp_path / "study", "SELECT open FROM trials")) == wanted  # 12 back, 12 out
+
+
+def test_the_first_answer_stays_and_a_foreign_trial_is_refused(study):
+    store = Store(study)
+    rater = store.rater(store.invite())["rater"]
+    store.begin(rater)
+    assert store.answer(rater, 4, "left", 0, 900, 300, 1) == "kept"
+    assert store.answer(rater, 4, "right", 0, 900, 300, 1) == "kept"
+    assert store.answer(rater, 400, "left", 0, 900, 300, 1) is None
+    assert sql(study, "SELECT position, side FROM answers") == [(4, "left")]
+
+
+@pytest.mark.parametrize(
+    ("off", "views", "flagged"), [(0.1, 1, 0), (0.11, 1, 1), (-0.1, 1, 0), (-0.11, 1, 1), (0, 2, 1)]
+)
+def test_an_exposure_more_than_a_tenth_off_or_seen_twice_is_flagged(study, off, views, flagged):
+    store = Store(study)
+    rater = store.rater(store.invite())["rater"]
+    store.begin(rater)
+    position, exposure = sql(study, "SELECT position, exposure FROM dealt JOIN trials USING (trial) WHERE exposure")[0]
+    store.answer(rater, position, "left", round(exposure * (1 + off)), 900, 300, views)
+    assert sql(study, "SELECT flagged FROM answers") == [(flagged,)]
+
+
+def test_every_rater_gets_a_share_of_each_class_and_exposure(run, tmp_path):
+    drawing.make([run], tmp_path / "study", replace(SMALL, per_class=4, per_rater=36))
+    rater = all_raters(Store(tmp_path / "study"))[0]
+    rows = sql(tmp_path / "study", f"SELECT part, category, exposure FROM dealt JOIN trials USING (trial) "
+                                   f"WHERE rater = {rater} AND kind IN ('unlimited', 'limited')")  # fmt: skip
+    counts = collections.Counter(rows)  # 18 of each part: 9 of a class, or 4.5 of a class and exposure
+    assert all(abs(count - (9 if part == "unlimited" else 4.5)) <= 2.5 for (part, _, _), count in counts.items())
+    assert len(counts) == 2 + 4
+
+
+def test_one_person_cannot_begin_by_two_links(study):
+    store = Store(study)
+    one, two = (store.rater(store.invite("prolific"))["rater"] for _ in range(2))
+    store.begin(one, "5f00aa")
+    with pytest.raises(Taken):
+        store.begin(two, "5f00aa")
+    assert sql(study, f"SELECT count(*) FROM dealt WHERE rater = {two}") == [(0,)]
+
+
+# ---- what the web app lets through ----
+
+
+class Client:
+    """Flask's test client as a browser."""
+
+    def __init__(self, study, config=ServeConfig(), **how):  # noqa: B008 - frozen
+        self.http = server.create_app(Store(study), config, **how).test_client()
+        self.csrf = self.link = ""
+        self.seen = []
+
+    def get(self, path, **how):
+        answer = self.http.get(path, **how)
+        self.seen.append(answer)
+        found = re.search(r'csrf(?:="|" value=")(\w{64})"', answer.text if answer.mimetype != "image/jpeg" else "")
+        self.csrf = found[1] if found else self.csrf
+        return answer
+
+    def join(self):
+        self.get("/")
+        self.link = self.http.post("/join", data={"csrf": self.csrf, "consent": "yes"}).location
+        self.get(self.link)
+        return self
+
+    def answer(self, told=None, **change):
+        told = {"n": 0, "side": "left", "shown_ms": 0, "answer_ms": 900, "width": 300, "views": 1, **change} | (
+            told or {}
+        )
+        answer = self.http.post(f"{self.link}/answer", json=told, headers={"X-Study-Token": self.csrf})
+        self.seen.append(answer)
+        return answer
+
+
+def test_a_rater_never_sees_a_name_of_a_method_or_a_file_nor_what_is_true(study):
+    client = Client(study).join()
+    state = client.get(f"{client.link}/state").json
+    while state["ahead"]:
+        trial = state["ahead"][0]
+        for side in ("left", "right"):
+            client.get(f"{client.link}/{trial['n']}/{side}")
+        state = client.answer(n=trial["n"], shown_ms=trial["exposure"]).json
+    client.get(f"{client.link}/thanks")
+    pictures = {name for row in sql(study, "SELECT a_picture, b_picture FROM trials") for name in row}
+    secret = ["telea", "mean.", "secretname", "truth", "spoilt", "catch", "free_0", ".jpg", ".png", *pictures]
+    for answer in client.seen:
+        for text in (str(answer.headers), "" if answer.mimetype == "image/jpeg" else answer.text):
+            assert not [word for word in secret if word in text.lower()]
+    assert {tuple(trial) for trial in state["ahead"]} <= {("n", "practice", "exposure")}
+
+
+def test_the_static_files_tell_nothing_either(study):
+    client = Client(study)
+    for name in ("study.js", "study.css"):
+        text = client.get(f"/static/{name}").text
+        assert not re.search(r"telea|truth|catch trial|spoilt", text)
+
+
+def test_a_request_without_the_token_of_its_own_page_is_refused(study):
+    client, other = Client(study).join(), Client(study)
+    other.get("/")
+    stolen, other.link = client.csrf, client.link
+    assert other.answer().status_code == 200  # who has the link is the rater
+    other.csrf = stolen  # a token counts for the cookie it was made for only
+    assert other.answer(n=1).status_code == 403
+    client.csrf = ""
+    assert client.answer().status_code == 403
+    assert client.http.post("/join", data={"consent": "yes"}).status_code == 403
+    headers = {"X-Study-Token": stolen, "Sec-Fetch-Site": "cross-site"}
+    assert client.http.post(f"{client.link}/answer", json={}, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"side": "up"},
+        {"n": -1},
+        {"n": True},
+        {"n": "0"},
+        {"views": 0},
+        {"answer_ms": "NaN"},
+        {"shown_ms": -1},
+        {"width": []},
+    ],
+)
+def test_a_crooked_answer_is_refused_and_not_kept(study, wrong):
+    client = Client(study).join()
+    assert client.answer(wrong).status_code == 400
+    assert sql(study, "SELECT count(*) FROM answers") == [(0,)]
+
+
+def test_too_much_is_refused(study):
+    client = Client(study).join()
+    assert client.answer(more="x" * 5000).status_code == 413
+    client.answer(side="left", n=0)
+    codes = [client.get(f"{client.link}/state").status_code for _ in range(120)]
+    assert codes[0] == 200 and codes[-1] == 429 and client.seen[-1].headers["Retry-After"] == "2"
+    guesses = [client.get(f"/r/{'A' * 31}{i % 10}").status_code for i in range(40)]
+    assert guesses[0] == 404 and guesses[-1] == 429
+
+
+def test_a_bucket_refills_with_time():
+    now = [0.0]
+    bucket = server.Buckets(2, 0.5, lambda: now[0])
+    assert [bucket.take("a") for _ in range(3)] == [True, True, False]
+    assert bucket.take("b")
+    now[0] = 2.0
+    assert [bucket.take("a") for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/0/../../study.sqlite",
+        "/0/left/../../../secret.json",
+        "/0/up",
+        "/-1/left",
+        "/9/left",
+        "/0/%2e%2e%2fsecret.json",
+    ],
+)
+def test_no_address_leads_to_the_disk_or_to_later_pictures(study, path):
+    client = Client(study).join()
+    assert client.get(client.link + path).status_code == 404
+
+
+def test_static_does_not_lead_out_of_its_folder(study):
+    for path in ("/static/../store.py", "/static/%2e%2e/store.py", "/static/..%2fstore.py"):
+        assert Client(study).get(path).status_code == 404
+
+
+def test_every_page_has_the_headers_that_keep_it_in_place(study):
+    client = Client(study).join()
+    for path in ("/", client.link, f"{client.link}/state", f"{client.link}/0/left", "/nothing", "/static/study.css"):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff" and headers["X-Frame-Options"] == "DENY"
+        assert headers["Referrer-Policy"] == "no-referrer"
+    cookie = Client(study).get("/").headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+
+
+def test_the_admin_page_asks_for_its_token_and_counts(study):
+    client = Client(study).join()
+    client.answer(n=0)
+    token = json.loads((study / "secret.json").read_text())["admin"]
+    assert client.get("/admin/").status_code == client.get(f"/admin/{token[:-1]}x").status_code == 404
+    assert client.get(f"/admin/{token}").status_code == 200
+    counts = client.get(f"/admin/{token}/state").json
+    assert (counts["raters"], counts["active"], counts["finished"]) == (1, 1, 0)
+    assert counts["parts"]["unlimited"] == {"answers": 0, "wanted": 48}  # the one answer was practice
+
+
+def test_links_cannot_be_guessed_nor_read_from_the_database(study):
+    client = Client(study).join()
+    link = client.link.rsplit("/", 1)[1]
+    assert len(link) == 32  # 24 random bytes
+    assert link.encode() not in (study / "study.sqlite").read_bytes()
+    assert (study / "secret.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_closed_study_takes_personal_links_only(study):
+    client = Client(study, closed=True)
+    assert "personal link" in client.get("/").text
+    assert client.http.post("/join", data={"consent": "yes"}).status_code == 403
+    link = Store(study).invite()
+    assert client.get(f"/r/{link}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("localhost", False),
+        ("0.0.0.0", True),
+        ("192.168.1.5", True),
+        ("::", True),
+    ],
+)
+def test_an_address_that_others_can_reach_is_known(host, public):
+    assert server.is_public(host) == public
+
+
+def test_serving_to_the_network_warns(study):
+    port = free_port()
+    process = start(study, port, "--host", "0.0.0.0")
+    process.kill()
+    said = process.communicate()[1].decode()
+    assert "WARNING" in said and "not encrypted" in said.replace("nothing is", "not") and "--proxy" in said
+
+
+# ---- numbers ----
+
+
+def test_wilsons_interval_is_scipys():
+    from scipy.stats import binomtest
+
+    for wins, n in ((0, 10), (8, 10), (10, 10), (137, 300)):
+        low, high = report.wilson(wins, n)
+        theirs = binomtest(wins, n).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert tuple(map(float, report.wilson(0, 0))) == (0, 1)
+
+
+def answers(*rows):
+    """A table of answers from (a, b, won) with counts: `("x", "y", True, 7)`."""
+    told = [(a, b, won) for a, b, won, count in rows for _ in range(count)]
+    table = pd.DataFrame(told, columns=["a", "b", "won"])
+    return table.assign(pair=[str(i) for i in range(len(table))], trial=range(len(table)))
+
+
+def test_two_methods_differ_by_the_log_of_their_odds():
+    table = report.bradley_terry(answers(("x", "y", True, 30), ("x", "y", False, 10)), StudyReportConfig())
+    assert list(table["method"]) == ["x", "y"]
+    difference = table["strength"][0] - table["strength"][1]
+    assert difference == pytest.approx(math.log(30.5 / 10.5))
+    # Each strength is half the difference, whose variance is 1/30.5 + 1/10.5.
+    half = 1.959964 * math.sqrt(1 / 30.5 + 1 / 10.5) / 2
+    assert table["high"][0] - table["strength"][0] == pytest.approx(half, rel=1e-3)
+    assert table["beats_average"][0] == pytest.approx(1 / (1 + math.sqrt(10.5 / 30.5)))
+
+
+def test_intervals_of_the_ranking_hold_the_truth_as_often_as_they_say():
+    rng, inside = np.random.default_rng(5), []
+    true = pd.Series({"x": 0.8, "y": 0.0, "z": -0.8})
+    for _ in range(150):
+        tables = []
+        for a, b in itertools.combinations(true.index, 2):
+            wins = rng.binomial(60, 1 / (1 + math.exp(true[b] - true[a])))
+            tables.append(answers((a, b, True, wins), (a, b, False, 60 - wins)))
+        table = report.bradley_terry(pd.concat(tables).assign(pair=range(180)), StudyReportConfig())
+        centre = table["method"].map(true)
+        inside += ((table["low"] <= centre) & (centre <= table["high"])).tolist()
+    assert 0.92 <= np.mean(inside) <= 0.99  # 95 % of 450, give or take three standard errors of 150 studies
+
+
+def test_a_method_that_never_lost_has_a_finite_strength():
+    table = report.bradley_terry(answers(("x", "y", True, 20)), StudyReportConfig())
+    assert np.isfinite(table[["strength", "low", "high"]]).all(axis=None)
+
+
+def test_agreement_is_krippendorffs_by_hand():
+    # Trial 1: a a b, trial 2: b b, trial 3: a alone, which counts for nothing. Coincidences over n - 1: trial 1 gives
+    # aa 1, ab 1, ba 1; trial 2 gives bb 2. Do = 2/5; of 5 values 2 are a and 3 are b, so De = 2 * 2 * 3 / (5 * 4).
+    table = pd.DataFrame({"trial": [1, 1, 1, 2, 2, 3], "won": [True, True, False, False, False, True]})
+    found = report.agreement(table)
+    assert found["trials"] == 2
+    assert found["alpha"] == pytest.approx(1 - (2 / 5) / (12 / 20))
+    assert found["pairwise"] == pytest.approx(2 / 4)  # of 3 + 1 pairs of raters, 1 + 1 agree
+
+
+def sat(rater, kind, side, won, count):
+    told = {"rater": rater, "source": "web", "excluded": "", "kind": kind, "side": side, "won": won, "answer_ms": 1000}
+    return [{**told, "flagged": 0}] * count
+
+
+def test_careless_raters_are_left_out_by_the_stated_rule():
+    rows = [
+        *sat(1, "catch", "left", True, 8), *sat(1, "catch", "right", False, 2),  # 80 %: stays
+        *sat(2, "catch", "left", True, 7), *sat(2, "catch", "right", False, 3),
+        *sat(3, "unlimited", "left", True, 19), *sat(3, "unlimited", "right", True, 1),
+        *sat(4, "unlimited", "left", True, 18), *sat(4, "unlimited", "right", True, 2),
+        *sat(5, "catch", "left", False, 2),  # too few to judge
+    ]  # fmt: skip
+    table = report.raters(pd.DataFrame(rows), StudyReportConfig())
+    assert table["left_out"].tolist() == ["", "7 of 10 catch trials right", "one side in 95% of the trials", "", ""]
+
+
+# ---- whole studies ----
+
+STRENGTH = {"telea": 0.9, "ns": 0.1, "mean": -1.0}  # log odds, mean 0
+FOOLS = {250: 0.45, 1000: 0.3}  # how often a result is taken for the truth
+
+
+def test_simulated_raters_answer_over_http_and_the_report_finds_what_they_like(run, tmp_path):
+    study, port = tmp_path / "study", free_port()
+    config = StudyConfig(per_class=4, answers=12, per_rater=36, catches=8, exposures=(250, 1000))
+    drawing.make([run], study, config)
+    process = start(study, port)
+    try:
+        visitors, kept = [], {}
+        while True:
+            visitor = Visitor(port)
+            try:
+                visitor.join()
+            except AssertionError:
+                break  # everything is given out
+            number = len(visitors) + 1
+            visitors.append(visitor)
+            careless, rng = number % 6 == 0, np.random.default_rng([4, number])
+            trials = {
+                row[0]: row[1:]
+                for row in sql(
+                    study,
+                    "SELECT position, kind, a, b, exposure, flipped FROM dealt "
+                    f"JOIN trials USING (trial) WHERE rater = {number}",
+                )
+            }
+            for n, (kind, a, b, exposure, flipped) in trials.items():
+                if number == 3 and n == 20:  # kill -9 in the middle of a session; the raters go on
+                    stop(process)
+                    process = start(study, port)
+                    visitor.connection.close()
+                chance = {
+                    "unlimited": lambda a=a, b=b: 1 / (1 + math.exp(STRENGTH[b] - STRENGTH[a])),
+                    "limited": lambda exposure=exposure: FOOLS[exposure],
+                }.get(kind, lambda: 1.0)()
+                wins = rng.random() < (0.5 if careless else chance)
+                side = "left" if wins != bool(flipped) else "right"
+                assert visitor.answer(n, side, exposure)[0] == 200
+                kept[number, n] = side
+            assert visitor.state()["ahead"] == []
+    finally:
+        stop(process)
+    stored = sql(study, "SELECT rater, position, side FROM answers")
+    assert {(rater, n): side for rater, n, side in stored} == kept
+    wanted = sql(study, "SELECT count(*) FROM trials WHERE kind IN ('unlimited', 'limited')")[0][0] * 12
+    assert wanted == 4 * 2 * 3 * 12 + 4 * 2 * 3 * 2 * 12
+    kinds = sql(study, "SELECT kind FROM answers JOIN dealt USING (rater, position) JOIN trials USING (trial)")
+    assert sum(kind in PARTS for (kind,) in kinds) == wanted
+    done = typed("report", study)
+    assert done.exit_code == 0, done.output
+    who = pd.read_csv(study / "report" / "raters.csv", keep_default_na=False)
+    left_out = set(who["rater"][who["left_out"] != ""])
+    assert left_out == {number for number in range(1, len(visitors) + 1) if number % 6 == 0}
+    inside = []  # of 95 % intervals one in twenty may miss
+    for row in pd.read_csv(study / "report" / "preferences.csv").itertuples():
+        inside.append(row.low <= 1 / (1 + math.exp(STRENGTH[row.other] - STRENGTH[row.method])) <= row.high)
+    for row in pd.read_csv(study / "report" / "exposures.csv").itertuples():
+        inside.append(row.low <= FOOLS[row.exposure] <= row.high)
+    ranking = pd.read_csv(study / "report" / "ranking.csv")
+    for row in ranking.itertuples():
+        inside.append(row.low <= STRENGTH[row.method] <= row.high)  # their mean is 0, as the report's
+    assert len(inside) == 3 * 4 + 6 * 4 + 3 * 2 and sum(inside) >= 0.85 * len(inside)
+    assert list(ranking["method"]) == ["telea", "ns", "mean"] * 2
+    recompute(study)
+
+
+def recompute(study):
+    """Every number of the report again from the SQLite file, in plain Python."""
+    rows = sql(study, "SELECT rater, source, kind, category, a, b, exposure, choice, side, answer_ms, flagged, "
+                      "d.trial, t.pair FROM answers n JOIN dealt d USING (rater, position) JOIN trials t USING (trial) "
+                      "JOIN raters USING (rater) WHERE kind != 'practice'")  # fmt: skip
+    out, people = set(), collections.defaultdict(list)
+    for row in rows:
+        people[row[0]].append(row)
+    with (study / "report" / "raters.csv").open() as file:
+        for told in csv.DictReader(file):
+            mine = people.pop(int(told["rater"]))
+            catches = [row[7] == "a" for row in mine if row[2] == "catch"]
+            left = sum(row[8] == "left" for row in mine) / len(mine)
+            times = sorted(row[9] for row in mine)
+            median = (times[len(times) // 2] + times[~(len(times) // 2)]) / 2 / 1000
+            assert [int(told[name]) for name in ("answers", "catches", "catches_right", "flagged")] == [
+                len(mine) - len(catches),
+                len(catches),
+                sum(catches),
+                sum(row[10] for row in mine),
+            ]
+            assert float(told["left"]) == pytest.approx(left, abs=5e-4)
+            assert float(told["seconds"]) == pytest.approx(median, abs=5e-3)
+            careless = (len(catches) >= 3 and sum(catches) < 0.8 * len(catches)) or (
+                len(mine) >= 20 and max(left, 1 - left) >= 0.95
+            )
+            assert bool(told["left_out"]) == careless
+            out |= {int(told["rater"])} if careless else set()
+    assert not people
+    rows = [row for row in rows if row[0] not in out and not row[10]]
+    for name, kind, keys in (
+        ("preferences", "unlimited", ("method", "other")),
+        ("exposures", "limited", ("method", "exposure")),
+    ):
+        with (study / "report" / f"{name}.csv").open() as file:
+            table = list(csv.DictReader(file))
+        groups = collections.defaultdict(list)
+        for row in rows:
+            if row[2] == kind:
+                key = (row[4], row[5]) if kind == "unlimited" else (row[4], str(row[6]))
+                border = row[3].split("_")[0]
+                for cell in ((border, row[3]), (border, "all"), ("all", "all")):
+                    groups[(*key, *cell)].append(row[7] == "a")
+        assert len(table) == len(groups)
+        for told in table:
+            won = groups[(*(told[key] for key in keys), told["border"], told["category"])]
+            n, p, z = len(won), sum(won) / len(won), 1.959963984540054
+            middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+            assert (int(told["n"]), int(told["wins"])) == (n, sum(won))
+            numbers = [float(told[name]) for name in ("rate", "low", "high")]
+            bounds = [(middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)]
+            assert numbers == pytest.approx([p, max(0, bounds[0]), min(1, bounds[1])], abs=1e-9)
+    with (study / "report" / "ranking.csv").open() as file:
+        for border, group in itertools.groupby(csv.DictReader(file), lambda told: told["border"]):
+            recompute_ranking(
+                list(group), [r for r in rows if r[2] == "unlimited" and border in ("all", r[3].split("_")[0])]
+            )
+    with (study / "report" / "agreement.csv").open() as file:
+        for told in csv.DictReader(file):
+            part = told["part"].split()
+            mine = [r for r in rows if r[2] == part[0] and (part[0] == "unlimited" or str(r[6]) == part[1])]
+            trials = collections.defaultdict(list)
+            for row in mine:
+                trials[row[11]].append(row[7])
+            trials = [chosen for chosen in trials.values() if len(chosen) > 1]
+            pairs = [one == two for chosen in trials for one, two in itertools.combinations(chosen, 2)]
+            observed = sum(
+                sum(one != two for one, two in itertools.permutations(chosen, 2)) / (len(chosen) - 1)
+                for chosen in trials
+            )
+            values = [choice for chosen in trials for choice in chosen]
+            expected = sum(one != two for one, two in itertools.permutations(values, 2)) / (len(values) - 1)
+            assert (int(told["answers"]), int(told["trials"])) == (len(mine), len(trials))
+            assert float(told["pairwise"]) == pytest.approx(sum(pairs) / len(pairs))
+            assert float(told["alpha"]) == pytest.approx(1 - observed / expected)
+
+
+def recompute_ranking(told, rows):
+    """Bradley-Terry by the iteration of Hunter (2004), and its intervals by numeric differences of the likelihood."""
+    from scipy.optimize import approx_fprime
+
+    names = [row["method"] for row in told]
+    matches = {(row[4], row[5]) for row in rows}
+    wins = collections.Counter((row[4], row[5]) if row[7] == "a" else (row[5], row[4]) for row in rows)
+    wins.update({match: 0.5 for pair in matches for match in (pair, pair[::-1])})
+    power = dict.fromkeys(names, 1.0)
+    for _ in range(2000):
+        power = {i: sum(wins[i, j] for j in names) / sum((wins[i, j] + wins[j, i]) / (power[i] + power[j])
+                                                        for j in names if j != i) for i in names}  # fmt: skip
+    centre = sum(map(math.log, power.values())) / len(names)
+    strengths = np.array([math.log(power[name]) - centre for name in names])
+    assert [float(row["strength"]) for row in told] == pytest.approx(strengths, abs=1e-6)
+    assert [float(row["beats_average"]) for row in told] == pytest.approx(1 / (1 + np.exp(-strengths)), abs=1e-6)
+    assert [int(row["n"]) for row in told] == [sum(name in (row[4], row[5]) for row in rows) for name in names]
+
+    def slope(s, some):
+        """Gradient of the log likelihood of some matches {(winner, loser): times}."""
+        gradient = np.zeros(len(names))
+        for (winner, loser), times in some.items():
+            i, j = names.index(winner), names.index(loser)
+            missed = times / (1 + math.exp(s[i] - s[j]))
+            gradient[i] += missed
+            gradient[j] -= missed
+        return gradient
+
+    hessian = np.array([approx_fprime(strengths, lambda s, i=i: slope(s, wins)[i], 1e-6) for i in range(len(names))])
+    inverse = np.linalg.pinv(-(hessian + hessian.T) / 2, rcond=1e-5)
+    meat = np.zeros_like(inverse)
+    for pair in {row[12] for row in rows}:
+        mine = collections.Counter((r[4], r[5]) if r[7] == "a" else (r[5], r[4]) for r in rows if r[12] == pair)
+        meat += np.outer(slope(strengths, mine), slope(strengths, mine))
+    variance = np.maximum(np.diag(inverse), np.diag(inverse @ meat @ inverse))
+    assert [(float(row["high"]) - float(row["low"])) / 2 for row in told] == pytest.approx(
+        1.959964 * np.sqrt(variance), rel=1e-3
+    )
+
+
+# ---- crowd platforms ----
+
+
+def test_mturk_files_ask_every_trial_as_often_as_wanted_with_sides_exchanged(study):
+    assert typed("export", study, "--platform", "mturk", "--url", "https://pictures.example.org/x").exit_code == 0
+    rows = sql(study, "SELECT assignments, flipped, trial FROM hits JOIN hit_trials USING (hit) "
+                      "JOIN trials USING (trial) WHERE kind IN ('unlimited', 'limited')")  # fmt: skip
+    asked = collections.Counter()
+    for assignments, flipped, trial in rows:
+        asked[trial, flipped] += assignments
+    assert set(asked.values()) == {2} and len(asked) == 36 * 2  # 4 answers, two each way
+    layout = (study / "mturk" / "layout.html").read_text()
+    assert set(re.findall(r"https?://[^\s\"'`]+", layout)) == {"https://www.mturk.com/mturk/externalSubmit"}
+    assert not re.search(r"<link|src=\"|@import", layout)  # self-contained
+    for path in (study / "mturk").glob("*.csv"):
+        for row in csv.DictReader(path.open()):
+            trials = json.loads(row["trials"])
+            assert not re.search("telea|ns\\b|mean|truth|catch|spoilt", row["trials"])
+            for trial in trials:
+                name = trial["left"].removeprefix("https://pictures.example.org/x/")
+                assert (study / "mturk" / "pictures" / name).is_file()
+
+
+def mturk_results(study, path, worker="A1WORKER"):
+    """What MTurk would give for one worker who answered one HIT, always choosing what is right in a catch trial."""
+    (hit,) = sql(study, "SELECT hit FROM hits ORDER BY hit LIMIT 1")[0]
+    told = []
+    for n, flipped, exposure in sql(study, "SELECT position, flipped, exposure FROM hit_trials "
+                                           f"JOIN trials USING (trial) WHERE hit = '{hit}'"):  # fmt: skip
+        side = "right" if flipped else "left"
+        told.append({"n": n, "side": side, "shown_ms": exposure, "answer_ms": 800.5, "width": 300, "views": 1})
+    columns = ["HITId", "AssignmentId", "WorkerId", "AssignmentStatus", "Input.hit", "Answer.hit", "Answer.answers"]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([columns, ["H", "S", worker, "Submitted", hit, hit, json.dumps(told)]])
+    return len(told)
+
+
+def test_mturk_results_are_taken_in_once_without_the_workers_name(study, tmp_path):
+    crowd.export(study, "mturk", "https://pictures.example.org", places=1, code="")
+    count = mturk_results(study, tmp_path / "batch.csv")
+    assert (
+        f"answers: {count}, known before: 0"
+        in typed("import", tmp_path / "batch.csv", study, "--platform", "mturk").output
+    )
+    assert (
+        f"answers: 0, known before: {count}"
+        in typed("import", tmp_path / "batch.csv", study, "--platform", "mturk").output
+    )
+    assert {choice for (choice,) in sql(study, "SELECT choice FROM answers")} == {"a"}
+    Store(study).db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert b"A1WORKER" not in (study / "study.sqlite").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "wrong", ['[{"n": 9999}]', "{", '[{"n":0,"side":"up","shown_ms":0,"answer_ms":1,"width":1,"views":1}]']
+)
+def test_mturk_results_that_were_tampered_with_are_counted_and_left_out(study, tmp_path, wrong):
+    crowd.export(study, "mturk", "https://pictures.example.org", places=1, code="")
+    mturk_results(study, tmp_path / "batch.csv")
+    rows = list(csv.reader((tmp_path / "batch.csv").open()))
+    rows[1][-1] = wrong
+    with (tmp_path / "batch.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    assert crowd.read(study, tmp_path / "batch.csv", "mturk") == {
+        "answers": 0, "known_before": 0, "rejected": 0, "unreadable": 1}  # fmt: skip
+
+
+def test_prolific_links_work_once_for_a_person_and_returned_work_is_left_out(study, tmp_path):
+    typed(
+        "export", study, "--platform", "prolific", "--url", "https://study.example.org", "--places", 2, "--code", "C0DE"
+    )
+    (path,) = (study / "prolific").glob("taskflow_*.csv")
+    rows = list(csv.reader(path.open()))
+    assert [row[1] for row in rows] == ["1", "1"]
+    links = [row[0].removeprefix("https://study.example.org") for row in rows]
+    assert all(link.endswith("?PROLIFIC_PID={{%PROLIFIC_PID%}}") for link in links)
+    client = Client(study, closed=True)
+    for link, code in zip(links, (303, 403), strict=True):
+        client.get(link.replace("{{%PROLIFIC_PID%}}", "5f00aa"))
+        form = {"csrf": client.csrf, "consent": "yes", "PROLIFIC_PID": "5f00aa"}
+        assert client.http.post(link.split("?")[0] + "/consent", data=form).status_code == code
+    client.link = links[0].split("?")[0]
+    client.get(client.link)
+    state = client.get(f"{client.link}/state").json
+    while state["ahead"]:
+        state = client.answer(n=state["ahead"][0]["n"], shown_ms=state["ahead"][0]["exposure"]).json
+    assert "C0DE" in client.get(f"{client.link}/thanks").text
+    (tmp_path / "export.csv").write_text("Submission id,Participant id,Status\ns1,5f00aa,RETURNED\ns2,other,APPROVED\n")
+    said = typed("import", tmp_path / "export.csv", study, "--platform", "prolific").output
+    assert said == "matched: 1, left out: 1, unknown: 1\n"
+    assert report.raters(report.read(study), StudyReportConfig())["left_out"].tolist() == ["returned on Prolific"]
+
+
+def test_a_report_without_answers_and_a_folder_without_a_study_are_one_line(study, tmp_path):
+    for words, says in ((["report", study], "nobody has answered"), (["report", tmp_path], "no study.sqlite"),
+                        (["serve", tmp_path], "no study.sqlite")):  # fmt: skip
+        done = typed(*words)
+        assert done.exit_code == 2 and says in done.output and done.output.count("\n") == 1

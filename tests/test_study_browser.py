@@ -1,0 +1,138 @@
+"""The study's pages in a real browser: by keyboard on a window of a phone, through a killed server, with true times."""
+
+import json
+import shutil
+import sqlite3
+import tempfile
+import time
+
+import pytest
+from study_run import free_port, results, start, stop
+
+from evaluation.study import make as drawing
+from evaluation.study.settings import StudyConfig
+
+pytest.importorskip("flask", reason="needs the extra `study`")
+pytest.importorskip("selenium", reason="needs selenium")
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Chromium and its driver on PATH")
+EXPOSURES = (250, 1000)
+
+# A witness of its own: reads the computed style with every frame, and writes down how long pictures could be seen.
+WITNESS = """
+window.spans = [];
+let since = null;
+const look = now => {
+  const seen = getComputedStyle(document.querySelector('#left canvas')).visibility === 'visible';
+  if (seen && since === null) since = now;
+  if (!seen && since !== null) { window.spans.push(now - since); since = null; }
+  requestAnimationFrame(look);
+};
+requestAnimationFrame(look);
+"""
+
+
+@pytest.fixture
+def phone():
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = BROWSER
+        for word in (
+            *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
+            *("disable-background-networking", "disable-component-update", f"user-data-dir={profile}"),
+        ):
+            options.add_argument(f"--{word}")
+        size = {"deviceMetrics": {"width": 390, "height": 844, "pixelRatio": 2, "touch": True}}
+        options.add_experimental_option("mobileEmulation", size)
+        browser = webdriver.Chrome(options=options, service=Service(DRIVER))
+        browser.implicitly_wait(10)
+        yield browser
+        browser.quit()
+
+
+def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_path):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    study, port = tmp_path / "study", free_port()
+    drawing.make([results(tmp_path)], study, StudyConfig(per_rater=8, catches=2, answers=1, exposures=EXPOSURES))
+    server = start(study, port)
+
+    def press(key):
+        ActionChains(phone).send_keys(key).perform()
+
+    def visible(name):
+        return phone.execute_script(
+            f"const e = document.getElementById('{name}'); return !!e && e.offsetParent !== null"
+        )
+
+    def step():
+        """Whatever the page asks for next, by keyboard."""
+        if visible("go") or visible("show"):
+            press(Keys.SPACE)
+        elif visible("choose-left") and phone.execute_script("return !document.getElementById('choose-left').disabled"):
+            press(Keys.ARROW_LEFT if len(spans) % 2 else Keys.ARROW_RIGHT)
+        time.sleep(0.1)
+
+    def count():
+        db = sqlite3.connect(study / "study.sqlite")
+        found = db.execute("SELECT count(*) FROM answers").fetchone()[0]
+        db.close()
+        return found
+
+    spans = []
+    try:
+        phone.get(f"http://127.0.0.1:{port}/")
+        for _ in range(3):  # by keyboard: to the box, tick it, to the button
+            press(Keys.TAB)
+            if phone.switch_to.active_element.get_attribute("name") == "consent":
+                break
+        press(Keys.SPACE)
+        press(Keys.TAB)
+        press(Keys.ENTER)
+        phone.find_element(By.ID, "stage")
+        phone.execute_script(WITNESS)
+        fits = "return document.documentElement.scrollHeight <= innerHeight && scrollX + scrollY === 0"
+        deadline, killed = time.monotonic() + 90, False
+        while "/thanks" not in phone.current_url and time.monotonic() < deadline:
+            if not killed and count() >= 7:
+                stop(server)  # kill -9; the answer that is given now has to wait in the page
+                killed = True
+                waiting = time.monotonic() + 10
+                while "No connection" not in phone.find_element(By.ID, "note").text and time.monotonic() < waiting:
+                    step()
+                kept = phone.execute_script("return Object.keys(localStorage).filter(key => key.startsWith('answer'))")
+                assert len(kept) == 1
+                phone.execute_script("localStorage.setItem('spans', JSON.stringify(window.spans))")
+                server = start(study, port)
+                phone.refresh()  # and go on from the personal link, with the answer that was under way
+                spans += json.loads(phone.execute_script("return localStorage.getItem('spans')"))
+                phone.execute_script(WITNESS)
+            if visible("stage"):
+                assert phone.execute_script(fits)
+                more = phone.execute_script("return window.spans || []")
+            step()
+        assert killed and "/thanks" in phone.current_url
+        assert "14 answers" not in phone.page_source and "10 answers" in phone.page_source  # practice is not counted
+    finally:
+        stop(server)
+    db = sqlite3.connect(study / "study.sqlite")
+    rows = db.execute(
+        "SELECT exposure, shown_ms, flagged, views FROM answers JOIN dealt USING (rater, position) "
+        "JOIN trials USING (trial) ORDER BY position"
+    ).fetchall()
+    db.close()
+    assert len(rows) == 4 + 8 + 2
+    shown = [(exposure, ms) for exposure, ms, _, _ in rows if exposure]
+    assert len(shown) == 2 + 4 + 1
+    assert all(abs(ms - exposure) <= 30 for exposure, ms in shown)
+    assert not any(flagged for _, _, flagged, _ in rows)
+    seen = sorted(span for span in spans + more if any(abs(span - exposure) < 200 for exposure in EXPOSURES))
+    for exposure, ms in shown:  # the witness saw each of them, and for as long as the page says
+        assert min(abs(span - ms) for span in seen) <= 20
+        assert min(abs(span - exposure) for span in seen) <= 30
