@@ -8,7 +8,7 @@ from maskgen.settings import ExtractConfig
 
 NOISE = 1  # grey levels, deviation: rounding and compression leave at least this much
 SAME = 3  # grey levels, light taken off: frames that differ by no more show the same thing in the same place
-LIGHT = 61  # px, side of the square over which a change of light is a mean
+LIGHT = 31  # px, side of the square over which a change of light is a mean
 REALLY = 0.2  # of the check's bound: where the way back misses by less, the two sides of a contour move alike
 
 
@@ -56,7 +56,7 @@ def flow_variance(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np
     the frames as well as the true one. Noise is what differs along the flow, as a robust standard deviation over the
     frame, and at least NOISE.
     """
-    return _variance(*_at_half(first, second, flow)[1:])
+    return _variance(*_at_half(*_halves(first, second, flow), flow)[1:])
 
 
 def still_camera(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> bool:
@@ -65,7 +65,7 @@ def still_camera(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> boo
     Shapes and errors as in `flow_variance`. On plain walls under changing light the flow drifts; texture tells that
     the camera stood. About as well: the median difference, light taken off, is at most 1.5 times as large + 0.3.
     """
-    return _is_still(*_at_half(first, second, flow))
+    return _is_still(*_at_half(*_halves(first, second, flow), flow))
 
 
 def holes_of_pair(first: np.ndarray, second: np.ndarray, config: ExtractConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -76,14 +76,18 @@ def holes_of_pair(first: np.ndarray, second: np.ndarray, config: ExtractConfig) 
     config.noise = 0 keeps the published rules.
     """
     forward, backward = both(config.flow, first, second)
-    return _hole(first, second, forward, backward, config), _hole(second, first, backward, forward, config)
+    halves = _halves(first, second, forward) if config.noise else (None, None)
+    return (
+        _hole(first, second, forward, backward, halves, config),
+        _hole(second, first, backward, forward, halves[::-1], config),
+    )
 
 
-def _hole(first, second, forward, backward, config):
+def _hole(first, second, forward, backward, halves, config):
     noise, still = 0, False
     if config.noise:
-        halves = _at_half(first, second, forward)
-        noise, still = config.noise * _variance(*halves[1:]), _is_still(*halves)
+        differences = _at_half(*halves, forward)
+        noise, still = config.noise * _variance(*differences[1:]), _is_still(*differences)
     missed = contradiction(forward, backward, slope=config.slope, offset=config.offset + noise)
     hole = missed > 1
     if config.noise:
@@ -101,14 +105,15 @@ def _hole(first, second, forward, backward, config):
     return remove_specks(hole, config.min_area)
 
 
-def _at_half(first, second, flow):
-    """At half the size: what differs in place and along the flow, float32, and the mean squared gradient; last (H, W).
-
-    Half the size is enough, four times cheaper, and takes off the noise that only single pixels have.
-    """
+def _halves(first, second, flow):
+    """Both frames grey at half the size: enough here, four times cheaper, without the noise of single pixels."""
     if not first.shape == second.shape == (*flow.shape[:2], 3):
         raise ValueError(f"frames and flow must have one shape, got {first.shape}, {second.shape} and {flow.shape}")
-    small, other = (_half(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in (first, second))
+    return [_half(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in (first, second)]
+
+
+def _at_half(small, other, flow):
+    """What differs in place and along the flow, and the mean squared gradient, at half the size; last the full (H, W)."""
     u, v = (cv2.resize(plane, small.shape[::-1], interpolation=cv2.INTER_AREA) / 2 for plane in cv2.split(flow))
     u += np.arange(small.shape[1], dtype=np.float32)
     v += np.arange(small.shape[0], dtype=np.float32)[:, None]
