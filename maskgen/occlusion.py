@@ -113,7 +113,7 @@ def _halves(first, second, flow):
 
 
 def _at_half(small, other, flow):
-    """What differs in place and along the flow, and the mean squared gradient, at half the size; last the full (H, W)."""
+    """What differs in place and along the flow, mean squared gradient: at half the size; last the full (H, W)."""
     u, v = (cv2.resize(plane, small.shape[::-1], interpolation=cv2.INTER_AREA) / 2 for plane in cv2.split(flow))
     u += np.arange(small.shape[1], dtype=np.float32)
     v += np.arange(small.shape[0], dtype=np.float32)[:, None]
