@@ -79,6 +79,11 @@ class Layer(NamedTuple):
     radius: float  # px
     turn: np.ndarray  # (2, 2)
     shift: np.ndarray  # (2,) px
+    squeeze: np.ndarray = np.eye(2)  # (2, 2), applied to the place before the outline is asked: makes it thin
+
+    def at(self, time):
+        """The layer on its way: 0 is frame 1, 1 is frame 2."""
+        return self._replace(turn=np.eye(2) + time * (self.turn - np.eye(2)), shift=time * self.shift)
 
     def forth(self, x, y):
         return tuple(self.turn[i, 0] * x + self.turn[i, 1] * y + self.shift[i] for i in (0, 1))
@@ -91,31 +96,32 @@ class Layer(NamedTuple):
         """Whether the layer has something at a place of frame 1."""
         if self.waves is None:
             return np.ones(np.shape(x), bool)
-        dx, dy = x - self.centre[0], y - self.centre[1]
+        dx, dy = np.tensordot(self.squeeze, np.stack((x - self.centre[0], y - self.centre[1])), 1)
         angle = np.arange(1, self.waves.shape[1] + 1)[:, None, None] * np.arctan2(dy, dx)
         wave = np.tensordot(self.waves[0], np.cos(angle), 1) + np.tensordot(self.waves[1], np.sin(angle), 1)
         return np.hypot(dx, dy) < np.maximum(self.radius * (1 + wave), 8)
 
 
-def scene(index: int) -> Pair:
-    """Two to four pieces of photo that move over another one, each its own affine way; the last is the nearest."""
+def scene(index: int, hard: bool = False) -> Pair:
+    """Two to four pieces of photo that move over another one, each its own affine way; the last is the nearest.
+
+    hard: pieces move by up to 30 px over a pan of up to 14 px, and half of them are thin; every second scene has motion
+    blur, every third is dark.
+    """
     rng = np.random.default_rng([2010, index])
     names = rng.permutation(PHOTOS)[: rng.integers(3, 6)]
     layers = [_layer(name, depth, rng) for depth, name in enumerate(names)]
+    if hard:
+        layers = _harder(layers, rng)
+    moments = np.linspace(-0.22, 0.22, 5) if hard and index % 2 else (0,)  # the shutter is open for 0.44 of the time
     y, x = np.mgrid[0.0:SIDE, 0.0:SIDE]
     frames, top = [], np.zeros((SIDE, SIDE), int)
-    for is_second in (False, True):
-        frame = np.zeros((SIDE, SIDE, 3), np.float32)
-        for depth, layer in enumerate(layers):
-            home = layer.back if is_second else lambda x, y: (x, y)
-            place = np.float32(np.stack(home(x, y)) + layer.origin[:, None, None])
-            colour = cv2.remap(layer.photo, *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-            # Four looks per pixel, so that outlines are as soft as a camera makes them.
-            looks = [layer.covers(*home(x + dx, y + dy)) for dx in (-0.25, 0.25) for dy in (-0.25, 0.25)]
-            share = np.mean(looks, axis=0, dtype=np.float32)[..., None]
-            frame += share * (colour - frame)
-            if not is_second:
-                top[layer.covers(x, y)] = depth
+    for depth, layer in enumerate(layers):
+        top[layer.covers(x, y)] = depth
+    for start in (0, 1):
+        frame = np.mean([_look([layer.at(start + moment) for layer in layers], x, y) for moment in moments], axis=0)
+        if hard and index % 3 == 1:
+            frame = 0.22 * frame + 6
         frame += rng.normal(0, 1.5, frame.shape)  # grey levels of camera noise
         frames.append(np.clip(np.rint(frame), 0, 255).astype(np.uint8))
     occluded = np.zeros((SIDE, SIDE), bool)
@@ -126,6 +132,34 @@ def scene(index: int) -> Pair:
             hidden |= nearer.covers(*nearer.back(to_x, to_y))
         occluded |= hidden & (top == depth)
     return Pair(*frames, occluded, np.ones_like(occluded))
+
+
+def _look(layers, x, y):
+    """What a camera sees at one moment, float32 (H, W, 3)."""
+    frame = np.zeros((SIDE, SIDE, 3), np.float32)
+    for layer in layers:
+        place = np.float32(np.stack(layer.back(x, y)) + layer.origin[:, None, None])
+        colour = cv2.remap(layer.photo, *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        # Four looks per pixel, so that outlines are as soft as a camera makes them.
+        looks = [layer.covers(*layer.back(x + dx, y + dy)) for dx in (-0.25, 0.25) for dy in (-0.25, 0.25)]
+        frame += np.mean(looks, axis=0, dtype=np.float32)[..., None] * (colour - frame)
+    return frame
+
+
+def _harder(layers, rng):
+    """The same layers with a pan, larger motions, and half of them thin."""
+    pan = rng.uniform(-14, 14) * np.array([1, 0.3])
+    harder = []
+    for depth, layer in enumerate(layers):
+        moved = layer.shift + pan
+        if depth:
+            way = rng.uniform(0, 2 * np.pi)
+            step = rng.uniform(1, 30) * np.array([np.cos(way), np.sin(way)])
+            moved = layer.centre - layer.turn @ layer.centre + pan + step
+        lie = rng.uniform(0, np.pi)
+        thin = np.diag([1, rng.uniform(8, 20)]) @ [[np.cos(lie), np.sin(lie)], [-np.sin(lie), np.cos(lie)]]
+        harder.append(layer._replace(shift=moved, squeeze=thin if depth % 2 else np.eye(2)))
+    return harder
 
 
 def _layer(name, depth, rng):
@@ -157,7 +191,8 @@ def sources(truth: Path | None) -> dict[str, list[Pair]]:
         found["motorcycle"] = [stereo_pair()]
     except (OSError, ImportError) as error:  # scikit-image may have to fetch it
         click.echo(f"left out: skimage.data.stereo_motorcycle() is not at hand ({error})", err=True)
-    return {**found, "layered": [scene(index) for index in range(SCENES)]}
+    layered = {name: [scene(index, name == "hard") for index in range(SCENES)] for name in ("layered", "hard")}
+    return {**found, **layered}
 
 
 def rows(names, found):

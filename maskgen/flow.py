@@ -14,12 +14,12 @@ from maskgen.errors import BadInput
 
 GROUP = "maskgen.flows"  # the Python entry point group by which others add a method
 
-COARSE = 4  # px, the mending looks at every fourth pixel
-REACHES = (3, 1)  # coarse px between the neighbours asked: first far, then near
-RINGS = 3  # neighbours asked in every direction
+# Where the mending asks: every so many px, neighbours so many of these steps apart, and so many neighbours each way.
+FAR = ((4, 4, 3), (2, 3, 3))  # at half the size
+NEAR = (2, 3, 2)
 LIKENESS = (np.exp(-np.arange(256) / 12) + 1e-3).astype(np.float32)  # weight by the sum of differences in R, G and B
-ONES = np.ones((1, 3), np.float32)
 UNLIKE = 15  # grey levels, mean over 3x3 pixels in one channel: more, and two pixels are not the same thing
+DOUBT = 15  # grey levels, the same at half the size: by so much colour, trust falls to 1/e
 
 
 def dis(first, second):
@@ -125,73 +125,114 @@ def _mended_dis(first, second):
 def _even_contrast(first, second):
     """Both frames grey and with one curve that makes their common histogram flat: dark scenes get contrast too."""
     first, second = _grey(first), _grey(second)
-    counts = sum(cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel() for grey in (first, second))
-    below = np.cumsum(counts, dtype=np.float64) - counts / 2
-    curve = np.rint(255 * below / counts.sum(dtype=np.float64)).astype(np.uint8)
+    curve = np.rint(_flat_curve(first, second)).astype(np.uint8)
     return cv2.LUT(first, curve), cv2.LUT(second, curve)
 
 
+def _flat_curve(first, second):
+    """For each of 256 values, the one that makes the common histogram flat. Frames of one or more channels."""
+    planes = [frame.reshape(len(frame), -1) for frame in (first, second)]  # all channels in one histogram
+    counts = sum(cv2.calcHist([plane], [0], None, [256], [0, 256]).ravel() for plane in planes)
+    below = np.cumsum(counts, dtype=np.float64) - counts / 2
+    return 255 * below / counts.sum(dtype=np.float64)
+
+
 def _mended(first, second, forward, backward):
-    """Give pixels where the flows contradict each other the flow of pixels near by that look alike and agree.
+    """Give pixels where flow, way back and colour contradict each other the flow of trusted pixels that look alike.
 
-    A pixel keeps its own flow where what it was given does not lead to the same colour: such a pixel is hidden.
+    A pixel keeps its own flow where that leads to a more similar colour and what it was given does not lead to the
+    same one: such a pixel is hidden.
     """
-    new_forward, new_backward = forward, backward
-    for reach in REACHES:
-        new_forward, new_backward = (
-            _borrowed(first, new_forward, new_backward, reach),
-            _borrowed(second, new_backward, new_forward, reach),
+    # Half way to a flat histogram: dark things differ more, and bright ones still differ.
+    curve = np.rint((_flat_curve(first, second) + np.arange(256)) / 2).astype(np.uint8)
+    seen = [cv2.LUT(frame, curve) for frame in (first, second)]
+    halves = [cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for frame in (first, second)]
+    small = [cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for frame in seen]
+    before = there, back = [_sized(flow, halves[0].shape, 0.5) for flow in (forward, backward)]
+    for one_pass in FAR:
+        there, back = (
+            _borrowed(small[0], there, _trust(*halves, there, back, 0.125), *one_pass),
+            _borrowed(small[1], back, _trust(*halves[::-1], back, there, 0.125), *one_pass),
         )
-    return _where_colours_agree(first, second, new_forward, forward), _where_colours_agree(
-        second, first, new_backward, backward
+    there, back = (
+        flow + _sized(now - then, flow.shape, 2)
+        for flow, now, then in zip((forward, backward), (there, back), before, strict=True)
     )
+    there, back = (
+        _borrowed(seen[0], there, _trust(*halves, there, back, 0.5), *NEAR),
+        _borrowed(seen[1], back, _trust(*halves[::-1], back, there, 0.5), *NEAR),
+    )
+    return _by_colour(first, second, there, forward), _by_colour(second, first, back, backward)
 
 
-def _borrowed(frame, flow, back, reach):
+def _sized(flow, shape, times):
+    """The flow for frames of another size, so many times as large."""
+    return cv2.resize(flow, shape[1::-1], interpolation=cv2.INTER_LINEAR) * np.float32(times)
+
+
+def _trust(first, second, flow, back, offset):
+    """1 where the way back leads home and the colours agree, towards 0 where not. float32 (H, W), as the flow.
+
+    first, second: the frames at half the size, which is enough for colours and four times cheaper. offset: of the
+    check, 0.5 px^2 at full size.
+    """
+    doubt = contradiction(flow, back, slope=0.01, offset=offset)
+    same_size = flow.shape[:2] == first.shape[:2]
+    unlike = _unlike(first, second, *cv2.split(flow if same_size else _sized(flow, first.shape, 0.5)))
+    unlike = unlike * np.float32(1 / DOUBT)
+    unlike *= unlike
+    doubt += unlike if same_size else cv2.resize(unlike, doubt.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.exp(-doubt)
+
+
+def _borrowed(frame, flow, trust, grid, step, rings):
     """The flow, where it is not trusted mixed with that of trusted pixels around."""
-    trust = cv2.exp(-contradiction(flow, back, slope=0.01, offset=0.5))
-    coarse = _weighted_mean(frame, flow, trust, reach)
-    height, width = trust.shape
-    u, v = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in coarse)
+    coarse = _weighted_mean(frame, flow, trust, grid, step, rings)
+    u, v = (cv2.resize(plane, trust.shape[::-1], interpolation=cv2.INTER_LINEAR) for plane in coarse)
     return cv2.merge([around + trust * (own - around) for around, own in zip((u, v), cv2.split(flow), strict=True)])
 
 
-def _weighted_mean(frame, flow, trust, reach):
-    """Mean dx and dy around every COARSE-th pixel, each neighbour weighted by trust and by likeness of colour."""
-    some = np.s_[COARSE // 2 :: COARSE, COARSE // 2 :: COARSE]
+def _weighted_mean(frame, flow, trust, grid, step, rings):
+    """Mean dx and dy around every pixel of a grid, each neighbour weighted by trust and by likeness of colour."""
+    some = np.s_[grid // 2 :: grid, grid // 2 :: grid]
     trust, flow = trust[some], flow[some]
     height, width = trust.shape
-    far = RINGS * reach
+    far = rings * step
     colours = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-    around = cv2.copyMakeBorder(colours, far, far, far, far, cv2.BORDER_REPLICATE)
+    planes = cv2.split(cv2.copyMakeBorder(colours, far, far, far, far, cv2.BORDER_REPLICATE))
+    own = np.s_[far : far + height, far : far + width]
     # Summed beside each other: weighted dx, weighted dy, and the weights themselves.
     terms = [
         cv2.copyMakeBorder(term, far, far, far, far, cv2.BORDER_CONSTANT, value=0)
         for term in (flow[..., 0] * trust, flow[..., 1] * trust, trust)
     ]
     sums = [np.full((height, width), tiny, np.float32) for tiny in (0, 0, 1e-12)]
-    for i in range(-RINGS, RINGS + 1):
-        for j in range(-RINGS, RINGS + 1):
-            if i * i + j * j > RINGS * RINGS + 1:
+    for i in range(-rings, rings + 1):
+        for j in range(-rings, rings + 1):
+            if i * i + j * j > rings * rings + 1:
                 continue
-            there = np.s_[far + i * reach : far + i * reach + height, far + j * reach : far + j * reach + width]
-            unlike = cv2.transform(cv2.absdiff(colours, around[there]), ONES)
-            like = cv2.LUT(unlike, LIKENESS)
+            there = np.s_[far + i * step : far + i * step + height, far + j * step : far + j * step + width]
+            red, green, blue = (cv2.absdiff(plane[own], plane[there]) for plane in planes)
+            like = cv2.LUT(cv2.add(cv2.add(red, green), blue), LIKENESS)
             for term, total in zip(terms, sums, strict=True):
                 cv2.accumulateProduct(term[there], like, total)
     return sums[0] / sums[2], sums[1] / sums[2]
 
 
-def _where_colours_agree(first, second, flow, otherwise):
-    """The flow where it leads to the same colour, elsewhere the other one."""
-    height, width = flow.shape[:2]
-    x, y = cv2.split(flow)
-    x += np.arange(width, dtype=np.float32)
-    y += np.arange(height, dtype=np.float32)[:, None]
+def _by_colour(first, second, flow, own):
+    """The flow, but a pixel's own where the flow does not lead to the same colour and its own leads nearer to it."""
+    given, kept = (_unlike(first, second, *cv2.split(way)) for way in (flow, own))
+    return cv2.copyTo(own, ((given > UNLIKE) & (kept < given)).astype(np.uint8), flow)
+
+
+def _unlike(first, second, u, v):
+    """Largest difference of a channel between a pixel and where (u, v) leads, mean over 3x3 pixels. uint8 (H, W)."""
+    height, width = u.shape
+    x = u + np.arange(width, dtype=np.float32)
+    y = v + np.arange(height, dtype=np.float32)[:, None]
     there = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     red, green, blue = cv2.split(cv2.blur(cv2.absdiff(first, there), (3, 3)))
-    unlike = cv2.max(cv2.max(red, green), blue) > UNLIKE
-    return cv2.copyTo(otherwise, unlike.astype(np.uint8), flow)
+    return cv2.max(cv2.max(red, green), blue)
 
 
 def _dis(first, second, preset):

@@ -6,7 +6,10 @@ import numpy as np
 from maskgen.flow import both, contradiction
 from maskgen.settings import ExtractConfig
 
-SAME = 2  # grey levels: frames that differ by no more show the same thing in the same place
+NOISE = 1  # grey levels, deviation: rounding and compression leave at least this much
+SAME = 3  # grey levels, light taken off: frames that differ by no more show the same thing in the same place
+LIGHT = 31  # px, side of the square over which a change of light is a mean
+REALLY = 0.2  # of the check's bound: where the way back misses by less, the two sides of a contour move alike
 
 
 def occlusion(forward: np.ndarray, backward: np.ndarray, *, slope: float = 0.01, offset: float = 0.5) -> np.ndarray:
@@ -51,48 +54,95 @@ def flow_variance(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np
     first, second: uint8 (H, W, 3), RGB; flow: float32 (H, W, 2) from first to second. ValueError where they differ
     in shape. The rule of least-squares matching (Lucas & Kanade, IJCAI 1981): on a plain wall any motion explains
     the frames as well as the true one. Noise is what differs along the flow, as a robust standard deviation over the
-    frame; two frames without noise give 0.
+    frame, and at least NOISE.
     """
-    if not first.shape == second.shape == (*flow.shape[:2], 3):
-        raise ValueError(f"frames and flow must have one shape, got {first.shape}, {second.shape} and {flow.shape}")
-    height, width = flow.shape[:2]
-    # Half the size is enough, four times cheaper, and takes off the noise that only single pixels have.
-    small, other = (_half(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in (first, second))
-    u, v = (cv2.resize(plane, small.shape[::-1], interpolation=cv2.INTER_AREA) / 2 for plane in cv2.split(flow))
-    u += np.arange(small.shape[1], dtype=np.float32)
-    v += np.arange(small.shape[0], dtype=np.float32)[:, None]
-    left = cv2.absdiff(cv2.remap(other, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), small)
-    noise = np.float32(1.4826) * np.median(left[::2, ::2])  # the factor makes it the deviation of a normal law
-    slopes = [cv2.Sobel(small, cv2.CV_32F, *axis, scale=1 / 16) for axis in ((1, 0), (0, 1))]  # per full pixel
-    texture = cv2.blur(slopes[0] ** 2 + slopes[1] ** 2, (7, 7))
-    return cv2.resize(noise**2 / (texture + np.float32(1e-6)), (width, height), interpolation=cv2.INTER_LINEAR)
+    return _variance(*_at_half(*_halves(first, second, flow), flow)[1:])
+
+
+def still_camera(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> bool:
+    """Whether no motion explains the best textured quarter of the frame about as well as the flow does.
+
+    Shapes and errors as in `flow_variance`. On plain walls under changing light the flow drifts; texture tells that
+    the camera stood. About as well: the median difference, light taken off, is at most 1.5 times as large + 0.3.
+    """
+    return _is_still(*_at_half(*_halves(first, second, flow), flow))
 
 
 def holes_of_pair(first: np.ndarray, second: np.ndarray, config: ExtractConfig) -> tuple[np.ndarray, np.ndarray]:
     """The holes of frame 1 against frame 2 (occluded) and of frame 2 against frame 1 (disoccluded), each bool (H, W).
 
     first, second: uint8 (H, W, 3), RGB; ValueError where they differ in shape. One pair of flows serves both. The
-    published bounds are raised by config.noise times `flow_variance`: nothing where the frames have no noise.
+    published bounds are raised by config.noise times `flow_variance`, and what only noise or light made is left out;
+    config.noise = 0 keeps the published rules.
     """
     forward, backward = both(config.flow, first, second)
-    return _hole(first, second, forward, backward, config), _hole(second, first, backward, forward, config)
+    halves = _halves(first, second, forward) if config.noise else (None, None)
+    return (
+        _hole(first, second, forward, backward, halves, config),
+        _hole(second, first, backward, forward, halves[::-1], config),
+    )
 
 
-def _hole(first, second, forward, backward, config):
-    noise = config.noise * flow_variance(first, second, forward) if config.noise else 0
+def _hole(first, second, forward, backward, halves, config):
+    noise, still = 0, False
+    if config.noise:
+        differences = _at_half(*halves, forward)
+        noise, still = config.noise * _variance(*differences[1:]), _is_still(*differences)
     missed = contradiction(forward, backward, slope=config.slope, offset=config.offset + noise)
     hole = missed > 1
     if config.noise:
-        # What seems to leave and is still there has stayed: a still camera has no ring of holes.
-        hole &= np.isfinite(missed) | _changed(first, second)
+        hole = cv2.medianBlur(hole.view(np.uint8), 5).view(bool)  # the majority of 5x5 pixels
     if config.motion_boundaries:
-        hole |= motion_boundaries(forward, slope=config.boundary_slope, offset=config.boundary_offset + noise)
+        contour = motion_boundaries(forward, slope=config.boundary_slope, offset=config.boundary_offset + noise)
+        if config.noise:
+            apart = missed > REALLY
+            if still:  # what changed is proof too, so a contour of a slow object may lie 2 px beside
+                apart = cv2.dilate(apart.view(np.uint8), np.ones((5, 5), np.uint8)).view(bool)
+            contour &= apart
+        hole |= contour
+    if still:
+        hole &= _changed(first, second)
     return remove_specks(hole, config.min_area)
 
 
+def _halves(first, second, flow):
+    """Both frames grey at half the size: enough here, four times cheaper, without the noise of single pixels."""
+    if not first.shape == second.shape == (*flow.shape[:2], 3):
+        raise ValueError(f"frames and flow must have one shape, got {first.shape}, {second.shape} and {flow.shape}")
+    return [_half(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in (first, second)]
+
+
+def _at_half(small, other, flow):
+    """What differs in place and along the flow, mean squared gradient: at half the size; last the full (H, W)."""
+    u, v = (cv2.resize(plane, small.shape[::-1], interpolation=cv2.INTER_AREA) / 2 for plane in cv2.split(flow))
+    u += np.arange(small.shape[1], dtype=np.float32)
+    v += np.arange(small.shape[0], dtype=np.float32)[:, None]
+    along = cv2.remap(other, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) - small
+    slopes = [cv2.Sobel(small, cv2.CV_32F, *axis, scale=1 / 16) for axis in ((1, 0), (0, 1))]  # per full pixel
+    texture = cv2.blur(slopes[0] ** 2 + slopes[1] ** 2, (7, 7))
+    return other - small, along, texture, flow.shape[:2]
+
+
+def _variance(along, texture, shape):
+    noise = 1.4826 * np.median(np.abs(along[::2, ::2]))  # the factor makes it the deviation of a normal law
+    variance = np.float32(max(noise, NOISE) ** 2) / (texture + np.float32(1e-6))
+    return cv2.resize(variance, shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _is_still(in_place, along, texture, _):
+    some = texture[::2, ::2]
+    best = some >= np.percentile(some, 75)
+    stayed, followed = (
+        np.median(np.abs(left - cv2.blur(left, (LIGHT // 2, LIGHT // 2)))[::2, ::2][best]) for left in (in_place, along)
+    )
+    return bool(stayed <= 1.5 * followed + 0.3)
+
+
 def _changed(first, second):
-    """Where the frames differ by more than SAME in one channel, mean over 5x5 pixels. bool (H, W)."""
-    red, green, blue = cv2.split(cv2.blur(cv2.absdiff(first, second), (5, 5)))
+    """Where the frames differ by more than SAME in one channel, mean over 5x5 pixels, light taken off. bool (H, W)."""
+    apart = cv2.subtract(first, second, dtype=cv2.CV_32F)
+    apart = cv2.absdiff(cv2.blur(apart, (5, 5)), cv2.blur(apart, (LIGHT, LIGHT)))
+    red, green, blue = cv2.split(apart)
     return cv2.max(cv2.max(red, green), blue) > SAME
 
 

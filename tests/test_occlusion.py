@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from maskgen.occlusion import flow_variance, holes_of_pair, motion_boundaries, occlusion, remove_specks
+from maskgen.occlusion import flow_variance, holes_of_pair, motion_boundaries, occlusion, remove_specks, still_camera
 from maskgen.settings import ExtractConfig
 
 
@@ -121,9 +121,25 @@ def test_an_empty_and_a_full_hole_stay_so():
     assert remove_specks(np.ones((5, 5), bool), 3).all()
 
 
-def test_the_flow_of_equal_frames_is_certain():
-    frame = texture(64, 80)
-    assert not flow_variance(frame, frame, moving(0, 0, 64, 80)).any()
+def test_the_variance_is_that_of_one_grey_level_where_frames_are_equal():
+    ramp = np.repeat(np.arange(64, dtype=np.uint8)[None, :, None] * 4, 64, axis=0).repeat(3, axis=2)
+    # four grey levels per px: 1^2 / 4^2
+    assert flow_variance(ramp, ramp, moving(0, 0, 64, 64))[16:48, 16:48] == pytest.approx(1 / 16, rel=1e-3)
+
+
+def test_texture_tells_a_still_camera_from_a_pan():
+    frame = texture(96, 128).astype(np.float32)
+    frame[:, 64:] = 90  # the wall
+    light = np.float32(np.linspace(0, 12, 128))[None, :, None]  # a shadow comes over it
+    first, second = frame.astype(np.uint8), np.clip(frame + light, 0, 255).astype(np.uint8)
+    drifting = moving(0, 0, 96, 128)
+    drifting[:, 70:] = (9, -4)
+    assert still_camera(first, second, drifting)
+    photo = texture(96, 136)
+    pan = np.ascontiguousarray(photo[:, 8:]), np.ascontiguousarray(photo[:, :-8])
+    assert not still_camera(*pan, moving(8, 0, 96, 128))
+    # A dark scene with little contrast is still a pan.
+    assert not still_camera(*(frame // 8 + 4 for frame in pan), moving(8, 0, 96, 128))
 
 
 def test_noise_makes_the_flow_uncertain_where_there_is_nothing_to_see():
@@ -185,6 +201,24 @@ def test_a_still_camera_has_no_ring_of_holes():
     rng = np.random.default_rng(2)
     pair = [np.clip(frame + rng.normal(0, 2, frame.shape), 0, 255).astype(np.uint8) for _ in "ab"]
     assert not any(hole.any() for hole in holes_of_pair(*pair, ExtractConfig()))
+
+
+def test_a_wall_whose_light_changes_makes_no_strip_at_the_border():
+    frame = texture(128, 160).astype(np.float32)
+    frame[:, :70] = 90 + cv2.resize(texture(4, 4)[..., 0].astype(np.float32) / 60, (70, 128))[..., None]
+    light = np.float32(np.linspace(8, 0, 160))[None, :, None]
+    pair = [frame.astype(np.uint8), np.clip(frame + light, 0, 255).astype(np.uint8)]
+    published = holes_of_pair(*pair, replace(ExtractConfig(), noise=0))
+    assert any(hole[:, :8].any() for hole in published)  # the flow does drift
+    assert not any(hole.any() for hole in holes_of_pair(*pair, ExtractConfig()))
+
+
+def test_a_dark_pan_keeps_the_columns_that_leave():
+    photo = texture(128, 168)
+    pan = [np.ascontiguousarray(part) // 8 + 4 for part in (photo[:, 8:], photo[:, :-8])]
+    occluded, disoccluded = holes_of_pair(*pan, ExtractConfig())
+    assert occluded[:, -7:].mean() > 0.95 and disoccluded[:, :7].mean() > 0.95
+    assert not occluded[:, 20:-20].any() and not disoccluded[:, 20:-20].any()
 
 
 def test_unequal_shapes_are_refused():
