@@ -9,6 +9,9 @@ from maskgen.settings import ExtractConfig
 NOISE = 1  # grey levels, deviation: rounding and compression leave at least this much
 SAME = 3  # grey levels, light taken off: frames that differ by no more show the same thing in the same place
 LIGHT = 31  # px, side of the square over which a change of light is a mean
+RIM = 8  # px, the edge of the frame, where flow has nothing beyond to hold on to
+PATCH = 9  # px at half the size, side of the square over which a change is a mean
+CLEARLY = 2.0  # times the noise: a change that is more than chance
 REALLY = 0.2  # of the check's bound: where the way back misses by less, the two sides of a contour move alike
 
 
@@ -91,6 +94,8 @@ def _hole(first, second, forward, backward, halves, config):
     missed = contradiction(forward, backward, slope=config.slope, offset=config.offset + noise)
     hole = missed > 1
     if config.noise:
+        # A camera that stands shows the same at the edge of the frame; one that turns shows something else.
+        hole &= _moves(*differences) | ~(_rim(hole.shape) | np.isinf(missed))
         hole = cv2.medianBlur(hole.view(np.uint8), 5).view(bool)  # the majority of 5x5 pixels
     if config.motion_boundaries:
         contour = motion_boundaries(forward, slope=config.boundary_slope, offset=config.boundary_offset + noise)
@@ -124,8 +129,7 @@ def _at_half(small, other, flow):
 
 
 def _variance(along, texture, shape):
-    noise = 1.4826 * np.median(np.abs(along[::2, ::2]))  # the factor makes it the deviation of a normal law
-    variance = np.float32(max(noise, NOISE) ** 2) / (texture + np.float32(1e-6))
+    variance = np.float32(max(_deviation(along), NOISE) ** 2) / (texture + np.float32(1e-6))
     return cv2.resize(variance, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
@@ -136,6 +140,29 @@ def _is_still(in_place, along, texture, _):
         np.median(np.abs(left - cv2.blur(left, (LIGHT // 2, LIGHT // 2)))[::2, ::2][best]) for left in (in_place, along)
     )
     return bool(stayed <= 1.5 * followed + 0.3)
+
+
+def _rim(shape):
+    """The pixels within RIM of the edge of the frame. bool (H, W)."""
+    rim = np.ones(shape, bool)
+    rim[RIM:-RIM, RIM:-RIM] = False
+    return rim
+
+
+def _moves(in_place, along, _, shape):
+    """Where a pixel's surroundings changed by more than noise, as where the camera turns. bool (H, W).
+
+    On a plain wall the flow drifts with whatever moves beside it, and may seem to leave the frame.
+    """
+    light = cv2.blur(in_place, (LIGHT // 2, LIGHT // 2))
+    change = cv2.blur((in_place - light) ** 2, (PATCH, PATCH))
+    moves = change > (CLEARLY * max(_deviation(along), NOISE / 2)) ** 2
+    return cv2.resize(moves.view(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).view(bool)
+
+
+def _deviation(along):
+    """Standard deviation of the noise, robustly: the factor is that of a normal law."""
+    return 1.4826 * np.median(np.abs(along[::2, ::2]))
 
 
 def _changed(first, second):
