@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
@@ -146,6 +147,7 @@ def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_pat
 
 
 def test_the_layout_for_mturk_runs_by_touch_and_hands_in_what_import_reads(phone, tmp_path):
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.common.by import By
 
     study, handed = tmp_path / "study", []
@@ -183,9 +185,10 @@ def test_the_layout_for_mturk_runs_by_touch_and_hands_in_what_import_reads(phone
         deadline = time.monotonic() + 60
         while not handed and time.monotonic() < deadline:
             for name in ("go", "show", "left"):
-                found = phone.find_elements(By.ID, name)
-                if found and found[0].is_displayed() and found[0].is_enabled():
-                    found[0].click()
+                with suppress(WebDriverException):  # the page may change between the look and the touch
+                    found = phone.find_elements(By.ID, name)
+                    if found and found[0].is_displayed() and found[0].is_enabled():
+                        found[0].click()
             time.sleep(0.1)
     finally:
         for server in servers:
