@@ -1,10 +1,15 @@
 """The study's pages in a real browser: by keyboard on a window of a phone, through a killed server, with true times."""
 
+import csv
 import json
 import shutil
 import sqlite3
 import tempfile
+import threading
 import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 import pytest
 from study_run import free_port, results, start, stop
@@ -14,6 +19,8 @@ from evaluation.study.settings import StudyConfig
 
 pytest.importorskip("flask", reason="needs the extra `study`")
 pytest.importorskip("selenium", reason="needs selenium")
+from evaluation.study import crowd
+
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Chromium and its driver on PATH")
@@ -49,7 +56,6 @@ def phone():
         size = {"deviceMetrics": {"width": 390, "height": 844, "pixelRatio": 2, "touch": True}}
         options.add_experimental_option("mobileEmulation", size)
         browser = webdriver.Chrome(options=options, service=Service(DRIVER))
-        browser.implicitly_wait(10)
         yield browser
         browser.quit()
 
@@ -60,7 +66,7 @@ def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_pat
     from selenium.webdriver.common.keys import Keys
 
     study, port = tmp_path / "study", free_port()
-    drawing.make([results(tmp_path)], study, StudyConfig(per_rater=8, catches=2, answers=1, exposures=EXPOSURES))
+    drawing.make([results(tmp_path)], study, StudyConfig(per_rater=6, catches=2, answers=1, exposures=EXPOSURES))
     server = start(study, port)
 
     def press(key):
@@ -95,7 +101,9 @@ def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_pat
         press(Keys.SPACE)
         press(Keys.TAB)
         press(Keys.ENTER)
-        phone.find_element(By.ID, "stage")
+        opened = time.monotonic() + 10
+        while not phone.find_elements(By.ID, "stage") and time.monotonic() < opened:
+            time.sleep(0.1)
         phone.execute_script(WITNESS)
         fits = "return document.documentElement.scrollHeight <= innerHeight && scrollX + scrollY === 0"
         deadline, killed = time.monotonic() + 90, False
@@ -118,7 +126,7 @@ def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_pat
                 more = phone.execute_script("return window.spans || []")
             step()
         assert killed and "/thanks" in phone.current_url
-        assert "14 answers" not in phone.page_source and "10 answers" in phone.page_source  # practice is not counted
+        assert "8 answers" in phone.page_source  # practice is not counted
     finally:
         stop(server)
     db = sqlite3.connect(study / "study.sqlite")
@@ -127,12 +135,74 @@ def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_pat
         "JOIN trials USING (trial) ORDER BY position"
     ).fetchall()
     db.close()
-    assert len(rows) == 4 + 8 + 2
+    assert len(rows) == 4 + 6 + 2
     shown = [(exposure, ms) for exposure, ms, _, _ in rows if exposure]
-    assert len(shown) == 2 + 4 + 1
+    assert len(shown) == 2 + 3 + 1
     assert all(abs(ms - exposure) <= 30 for exposure, ms in shown)
     assert not any(flagged for _, _, flagged, _ in rows)
     seen = sorted(span for span in spans + more if any(abs(span - exposure) < 200 for exposure in EXPOSURES))
     for exposure, ms in shown:  # the witness saw each of them, and for as long as the page says
         assert min(abs(span - ms) for span in seen) <= 20
         assert min(abs(span - exposure) for span in seen) <= 30
+
+
+def test_the_layout_for_mturk_runs_by_touch_and_hands_in_what_import_reads(phone, tmp_path):
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.common.by import By
+
+    study, handed = tmp_path / "study", []
+    drawing.make([results(tmp_path)], study, StudyConfig(per_rater=4, catches=1, answers=2, exposures=(250,)))
+
+    class Host(BaseHTTPRequestHandler):
+        """The platform and, by another port, the host of the pictures."""
+
+        def do_GET(self):
+            name = self.path.split("?")[0].lstrip("/")
+            data = page if name == "hit" else (study / "mturk" / "pictures" / name).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html" if name == "hit" else "image/jpeg")
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_POST(self):
+            handed.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Host) for _ in range(2)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        platform, pictures = (f"http://127.0.0.1:{server.server_port}" for server in servers)
+        crowd.export(study, "mturk", pictures, places=1, code="")
+        row = next(csv.DictReader(next((study / "mturk").glob("hits_*.csv")).open()))
+        page = (study / "mturk" / "layout.html").read_text()
+        page = page.replace("${hit}", row["hit"]).replace("${trials}", row["trials"]).encode()
+        phone.get(f"{platform}/hit?assignmentId=ASSIGNED&turkSubmitTo={platform}")
+        deadline = time.monotonic() + 60
+        while not handed and time.monotonic() < deadline:
+            for name in ("go", "show", "left"):
+                with suppress(WebDriverException):  # the page may change between the look and the touch
+                    found = phone.find_elements(By.ID, name)
+                    if found and found[0].is_displayed() and found[0].is_enabled():
+                        found[0].click()
+            time.sleep(0.1)
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+    (form,) = handed
+    assert form["assignmentId"] == ["ASSIGNED"]
+    columns = ["WorkerId", "AssignmentStatus", "Answer.hit", "Answer.answers"]
+    with (tmp_path / "batch.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([columns, ["A1", "Submitted", form["hit"][0], form["answers"][0]]])
+    counts = crowd.read(study, tmp_path / "batch.csv", "mturk")
+    assert counts["answers"] == len(json.loads(row["trials"])) and not counts["unreadable"]
+    db = sqlite3.connect(study / "study.sqlite")
+    assert {side for (side,) in db.execute("SELECT side FROM answers")} == {"left"}
+    assert db.execute("SELECT max(abs(shown_ms - 250)) FROM answers JOIN dealt USING (rater, position) "
+                      "JOIN trials USING (trial) WHERE exposure").fetchone()[0] <= 30  # fmt: skip
+    db.close()
