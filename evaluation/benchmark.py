@@ -511,6 +511,7 @@ def _settle_recipe(out, identities, pairs, config, names):
     recipe = json.loads(json.dumps(recipe))  # tuples to lists, as they will be read back
     if (out / maskset.RECIPE).exists():
         old = maskset.read_recipe(out)
+        maskset.remove_parts(out)
         # The folders may have other names now: the hash of the pairs tells whether their files are the same.
         same = ("pairs", "pairs_sha256")
         differences = [

@@ -14,6 +14,7 @@ from maskgen.maskset import (
     describe,
     encode,
     read_recipe,
+    remove_parts,
     write_checksums,
     write_index,
     write_recipe,
@@ -58,6 +59,7 @@ def _check_earlier(out, settings, count):
     elif out.exists() and any(out.iterdir()):
         raise BadInput(f"{out} is not empty and holds no masks of this command: name another folder")
     (out / "train").mkdir(parents=True, exist_ok=True)
+    remove_parts(out)
 
 
 def _sources(raw):

@@ -203,6 +203,7 @@ def _held(out, recipe):
     except Timeout:
         raise BadInput(f"another run is at work in {out}: wait for it, or stop it first") from None
     with lock:
+        maskset.remove_parts(out)
         if (progress / maskset.RECIPE).exists():
             _refuse_another(maskset.read_recipe(progress), recipe, out)
         else:

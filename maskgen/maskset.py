@@ -53,6 +53,12 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed run had begun to write below a folder. Only for a run that has the folder to itself."""
+    for part in folder.rglob("*.part"):
+        part.unlink(missing_ok=True)
+
+
 def encode(hole: np.ndarray) -> bytes:
     """The one form in which masks are written: 8-bit grey PNG, 255 for a hole, else 0. bool (H, W)."""
     # Without row filters a binary picture is smaller, and both written and read in a fraction of the usual time.

@@ -25,6 +25,7 @@ from maskgen.maskset import (
     read_hole,
     read_index,
     read_recipe,
+    remove_parts,
     split_of,
     write_checksums,
     write_index,
@@ -141,6 +142,7 @@ def _begin(out, head):
         journal.parent.mkdir(parents=True, exist_ok=True)
         write_whole(journal, (json.dumps(head) + "\n").encode())
         return {}
+    remove_parts(out)
     lines = journal.read_text().splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]  # the last may have been cut off by a kill
     if not whole or json.loads(whole[0]) != head:

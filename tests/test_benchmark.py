@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner
 from small_run import SIDE, folders, photo, plug_in, score
 
-import cli
 from evaluation import benchmark, experiments, metrics, shapes
 from evaluation.benchmark import Journal, Sources, draw_pairs, find_masks, fit, make_pairs, read_pairs
+from evaluation.commands import Size, evaluate
 from evaluation.methods import parse_all
 from evaluation.settings import BenchmarkConfig
 from maskgen import maskset
@@ -400,16 +400,16 @@ def test_without_masks_the_set_that_ships_is_scored(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["", "pairs", "dilation", "holes", "superres"])
 def test_every_command_of_evaluate_has_help(name):
-    done = CliRunner().invoke(cli.evaluate, [*([name] if name else []), "--help"])
+    done = CliRunner().invoke(evaluate, [*([name] if name else []), "--help"])
     assert done.exit_code == 0 and "--images" in done.output and "--seed" in done.output
 
 
 def test_a_size_is_height_by_width():
-    assert cli.Size().convert("384x512", None, None) == (384, 512)
-    assert cli.Size().convert("256", None, None) == (256, 256)
+    assert Size().convert("384x512", None, None) == (384, 512)
+    assert Size().convert("256", None, None) == (256, 256)
     for wrong in ("8", "axb", "1x2x3"):
         with pytest.raises(click.BadParameter, match="expected pixels as 512 or 384x512"):
-            cli.Size().convert(wrong, None, None)
+            Size().convert(wrong, None, None)
 
 
 def test_super_resolution_scores_every_method_on_the_large_image(tmp_path):

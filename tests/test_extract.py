@@ -95,6 +95,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(films, tmp_path):
     assert fingerprint(tmp_path / "cut") == fingerprint(tmp_path / "whole")
 
 
+def test_a_file_that_a_kill_left_half_written_goes(films, tmp_path):
+    (tmp_path / "raw/.progress").mkdir(parents=True)
+    (tmp_path / "raw/train/film0").mkdir(parents=True)
+    (tmp_path / "raw/train/film0/000001_occluded.png.123.part").write_bytes(b"half")
+    quietly([films], tmp_path / "raw", SMALL)
+    assert not list((tmp_path / "raw").rglob("*.part"))
+
+
 def test_a_finished_run_is_not_made_again(films, tmp_path):
     quietly([films], tmp_path / "raw", SMALL)
     before = fingerprint(tmp_path / "raw")
