@@ -15,8 +15,11 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: .venv/ready
+bench: demo/masks/raw/recipe.json
 	set -e; for table in benchmarks/*.py; do echo "== $$table"; $(BIN)/python $$table; done
+
+demo/masks/raw/recipe.json:
+	$(MAKE) demo
 
 .venv/ready: setup.cfg pyproject.toml constraints.txt scripts/setup
 	scripts/setup .venv $(PYTHON)
