@@ -51,7 +51,9 @@ def seconds(make, count, clock):
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("masks", type=Path, nargs="?", default=Path("demo/masks/raw"), help="raw masks; make demo makes some")
+    parser.add_argument(
+        "masks", type=Path, nargs="?", default=Path("demo/masks/raw"), help="raw masks; make demo makes some"
+    )
     parser.add_argument("--count", type=int, default=2000, help="masks of each kind")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--cpu", action="store_true", help="count processor time, on a machine that is busy")

@@ -21,7 +21,9 @@ from maskgen.testset import make_one, make_testset, plan, raw_masks
 def main():
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("raw", type=Path, nargs="?", default=Path("demo/masks/raw"), help="raw masks; make demo makes some")
+    parser.add_argument(
+        "raw", type=Path, nargs="?", default=Path("demo/masks/raw"), help="raw masks; make demo makes some"
+    )
     parser.add_argument("--per-category", type=int, default=50)
     parser.add_argument("--workers", type=int, default=parallel.cores())
     options = parser.parse_args()

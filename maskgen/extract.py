@@ -29,7 +29,7 @@ from maskgen.plan import SPLITS
 from maskgen.settings import ExtractConfig
 
 PROGRESS = ".progress"  # what an interrupted run leaves in its folder, and the next one starts from
-TASK = 24  # pairs, one or two seconds of work: little is lost with a worker, little is waited for at the end
+TASK = 48  # pairs, some seconds of work: little is lost with a worker, and finding the place in a film costs little
 FOLDER_LIMIT = 10_000  # files, beyond which file systems and dataset hosts suffer
 ALIKE = 0.9  # intersection over union of two masks' occupied cells from which they count as the same mask
 

@@ -2,6 +2,7 @@
 
 import heapq
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 
@@ -78,13 +79,17 @@ def _cut_in_two(source, config, say):
 def ask(parts: list[Part], missing: dict[str, int], number: int) -> list[tuple[Part, list]]:
     """The pairs to look at in round `number`: (part, pairs) in the order of the parts.
 
-    missing: masks still wanted, by split. Every pair can give two, so that half as many pairs never bring too many.
-    Who has given least is asked first: sources end up with like numbers of masks, whatever their lengths.
+    missing: masks still wanted, by split. The first round takes it that every pair gives two; the others take what
+    pairs gave until then, and ask for a tenth less, so that hardly any is computed in vain. Who has given least is
+    asked first: sources end up with like numbers of masks, whatever their lengths.
     """
     asked = []
     for split in SPLITS:
         mine = [part for part in parts if part.split == split]
-        counts = share((missing[split] + 1) // 2, [part.accepted for part in mine], [part.left.size for part in mine])
+        looked_at = sum(part.looked_at for part in mine)
+        per_pair = max(0.1, sum(part.accepted for part in mine) / looked_at) if looked_at else 2.0
+        total = ceil(missing[split] / per_pair * (0.9 if looked_at else 1))
+        counts = share(total, [part.accepted for part in mine], [part.left.size for part in mine], per_pair)
         for part, count in zip(mine, counts, strict=True):
             if count:
                 seed = [part.config.seed, number, int(part.source.sha256[:12], 16), part.start]
@@ -92,10 +97,11 @@ def ask(parts: list[Part], missing: dict[str, int], number: int) -> list[tuple[P
     return asked
 
 
-def share(total: int, given: list[int], left: list[int]) -> list[int]:
+def share(total: int, given: list[int], left: list[int], per_pair: float = 2.0) -> list[int]:
     """How many pairs to take from each source: one after another from whoever has given least, while it has any left.
 
-    total: pairs wanted; given: masks that each source gave already; left: pairs that each still has.
+    total: pairs wanted; given: masks that each source gave already; left: pairs that each still has; per_pair:
+    masks that a pair gives.
     """
     shares = [0] * len(given)
     queue = [(masks, i) for i, masks in enumerate(given) if left[i]]
@@ -106,7 +112,7 @@ def share(total: int, given: list[int], left: list[int]) -> list[int]:
         masks, i = heapq.heappop(queue)
         shares[i] += 1
         if shares[i] < left[i]:
-            heapq.heappush(queue, (masks + 2, i))
+            heapq.heappush(queue, (masks + per_pair, i))
     return shares
 
 
