@@ -43,11 +43,14 @@ def settings_of(config, **fields):
 
     def decorate(command):
         for name, text in reversed(fields.items()):
-            default = getattr(config, name)
+            default, flag = getattr(config, name), name.replace("_", "-")
+            if isinstance(default, bool):
+                command = click.option(f"--{flag}/--no-{flag}", default=default, help=text)(command)
+                continue
             listed = isinstance(default, tuple)
             kind = Numbers(float if listed and any(isinstance(n, float) for n in default) else int) if listed else None
             shown = kind.show(default) if listed else default
-            command = click.option(f"--{name.replace('_', '-')}", type=kind, default=shown, help=text)(command)
+            command = click.option(f"--{flag}", type=kind, default=shown, help=text)(command)
         return command
 
     return decorate

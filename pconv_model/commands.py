@@ -57,6 +57,8 @@ def training_options(command):
             ema="Decay of the averaged weights, 0 for none.",
             clip="Largest norm of a gradient.",
             precision="fp32, or bf16 autocast.",
+            uniform="Draw the masks' hole ratios uniformly.",
+            mask_scale="Side of a window in a mask / side of the mask, least and most.",
             scale="Side of a crop / short side of its photo, least and most.",
             colour="Share by which colours change.",
             hold_out="Share of the photos kept for validation.",
@@ -114,6 +116,10 @@ def training(images, masks, vgg, exclude, favour, cache, options):
     vgg_from="Step from which the perceptual and style terms are added.",
 )
 @settings_of(LossConfig, **{name: f"Weight of the {name} term." for name in LOSSES})
+@settings_of(
+    LossConfig, even="Hole terms are multiplied by (0.3 / hole ratio)^EVEN: images with small holes count more."
+)
+@click.option("--at", default=0, help="Step that --start has reached: the run goes on from there.")
 @click.option(
     "--no-vgg",
     "use_vgg",
@@ -124,12 +130,12 @@ def training(images, masks, vgg, exclude, favour, cache, options):
 )
 @click.option("--resume/--fresh", default=True, help="Go on from the checkpoint in --out, or begin anew.")
 @click.option("--out", type=FOLDER, default="runs/pconv", help="Checkpoint, weights, history, samples.")
-def train(images, masks, vgg, exclude, favour, cache, resume, out, **options):
+def train(images, masks, vgg, exclude, favour, cache, resume, at, out, **options):
     """Train on photos of the folders IMAGES (default: images) under masks of --masks."""
     from pconv_model import train as training_room
 
     how = training(images, masks, vgg, exclude, favour, cache, options)
-    path = training_room.train(out=out, loss=picked(LossConfig, options), resume=resume, **how)
+    path = training_room.train(out=out, loss=picked(LossConfig, options), resume=resume, at=at, **how)
     click.echo(f"weights in {path}")
 
 

@@ -15,6 +15,7 @@ from pconv_model.photos import find_images
 from pconv_model.settings import TrainConfig
 
 RUN = TrainConfig()
+LEAST, MOST = 0.003, 0.8  # hole ratio of a window of a mask
 FAR = 10**9  # validation masks are samples from here on, which no training run reaches
 
 
@@ -99,7 +100,9 @@ class Pairs:
         crop = resized(photo[top : top + side, left : left + side], size)
         if rng.random() < 0.5:
             crop = np.ascontiguousarray(crop[:, ::-1])
-        return recolour(crop, self.config.colour, rng), fitted(self.sampler[i], size)
+        return recolour(crop, self.config.colour, rng), fitted(
+            window(self.sampler[i], self.config.mask_scale, rng), size
+        )
 
     def _photo(self, number):
         if number in self.kept:
@@ -151,6 +154,21 @@ def fitted(hole: np.ndarray, size: int) -> np.ndarray:
     if hole.shape == (size, size):
         return hole
     return cv2.resize(hole.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def window(hole: np.ndarray, scale: tuple[float, float], rng) -> np.ndarray:
+    """A random square of a square hole, its side a share of the hole's drawn from `scale`. bool (H, H) -> bool (h, h).
+
+    A square must hold some of the hole and something beside it; where 20 draws give none, all of the hole is taken.
+    """
+    whole = hole.shape[0]
+    for _ in range(20 if scale[0] < 1 else 0):
+        side = round(whole * rng.uniform(*scale))
+        top, left = rng.integers(0, whole - side, 2, endpoint=True)
+        part = hole[top : top + side, left : left + side]
+        if LEAST < part.mean() < MOST:
+            return part
+    return hole
 
 
 def recolour(image: np.ndarray, most: float, rng) -> np.ndarray:

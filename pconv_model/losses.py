@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from pconv_model.settings import LossConfig
 
 PAPER = LossConfig()
+TYPICAL = 0.3  # hole ratio, the middle of the paper's classes
+SMALLEST = 0.01  # the lower edge of the first class; a hole in a crop may be smaller
 
 
 def composite(out, truth, valid):
@@ -25,6 +27,12 @@ def valid_loss(out, truth, valid):
 def hole_loss(out, truth, valid):
     """Mean over all C*H*W, not over the hole alone, of abs((1 - M) * (out - truth))."""
     return ((out - truth).abs() * (1 - valid)).mean()
+
+
+def evened(valid, exponent):
+    """Factors (B, 1, 1, 1), (0.3 / hole ratio)^exponent: images whose holes are small count for more."""
+    ratio = (1 - valid).mean((1, 2, 3), keepdim=True)
+    return (TYPICAL / ratio.clamp(min=SMALLEST)) ** exponent
 
 
 def perceptual_loss(features, truth_features):
@@ -58,13 +66,16 @@ def tv_loss(comp, valid):
 def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
     """The weighted sum and its unweighted terms: a dict with "total" and one entry per term.
 
+    The hole term is `evened` by config.even.
+
     out, truth: in [0, 1]. features: turns (B, 3, H, W) in [0, 1] into a list of features, as
     pconv_model.features.load_vgg does; None leaves the perceptual and style terms out.
     """
     comp = composite(out, truth, valid)
+    factor = evened(valid, config.even) if config.even else 1
     terms = {
         "valid": valid_loss(out, truth, valid) * config.span,
-        "hole": hole_loss(out, truth, valid) * config.span,
+        "hole": hole_loss(factor * out, factor * truth, valid) * config.span,
         "tv": tv_loss(comp, valid) * config.span,
     }
     if features is not None and (config.perceptual or config.style):

@@ -36,6 +36,7 @@ class LossConfig:
     perceptual: float = 0.05
     style: float = 120.0
     tv: float = 0.1
+    even: float = 0.0  # an image's hole term is multiplied by (0.3 / its hole ratio)^even: 0 the paper's, 1 all alike
     span: float = 2.0  # images in [0, 1] are stretched to this length for L1 and tv; the first author used [-1, 1]
 
 
@@ -56,6 +57,11 @@ class TrainConfig:
     clip: float = 10.0  # largest norm of a gradient; a step whose gradient is not finite is left out
     precision: str = "fp32"  # or "bf16": autocast, half the memory and faster where the processor has it
     ratio: tuple[float, float] = (0.01, 0.6)  # hole / all pixels of the training masks
+    uniform: bool = False  # draw the ratio uniformly from that range, else as brush and raw mask make it
+    mask_scale: tuple[float, float] = (
+        1.0,
+        1.0,
+    )  # side of a window in a mask / side of the mask; 1: all of it, made small
     scale: tuple[float, float] = (0.35, 1.0)  # side of a crop / short side of its photo
     colour: float = 0.1  # brightness, contrast and saturation change by up to this share
     hold_out: float = 0.1  # share of the photos kept for validation: 3,000 of CelebA-HQ's 30,000

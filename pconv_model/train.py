@@ -152,7 +152,7 @@ def mask_sampler(masks: Path, config: TrainConfig):
         raise BadInput(
             f"no folder of masks at {masks}: make it with `maskgen extract videos/`, or name yours with --masks"
         )
-    return MaskSampler(masks, size=SIZE, preset="nvidia", ratio=config.ratio, seed=config.seed)
+    return MaskSampler(masks, size=SIZE, preset="nvidia", ratio=config.ratio, seed=config.seed, uniform=config.uniform)
 
 
 def best_device() -> str:
@@ -174,6 +174,7 @@ def train(
     exclude=frozenset(),
     favour=(),
     start: Path | None = None,
+    at: int = 0,
     resume: bool = True,
     device: str | None = None,
     minutes: float = 10,
@@ -186,14 +187,15 @@ def train(
 
     folders, exclude, favour: the photos, see pconv_model.data. sampler: [i] gives a hole, bool (h, w). features: for
     the perceptual and style terms, such as pconv_model.features.load_vgg(); None leaves them out. start: weights of
-    ours to begin with. minutes: between checkpoints. A run that was stopped goes on to the same weights as one that
-    was not, on the same kind of machine; resume=False begins anew. Under `torchrun` every process takes its part of
-    each step. In `out`: checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/.
+    ours to begin with, which have reached the step `at` of this run: their history goes on, with a fresh optimiser.
+    minutes: between checkpoints. A run that was stopped goes on to the same weights as one that was not, on the same
+    kind of machine; resume=False begins anew. Under `torchrun` every process takes its part of each step. In `out`:
+    checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/.
     """
     with _processes(device) as (rank, world, device):
         photos, held = split(folders, exclude=exclude, config=config)
         about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(photos)}
-        run = _begin(net, config, out, about, start, resume, device, rank)
+        run = _begin(net, config, out, about, start, at, resume, device, rank)
         pairs = Pairs(photos, sampler, config, favour=favour, cache=cache)
         features = features.to(device) if features is not None else None
         judge = _Judge(Fixed(held, sampler), out, config, features, device)
@@ -229,7 +231,7 @@ def train(
         return path
 
 
-def _begin(net_config, config, out, about, start, resume, device, rank):
+def _begin(net_config, config, out, about, start, at, resume, device, rank):
     """A run at its first step, or where the checkpoint in `out` left it."""
     for name, value, known in (
         ("precision", config.precision, ("fp32", "bf16")),
@@ -249,6 +251,8 @@ def _begin(net_config, config, out, about, start, resume, device, rank):
         state = checkpoints.load(start).state_dict()
         for each in {run.net, run.best}:
             checkpoints.load_weights(each, state, start)
+        run.step = at
+        run.history = [row for row in checkpoints.read_header(start)["history"] if row["step"] <= at]
     out.mkdir(parents=True, exist_ok=True)
     return run
 

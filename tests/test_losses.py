@@ -45,6 +45,16 @@ def test_gram_does_not_overflow_in_half_precision():
         assert losses.gram(feature).flatten().tolist() == pytest.approx([300.0**2 / 2] * 4, rel=1e-3)
 
 
+def test_an_evened_hole_term_weighs_images_with_small_holes_up():
+    valid = torch.cat([plane("#...", "....", "...."), plane("####", "##..", "....")])  # ratios 1/12 and 1/2
+    out, truth = torch.ones(2, 3, 3, 4), torch.zeros(2, 3, 3, 4)
+    assert losses.evened(valid, 1).flatten().tolist() == pytest.approx([0.3 * 12, 0.3 * 2])
+    terms = losses.total_loss(out, truth, valid, config=LossConfig(even=1, span=1))
+    assert terms["hole"].item() == pytest.approx(0.3)  # whatever the ratio: that of an image with a hole of 0.3
+    half = losses.total_loss(out, truth, valid, config=LossConfig(even=0.5, span=1))
+    assert half["hole"].item() == pytest.approx(((0.3 / 12) ** 0.5 + (0.3 / 2) ** 0.5) / 2)
+
+
 def test_tv_looks_at_pairs_inside_the_hole_dilated_by_one_pixel():
     comp = torch.tensor([[[[0.0, 0.0, 1.0, 3.0, 9.0]]]])
     assert losses.tv_loss(comp, plane("..#..")) == (1 + 2) / 5  # region: the middle three, two pairs, five pixels

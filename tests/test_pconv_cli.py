@@ -13,8 +13,8 @@ from pconv_model.unet import PConvUNet
 class Sampler:
     """Stands for maskgen's, which needs a folder of real masks."""
 
-    def __init__(self, masks, size, preset, ratio, seed):
-        assert (size, preset, ratio) == (512, "nvidia", (0.01, 0.6))
+    def __init__(self, masks, size, preset, ratio, seed, uniform):
+        assert (size, preset, ratio, uniform) == (512, "nvidia", (0.01, 0.6), False)
 
     def __getitem__(self, i):
         hole = np.zeros((512, 512), bool)

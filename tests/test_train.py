@@ -98,6 +98,17 @@ def test_the_number_of_threads_changes_nothing(photos, tmp_path, finished):
     assert same(weights(run(photos, tmp_path, workers=3, cache=0)), weights(finished))
 
 
+def test_weights_of_a_known_step_go_on_from_there_with_their_history(photos, tmp_path, finished):
+    path = run(photos, tmp_path, start=finished, at=7)
+    history, before = (checkpoints.read_header(p)["history"] for p in (path, finished))
+    kept = [row for row in before if row["step"] <= 7]
+    assert history[: len(kept)] == kept
+    assert [row["step"] for row in history[len(kept) :]] == [8, 8, 9, 9]  # the loss and the validation of each
+    state, old = weights(path), weights(finished)
+    norms = [key for key in state if ".norm." in key and key.startswith("encoder")]
+    assert norms and all(state[key].equal(old[key]) for key in norms)  # phase 2, its encoder's batch norm is frozen
+
+
 def test_another_seed_and_a_fresh_run_begin_anew(photos, tmp_path, finished):
     first = weights(run(photos, tmp_path, replace(RUN, seed=1)))
     assert not same(first, weights(finished))
@@ -183,11 +194,11 @@ def test_the_average_follows_the_weights():
 
 
 def test_a_run_can_begin_with_the_weights_of_another(photos, tmp_path, finished):
-    it = train._begin(NET, RUN, tmp_path, {}, finished, True, "cpu", 0)
+    it = train._begin(NET, RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
     assert same(it.net.state_dict(), it.average.state_dict())
     assert it.net.encoder[0].conv.weight.equal(weights(finished)["encoder.0.conv.weight"])
     with pytest.raises(BadInput, match="does not fit"):
-        train._begin(replace(NET, width=0.1), RUN, tmp_path, {}, finished, True, "cpu", 0)
+        train._begin(replace(NET, width=0.1), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
 
 
 def test_a_checkpoint_of_another_net_is_refused(photos, finished):
@@ -252,6 +263,27 @@ def test_a_sample_is_a_crop_of_a_photo_flipped_or_not_and_always_the_same(photos
         again = data.Pairs([tmp_path / "ramp.png"], Boxes(), config, cache=0)(i, 20)
         assert (again[0] == image).all() and (again[1] == hole).all()
     assert {sign for sign, _ in seen} == {-1, 1} and len(seen) > 4  # both ways round, from many places
+
+
+def test_a_window_of_a_mask_is_a_square_of_it_that_holds_hole_and_surroundings():
+    hole = np.zeros((100, 100), bool)
+    hole[40:60, 40:60] = True
+    rng = np.random.default_rng(0)
+    parts = [data.window(hole, (0.3, 0.6), rng) for _ in range(50)]
+    assert all(part.shape[0] == part.shape[1] and 30 <= part.shape[0] <= 60 for part in parts)
+    assert all(0 < part.sum() <= 400 and part.mean() < 0.8 for part in parts)
+    assert len({part.sum() for part in parts}) > 10
+
+
+def test_a_scale_of_one_takes_the_whole_mask_and_draws_nothing():
+    hole, rng = np.eye(8, dtype=bool), np.random.default_rng(0)
+    assert data.window(hole, (1.0, 1.0), rng) is hole
+    assert rng.random() == np.random.default_rng(0).random()
+
+
+def test_a_mask_without_a_hole_stays_whole():
+    empty = np.zeros((10, 10), bool)
+    assert data.window(empty, (0.5, 0.5), np.random.default_rng(0)) is empty
 
 
 def test_colours_change_mildly_and_grey_stays_grey():
