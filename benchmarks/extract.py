@@ -9,13 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import click
 import cv2
 import numpy as np
 
-from maskgen import extract, pairs, parallel, plan
+from maskgen import extract, occlusion, pairs, parallel
 from maskgen.flow import both
 from maskgen.settings import ExtractConfig
 
@@ -36,31 +38,32 @@ def film(path, frames, height=480, width=640):
 
 
 def flow_seconds(task):
-    """Seconds that the flow alone takes for a task's pairs, with its frames in memory."""
-    seconds = 0.0
-    for _, first, second in pairs._frames_of_pairs(task):
-        if not isinstance(first, str) and not isinstance(second, str):
-            start = time.perf_counter()
-            both(task.config.flow, first, second)
-            seconds += time.perf_counter() - start
-    return seconds
+    """Seconds that the flow alone takes for the pairs that a task looks at."""
+    spent = []
 
+    def timed(*pair):
+        start = time.perf_counter()
+        flows = both(*pair)
+        spent.append(time.perf_counter() - start)
+        return flows
 
-def flow_alone(videos, config, workers):
-    """Wall time of the flow for the pairs of the first round, all workers busy, and how many pairs that are."""
-    sources, _ = extract._look_at(videos, Path("-"), workers, None, False, print)
-    parts = plan.divide(sources, config)
-    asked = plan.ask(parts, {"train": config.train, "test": config.test}, 0)
-    batches = [(part, some) for part, chosen in asked for some in extract._batches(chosen)]
-    tasks = [extract._task(part, some, Path("-"), 0) for part, some in batches]
-    return sum(parallel.run(flow_seconds, tasks, workers=workers)) / workers, sum(len(task.pairs) for task in tasks)
+    with mock.patch.object(occlusion, "both", timed), tempfile.TemporaryDirectory() as folder:
+        pairs.make(replace(task, result=Path(folder) / "result.npz"))
+    return sum(spent)
 
 
 def run(videos, config, workers, folder):
-    """Wall time of an extraction, and how many pairs it looked at."""
-    start = time.perf_counter()
-    recipe = extract.extract(videos, Path(folder) / f"masks{workers}", config, workers=workers)
-    return time.perf_counter() - start, sum(recipe["counts"]["pairs"].values())
+    """Wall time of an extraction, how many pairs it looked at, and its tasks."""
+    tasks = []
+
+    def noted(function, some, **how):
+        tasks.extend(task for task in some if isinstance(task, pairs.Task))
+        return parallel.run(function, some, **how)
+
+    with mock.patch.object(extract, "parallel", mock.Mock(wraps=parallel, run=noted)):
+        start = time.perf_counter()
+        recipe = extract.extract(videos, Path(folder) / f"masks{workers}", config, workers=workers)
+    return time.perf_counter() - start, sum(recipe["counts"]["pairs"].values()), tasks
 
 
 def peak_memory(video, folder):
@@ -87,11 +90,10 @@ def main(videos, masks, frames):
         config = ExtractConfig(train=masks * 7 // 10, test=masks * 3 // 10)
         walls, rows = {}, []
         for workers in (1, 2):
-            flow, flow_pairs = flow_alone(videos, config, workers)
-            walls[workers], all_pairs = run(videos, config, workers, folder)
-            flow *= all_pairs / flow_pairs  # later rounds look at some pairs more
+            walls[workers], looked_at, tasks = run(videos, config, workers, folder)
+            flow = sum(parallel.run(flow_seconds, tasks, workers=workers)) / workers
             rows.append((f"wall / flow alone, {workers} workers", f"{walls[workers] / flow:.2f}"))
-            rows.append((f"pairs/s, {workers} workers", f"{all_pairs / walls[workers]:.1f}"))
+            rows.append((f"pairs/s, {workers} workers", f"{looked_at / walls[workers]:.1f}"))
         rows.append(("one worker / two workers", f"{walls[1] / walls[2]:.2f}"))
         long = film(Path(folder) / "long.mp4", frames)
         rows.append(("peak memory, short film, MB", f"{peak_memory(short, folder):.0f}"))

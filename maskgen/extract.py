@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import count
+from itertools import count, pairwise
 from math import ceil
 from pathlib import Path
 
@@ -29,7 +29,8 @@ from maskgen.plan import SPLITS
 from maskgen.settings import ExtractConfig
 
 PROGRESS = ".progress"  # what an interrupted run leaves in its folder, and the next one starts from
-TASK = 48  # pairs, some seconds of work: little is lost with a worker, and finding the place in a film costs little
+TASK = 48  # masks, some seconds of work: little is lost with a worker, and finding the place in a film costs little
+SLOW = 8  # times as many pairs a task may have to look at, where hardly anything moves
 FOLDER_LIMIT = 10_000  # files, beyond which file systems and dataset hosts suffer
 ALIKE = 0.9  # intersection over union of two masks' occupied cells from which they count as the same mask
 
@@ -220,25 +221,33 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
             asked = plan.ask(parts, {split: wanted[split] - len(rows[split]) for split in SPLITS}, number)
             if not asked:
                 break
-            batches = [(part, some) for part, chosen in asked for some in _batches(chosen)]
             folder = out / PROGRESS / f"round{number:03d}"
-            tasks = [_task(part, some, folder, i) for i, (part, some) in enumerate(batches)]
+            cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered)]
+            tasks = [_task(*piece, folder, i) for i, piece in enumerate(cut)]
             done = parallel.run(pairs.make, tasks, workers=workers, cluster=cluster)
-            for (part, _), task, _ in zip(batches, tasks, done, strict=True):
+            for (part, _, _), task, _ in zip(cut, tasks, done, strict=True):
                 room = wanted[part.split] - len(rows[part.split])
-                new = list(_merge(pairs.results(task), part, out, room, passed_over, hashes, strict))
+                masks = pairs.results(task)
+                part.look_at(dict.fromkeys((mask.frame, mask.gap, mask.square) for mask in masks))
+                new = list(_merge(masks, part, out, room, passed_over, hashes, strict))
                 rows[part.split] += new
                 bar.update(len(new))
     return rows, passed_over
 
 
-def _batches(chosen):
-    return [tuple(chosen[i : i + TASK]) for i in range(0, len(chosen), TASK)]
+def _pieces(wanted, offered):
+    """Cut what is asked of a part into tasks, by time: (masks wanted, pairs to choose from)."""
+    count = ceil(max(min(wanted, len(offered)) / TASK, len(offered) / (SLOW * TASK)))
+    edges = [[i * whole // count for i in range(count + 1)] for whole in (wanted, len(offered))]
+    for (more, most), (first, last) in zip(*map(pairwise, edges), strict=True):
+        if most > more:
+            yield most - more, tuple(offered[first:last])
 
 
-def _task(part, chosen, folder, number):
+def _task(part, wanted, offered, folder, number):
     source, result = part.source, folder / f"{number // 1000:03d}" / f"{number:06d}.npz"
-    return pairs.Task(source.path, chosen, tuple(part.squares), (source.height, source.width), part.config, result)
+    squares, shape = tuple(part.squares), (source.height, source.width)
+    return pairs.Task(source.path, offered, wanted, squares, shape, part.config, result)
 
 
 def _merge(masks, part, out, room, passed_over, hashes, strict):

@@ -3,8 +3,9 @@
 import io
 import json
 import zipfile
-from collections import Counter
+from collections import deque
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 
 import cv2
@@ -22,10 +23,11 @@ CELLS = 64  # cells along a mask's side by which masks are compared, 8x8 px each
 
 @dataclass(frozen=True)
 class Task:
-    """Some pairs of one source. pairs: (frame, gap, square number), ascending in time."""
+    """Some pairs of one source, to choose from until they have given the wanted masks, spread over all of them."""
 
     path: Path
-    pairs: tuple[tuple[int, int, int], ...]
+    pairs: tuple[tuple[int, int, int], ...]  # frame, gap, square number; ascending
+    wanted: int  # masks
     squares: tuple[tuple[int, int, int], ...]  # x, y, side in px of the source
     shape: tuple[int, int]  # height and width of the source's frames
     config: ExtractConfig
@@ -51,8 +53,9 @@ def make(task: Task) -> None:
     if _is_whole(task.result):
         return
     parallel.quiet_codecs()
-    outcome, pngs, cells = [], [], []
-    for pair, first, second in _frames_of_pairs(task):
+    outcome, pngs, cells, quota = [], [], [], _Quota(task)
+    for pair, first, second in _frames_of_pairs(task, quota.is_due):
+        before = len(pngs)
         for kind, hole in zip(KINDS, _holes(first, second, task.config), strict=True):
             if isinstance(hole, str):
                 outcome.append([*pair, kind, hole, None, 0])
@@ -61,6 +64,7 @@ def make(task: Task) -> None:
             outcome.append([*pair, kind, "", maskset.describe(hole, "", png), len(png)])
             pngs.append(png)
             cells.append(occupied_cells(hole))
+        quota.gave(len(pngs) - before)
     file = io.BytesIO()
     data = np.frombuffer(b"".join(pngs), np.uint8)
     np.savez(file, outcome=json.dumps(outcome), data=data, cells=np.array(cells, np.uint8))
@@ -89,41 +93,79 @@ def _is_whole(path):
         return False
 
 
-def _frames_of_pairs(task):
-    """Yield every pair with its two frames cut out, uint8 (size, size, 3); for one that cannot be used, a str says why.
+class _Quota:
+    """Which of a task's pairs are looked at: the next one whenever the masks lag behind the share of pairs passed."""
 
-    The video is read once, forwards, and a frame is kept no longer than a pair needs it.
+    def __init__(self, task):
+        self.wanted, self.pairs = task.wanted, len(task.pairs)
+        self.passed = self.looked_at = self.masks = self.begun = 0
+
+    def is_due(self):
+        """Whether to look at the next pair. One that is begun, its second frame to come, counts as pairs usually do."""
+        self.passed += 1
+        expected = self.masks + self.begun * (self.masks + 2) / (self.looked_at + 1)
+        if expected * self.pairs >= self.wanted * self.passed:
+            return False
+        self.begun += 1
+        return True
+
+    def gave(self, masks):
+        """A pair that was begun gave so many masks."""
+        self.begun -= 1
+        self.looked_at += 1
+        self.masks += masks
+
+
+def _frames_of_pairs(task, is_due):
+    """Yield every pair that is due with its two frames cut out, uint8 (size, size, 3).
+
+    For one that cannot be used a str says why. is_due() is asked once for each pair of the task, in their order. The
+    video is read once, forwards, and a frame is kept no longer than a pair needs it; those between pairs are passed.
     """
-    needed = Counter()  # how many pairs still need a (frame, square)
-    for frame, gap, square in task.pairs:
-        needed[frame, square] += 1
-        needed[frame + gap, square] += 1
-    squares = {}  # by frame; none for a frame that is read only to see whether there is a cut
-    for frame, gap, _ in task.pairs:
-        squares |= {index: [] for index in range(frame, frame + gap + 1) if index not in squares}
-    for index, square in sorted(needed):
-        squares[index].append(square)
-    waiting = sorted(task.pairs, key=lambda pair: (pair[0] + pair[1], pair), reverse=True)
-    reader, kept, before, last_cut = video.open_reader(task.path), {}, None, 0
+    coming, begun = deque(task.pairs), []  # begun: a heap of (last frame, pair, its first frame cut out)
+    reader, index, before, last_cut = video.open_reader(task.path), -1, None, 0
     try:
-        for index in sorted(squares):
+        while coming or begun:
+            starting = []
+            if begun:
+                index += 1  # also the frames between those of a pair: there may be a cut
+            else:
+                while coming and not is_due():
+                    coming.popleft()
+                if not coming:
+                    return
+                starting.append(coming.popleft())
+                index = starting[0][0]
             whole = reader.read(index)
             usable = whole is not None and whole.shape[:2] == task.shape
             colours = video.colours(whole) if usable else None
             if before and before[0] == index - 1 and usable and video.is_cut(before[1], colours):
                 last_cut = index
             before = (index, colours) if usable else None
-            kept |= {(index, square): _cut_out(whole, square, task) for square in squares[index]}
-            while waiting and sum(waiting[-1][:2]) == index:
-                frame, gap, square = pair = waiting.pop()
-                scene = CUT if frame < last_cut else kept[frame, square]
-                yield pair, scene, kept[index, square]
-                for used in ((frame, square), (index, square)):
-                    needed[used] -= 1
-                    if not needed[used]:
-                        del kept[used]
+            squares = _Squares(whole, task)
+            while begun and begun[0][0] == index:
+                _, pair, first = heappop(begun)
+                yield pair, CUT if pair[0] < last_cut else first, squares[pair[2]]
+            while coming and coming[0][0] == index:
+                pair = coming.popleft()
+                if is_due():
+                    starting.append(pair)
+            for pair in starting:
+                heappush(begun, (index + pair[1], pair, squares[pair[2]]))
     finally:
         reader.close()
+
+
+class _Squares(dict):
+    """The squares of a frame by their number, cut out when they are asked for."""
+
+    def __init__(self, whole, task):
+        super().__init__()
+        self.whole, self.task = whole, task
+
+    def __missing__(self, number):
+        self[number] = _cut_out(self.whole, number, self.task)
+        return self[number]
 
 
 def _cut_out(whole, square, task):

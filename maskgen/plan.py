@@ -1,6 +1,7 @@
 """Which pairs of frames are looked at: every split, every source and every stretch of a source gets its share."""
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -10,6 +11,8 @@ from maskgen import video
 from maskgen.settings import ExtractConfig
 
 SPLITS = ("train", "test")
+SPARE = 4  # pairs offered for each that may be needed: where nothing moves a worker goes on to the next
+HOPE = 1.2  # times what a source gave until now, it may give from the pairs that are left
 
 
 @dataclass
@@ -35,14 +38,27 @@ class Part:
         inside = frame_and_gap // gaps.size + gaps[frame_and_gap % gaps.size] < self.stop
         self.left = (frame_and_gap[inside, None] * len(self.squares) + np.arange(len(self.squares))).ravel()
 
-    def take(self, count: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-        """Take `count` of the pairs that are left, spread evenly: (frame, gap, square number), ascending in time."""
-        chosen = spread(count, self.left.size, rng)
-        rest, square = np.divmod(self.left[chosen], len(self.squares))
+    @property
+    def per_pair(self) -> float:
+        """Masks that a pair of this part gives, from those looked at; 1 before there are any."""
+        return min(2, (self.accepted + 1) / (self.looked_at + 1))
+
+    def offer(self, wanted: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+        """Pairs not looked at yet for `wanted` masks to be chosen from, with some to spare.
+
+        Spread evenly: (frame, gap, square number), ascending in time.
+        """
+        count = min(self.left.size, ceil(SPARE * wanted / min(1, self.per_pair)))
+        rest, square = np.divmod(self.left[spread(count, self.left.size, rng)], len(self.squares))
         frame, gap = np.divmod(rest, len(self.config.gaps))
-        self.left = np.delete(self.left, chosen)
-        self.looked_at += count
         return [(int(f), self.config.gaps[g], int(s)) for f, g, s in zip(frame, gap, square, strict=True)]
+
+    def look_at(self, pairs: Iterable[tuple[int, int, int]]) -> None:
+        """Count these pairs as looked at: none of them is offered again."""
+        number = {gap: i for i, gap in enumerate(self.config.gaps)}
+        codes = [(f * len(number) + number[gap]) * len(self.squares) + square for f, gap, square in pairs]
+        self.left = np.setdiff1d(self.left, codes, assume_unique=True)
+        self.looked_at += len(codes)
 
 
 def divide(sources: list[video.Source], config: ExtractConfig, say=print) -> list[Part]:
@@ -76,43 +92,40 @@ def _cut_in_two(source, config, say):
     return [Part(source, "train", 0, end, config), Part(source, "test", end + gap, source.frames, config)]
 
 
-def ask(parts: list[Part], missing: dict[str, int], number: int) -> list[tuple[Part, list]]:
-    """The pairs to look at in round `number`: (part, pairs) in the order of the parts.
+def ask(parts: list[Part], missing: dict[str, int], number: int) -> list[tuple[Part, int, list]]:
+    """Who is asked for what in round `number`: (part, masks wanted of it, pairs to choose from).
 
-    missing: masks still wanted, by split. The first round takes it that every pair gives two; the others take what
-    pairs gave until then, and ask for a tenth less, so that hardly any is computed in vain. Who has given least is
-    asked first: sources end up with like numbers of masks, whatever their lengths.
+    missing: masks still wanted, by split. Who has given least is asked first, for as much as can be expected of it:
+    sources end up with like numbers of masks, whatever their lengths.
     """
     asked = []
     for split in SPLITS:
         mine = [part for part in parts if part.split == split]
-        looked_at = sum(part.looked_at for part in mine)
-        per_pair = max(0.1, sum(part.accepted for part in mine) / looked_at) if looked_at else 2.0
-        total = ceil(missing[split] / per_pair * (0.9 if looked_at else 1))
-        counts = share(total, [part.accepted for part in mine], [part.left.size for part in mine], per_pair)
+        hope = [min(2, HOPE * part.per_pair) if part.looked_at else 1 for part in mine]
+        room = [ceil(part.left.size * masks) for part, masks in zip(mine, hope, strict=True)]
+        counts = share(missing[split], [part.accepted for part in mine], room)
         for part, count in zip(mine, counts, strict=True):
             if count:
                 seed = [part.config.seed, number, int(part.source.sha256[:12], 16), part.start]
-                asked.append((part, part.take(count, np.random.default_rng(seed))))
+                asked.append((part, count, part.offer(count, np.random.default_rng(seed))))
     return asked
 
 
-def share(total: int, given: list[int], left: list[int], per_pair: float = 2.0) -> list[int]:
-    """How many pairs to take from each source: one after another from whoever has given least, while it has any left.
+def share(total: int, given: list[int], room: list[int]) -> list[int]:
+    """How many masks to ask of each source: one after another of whoever has given least, while it has room.
 
-    total: pairs wanted; given: masks that each source gave already; left: pairs that each still has; per_pair:
-    masks that a pair gives.
+    total: masks wanted; given: masks that each source gave already; room: masks that each may still give.
     """
     shares = [0] * len(given)
-    queue = [(masks, i) for i, masks in enumerate(given) if left[i]]
+    queue = [(masks, i) for i, masks in enumerate(given) if room[i]]
     heapq.heapify(queue)
     for _ in range(total):
         if not queue:
             break
         masks, i = heapq.heappop(queue)
         shares[i] += 1
-        if shares[i] < left[i]:
-            heapq.heappush(queue, (masks + per_pair, i))
+        if shares[i] < room[i]:
+            heapq.heappush(queue, (masks + 1, i))
     return shares
 
 

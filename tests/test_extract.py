@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from films import frame, write_frames, write_video
 
-from maskgen import maskset, plan
+from maskgen import maskset, pairs, plan, video
 from maskgen.errors import BadInput
 from maskgen.extract import extract, summary
 from maskgen.settings import ExtractConfig
@@ -294,9 +294,37 @@ def test_the_recipe_names_versions_settings_and_sources(films, tmp_path):
 
 
 def test_shares_go_first_to_those_who_have_given_least():
-    assert plan.share(4, given=[0, 0, 6], left=[9, 9, 9]) == [2, 2, 0]
-    assert plan.share(9, given=[0, 0, 0], left=[2, 9, 9]) == [2, 4, 3]
-    assert plan.share(9, given=[0, 0], left=[1, 2]) == [1, 2]
+    assert plan.share(4, given=[0, 0, 6], room=[9, 9, 9]) == [2, 2, 0]
+    assert plan.share(9, given=[0, 0, 0], room=[2, 9, 9]) == [2, 4, 3]
+    assert plan.share(9, given=[0, 0], room=[1, 2]) == [1, 2]
+
+
+def looked_at(wanted, masks_of):
+    """Which of pairs 0, 1, ... a task looks at that wants so many masks, where pair i gives masks_of[i]."""
+    task = pairs.Task(Path(), tuple((i, 1, 0) for i in range(len(masks_of))), wanted, (), (0, 0), SMALL, Path())
+    quota, chosen = pairs._Quota(task), []
+    for i, masks in enumerate(masks_of):
+        if quota.is_due():
+            chosen.append(i)
+            quota.gave(masks)
+    return chosen
+
+
+def test_a_task_spreads_what_it_looks_at_and_goes_on_where_nothing_moves():
+    assert looked_at(4, [2] * 16) == [0, 8]
+    assert looked_at(4, [1] * 16) == [0, 4, 8, 12]
+    assert looked_at(4, [0] * 10 + [1] * 6) == [*range(14)]  # nothing in the first ten: made up for at once
+    assert looked_at(4, [0] * 16) == [*range(16)]
+
+
+def test_a_pair_that_was_looked_at_is_not_offered_again():
+    film = video.Source(Path("film.mp4"), "film", 20, 640, 480, "0" * 64, 20)
+    part = plan.Part(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2), crops=2))
+    offered = part.offer(1000, np.random.default_rng(0))
+    assert len(offered) == len(set(offered)) == 2 * (19 + 18) and offered == sorted(offered)
+    part.look_at(offered[::3])
+    assert part.offer(1000, np.random.default_rng(0)) == [pair for i, pair in enumerate(offered) if i % 3]
+    assert part.looked_at == len(offered[::3])
 
 
 def test_chosen_pairs_are_different_and_spread_over_the_whole_length():
