@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskgen import parallel
+from maskgen.alone import alone, occupied
 from maskgen.categories import names
 from maskgen.errors import BadInput
 from maskgen.maskset import INDEX, Masks, describe, encode, write_checksums, write_index, write_recipe, write_whole
@@ -71,13 +72,14 @@ def open_masks(path: Path, rules: Rules, layout: str = "any") -> tuple[Masks, Ru
     return masks, Rules(polarity, rules.threshold, rules.resize, rules.edges, rules.border), why
 
 
+@alone("out")
 def measure_masks(masks: Masks, rules: Rules, out: Path | None = None, *, workers: int | None = None) -> list[dict]:
     """Measure every mask; one index row each, in the order of masks.names, with `size` and what it was called before.
 
     out: a mask set is written there as well: `test/<category>/NNNNN.png` in our one form, index, recipe and
     checksums; masks outside all classes go to `test/outside`. `out` must be empty or missing.
     """
-    if out is not None and out.exists() and any(out.iterdir()):
+    if out is not None and occupied(out):
         raise BadInput(f"{out} is not empty: expected a new folder for the mask set")
     batches = [range(i, min(i + BATCH, len(masks))) for i in range(0, len(masks), BATCH)]
     job = functools.partial(_measure_batch, masks=masks, rules=rules, keep=out is not None)

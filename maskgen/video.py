@@ -1,6 +1,5 @@
 """Frames of a video file or of a folder of pictures, one at a time."""
 
-import csv
 import hashlib
 import os
 import re
@@ -12,7 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from maskgen.errors import BadInput
-from maskgen.maskset import natural
+from maskgen.maskset import natural, read_rows
 
 VIDEOS = (
     *(
@@ -311,9 +310,8 @@ def credits(paths: list[Path]) -> dict[str, dict]:
     for folder in sorted({path.parent for path in paths}):
         table = folder / "SOURCES.csv"
         if table.is_file():
-            with table.open(newline="", encoding="utf-8", errors="replace") as stream:
-                for row in csv.DictReader(stream):
-                    if row.get("file"):
-                        kept = {key: row[key] for key in ("source", "licence", "license", "url") if row.get(key)}
-                        rows[str(folder / row["file"])] = kept
+            for row in read_rows(table):
+                if row.get("file"):
+                    kept = {key: row[key] for key in ("source", "licence", "license", "url") if row.get(key)}
+                    rows[str(folder / row["file"])] = kept
     return rows
