@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 
 from maskgen import __version__
-from maskgen.alone import LOCK
 from maskgen.categories import category, measure
 from maskgen.errors import BadInput
 from maskgen.settings import BORDER, EDGES
@@ -367,8 +366,10 @@ def leads_inside(name: str) -> bool:
 
 
 def write_checksums(folder: Path) -> None:
-    """Write `checksums.sha256`: the SHA-256 of every file below the folder, in the form of `sha256sum`."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (CHECKSUMS, LOCK))
+    """Write `checksums.sha256`: the SHA-256 of every file below the folder but hidden ones, as `sha256sum` has it."""
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS and path.name[0] != "."
+    )
     lines = (
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}" for path in files
     )

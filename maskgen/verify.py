@@ -9,7 +9,6 @@ import numpy as np
 from tqdm import tqdm
 
 from maskgen import parallel
-from maskgen.alone import LOCK
 from maskgen.errors import BadInput
 from maskgen.maskset import CHECKSUMS, INDEX, RECIPE, decode_grey, describe, leads_inside, read_recipe, read_rows
 from maskgen.settings import BORDER, EDGES
@@ -159,6 +158,6 @@ def _checksums(folder):
                     faults.append(f"{name}: differs from {CHECKSUMS}")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in listed and path.name not in (CHECKSUMS, LOCK):
+        if path.is_file() and name not in listed and path.name != CHECKSUMS and path.name[0] != ".":
             faults.append(f"{name}: there, but not in {CHECKSUMS}")
     return faults

@@ -329,7 +329,7 @@ def _h5_layers(path):
                         )
 
                 group.visititems(take)
-                layers[layer] = found
+                layers[str(layer)] = found  # bytes, where a name is damaged
     except BadInput:
         raise
     except Exception as error:  # h5py raises whatever bytes without sense lead to
