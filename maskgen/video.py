@@ -197,9 +197,9 @@ class FolderReader:
             return None
         try:
             data = np.fromfile(self.files[index], np.uint8)
-        except OSError:
+            frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        except (OSError, cv2.error):  # the latter where it claims an absurd size
             return None
-        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         return None if frame is None else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     def close(self):

@@ -5,6 +5,7 @@ import json
 import tarfile
 import zipfile
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,8 +13,10 @@ from rawmasks import streaks, write_raw
 from small_run import SIDE, folders, score
 
 from evaluation import benchmark
+from evaluation.methods import Failed
+from evaluation.methods import read_image as read_result
 from evaluation.settings import BenchmarkConfig
-from maskgen import maskset
+from maskgen import maskset, video
 from maskgen.augmented import augment_folder
 from maskgen.errors import BadInput
 from maskgen.publish import publish
@@ -22,6 +25,7 @@ from maskgen.settings import FillConfig, PublishConfig
 from maskgen.testset import make_testset
 from maskgen.verify import find_faults
 from pconv_model import checkpoints, train
+from pconv_model.photos import read_image
 from pconv_model.settings import NetConfig, TrainConfig
 from pconv_model.unet import build
 
@@ -74,6 +78,17 @@ def test_a_packed_tar_may_end_anywhere(tmp_path, way):
         path.write_bytes(whole[:length])
         refused.append(refused_or_read(read_all, path))
     assert sum(refused) > 20  # what is missing at the very end is only padding
+
+
+def test_a_picture_that_claims_an_absurd_size_is_unreadable_everywhere(tmp_path):
+    data = bytearray(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes())
+    at = data.index(b"\xff\xc0") + 5  # height and width in the start of frame
+    data[at : at + 4] = (65_500).to_bytes(2, "big") * 2
+    (tmp_path / "0.jpg").write_bytes(data)
+    assert video.FolderReader(tmp_path).read(0) is None
+    for read, refusal in ((maskset.read_hole, BadInput), (read_image, BadInput), (read_result, Failed)):
+        with pytest.raises(refusal):
+            read(tmp_path / "0.jpg")
 
 
 @pytest.fixture
