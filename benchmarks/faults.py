@@ -81,7 +81,8 @@ def start(name, work, place):
 def said(place):
     """What the last command in `place` said on stderr, without what only tells where it goes on from."""
     lines = (place / "said").read_text(errors="replace").splitlines()
-    return [line for line in lines if line.strip() and not line.startswith(("goes on from", "only one source"))]
+    told = [line for line in lines if line.strip() and "%|" not in line]  # nor bars of progress
+    return [line for line in told if not line.startswith(("goes on from", "only one source"))]
 
 
 def finish(name, work, place):

@@ -26,7 +26,7 @@ POLARITIES = ("hole-white", "hole-black")
 MAX_PIXELS = 64 * 1024 * 1024  # a larger image is no mask, but may be an attack on memory
 MAX_BYTES = 32 * 1024 * 1024  # the same for one file of an archive, unpacked
 MAX_FILES = 1_000_000
-RECIPE_KINDS = {"settings": dict, "sources": (list, dict), "counts": dict, "methods": dict, "clipped": dict}
+RECIPE_KINDS = {"settings": dict, "counts": dict, "methods": dict, "clipped": dict}
 SOURCE_TEXTS = ("name", "file", "sha256", "source", "licence")
 COLUMNS = (
     "file_name",
@@ -222,7 +222,7 @@ class _Zip:
             _check_member(path, entry.filename, entry.file_size, link=kind not in (0, 4, 8))
 
     def names(self):
-        return [entry.filename for entry in self.file.infolist() if not entry.is_dir()]
+        return [entry.filename for entry in self.file.infolist() if entry.filename and not entry.is_dir()]
 
     def read(self, name):
         try:
@@ -402,8 +402,9 @@ def read_recipe(folder: Path) -> dict:
         raise BadInput(f"{path} cannot be read: {error}") from None
     if not isinstance(recipe, dict):
         raise BadInput(f"{path} holds no JSON object: expected what `maskgen` wrote")
-    for key, kinds in RECIPE_KINDS.items():
-        if key in recipe and not isinstance(recipe[key], kinds):
+    kinds = RECIPE_KINDS | {"sources": dict if "methods" in recipe else list}  # of a benchmark, else of a mask set
+    for key, kind in kinds.items():
+        if key in recipe and not isinstance(recipe[key], kind):
             raise BadInput(f"{path}: {key} is {str(recipe[key])[:40]!r}: expected what our commands write")
     sources = recipe.get("sources", [])
     for source in sources if isinstance(sources, list) else ():

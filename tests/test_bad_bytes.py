@@ -65,6 +65,14 @@ def test_no_byte_of_a_zip_breaks_its_reader(tmp_path):
     assert sum(refused) > 50 and not refused_or_read(read_all, path)
 
 
+def test_a_file_without_a_name_in_a_zip_is_no_mask(tmp_path):
+    with zipfile.ZipFile(tmp_path / "masks.zip", "w") as archive:
+        archive.writestr("0.png", maskset.encode(streaks(0, 64)))
+        archive.writestr("x", b"nameless")
+        archive.infolist()[1].filename = ""  # in the directory at the end
+    assert maskset.Masks(tmp_path / "masks.zip").names == ["0.png"]
+
+
 @pytest.mark.parametrize("way", ["w:gz", "w:bz2", "w:xz"])
 def test_a_packed_tar_may_end_anywhere(tmp_path, way):
     path, data = tmp_path / "masks.tar", maskset.encode(streaks(0, 64))
@@ -161,6 +169,7 @@ def test_checksums_of_nonsense_are_faults(raw):
         {"counts": []},
         {"counts": 3},
         {"sources": 5},
+        {"sources": {"name": "clip"}},
         {"sources": [None]},
         {"sources": [{"name": ["clip"]}]},
     ],
