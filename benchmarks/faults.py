@@ -149,10 +149,13 @@ def workers_of(process):
 
 def end(process):
     """Wait for a process that was hit, and end what is left of its group."""
-    code = process.wait(timeout=300)
-    with suppress(ProcessLookupError):
+    until = time.monotonic() + 300
+    while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+        assert time.monotonic() < until, f"{process.args} hangs"
+        time.sleep(0.02)
+    with suppress(ProcessLookupError):  # before its number is given back, and could be another's
         os.killpg(process.pid, signal.SIGKILL)
-    return code
+    return process.wait()
 
 
 class Lab:
