@@ -7,6 +7,7 @@ so that it can stop anywhere; the tables are made from the journals when all are
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -23,6 +24,7 @@ from evaluation.methods import Failed, Method, read_image
 from evaluation.settings import BATCH, BenchmarkConfig, ReportConfig
 from evaluation.worker import Hand
 from maskgen import __version__, maskset, parallel
+from maskgen.alone import LOCK, alone
 from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
 from maskgen.settings import TESTSET
@@ -186,8 +188,9 @@ def pairs_csv(pairs: list[Pair]) -> bytes:
 
 def read_pairs(path: Path) -> list[Pair]:
     """Read a `pairs.csv`. Raises BadInput for what is none, or names a pair twice."""
+    texts = {field.name: str for field in fields(Pair) if field.type is str or field.type == "str"}
     try:
-        table = pd.read_csv(path, dtype={"pair": str}, keep_default_na=False)
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} is not a list of pairs that can be read: {error}") from None
     wanted = [field.name for field in fields(Pair)]
@@ -196,6 +199,16 @@ def read_pairs(path: Path) -> list[Pair]:
         raise BadInput(f"{path} has no {missing[0] if missing else 'row'}: expected a pairs.csv that evaluate wrote")
     if table["pair"].duplicated().any():
         raise BadInput(f"{path} has the pair {table['pair'][table['pair'].duplicated()].iloc[0]} twice")
+    for column in ("hole_ratio", "border_distance"):
+        table[column] = pd.to_numeric(table[column], errors="coerce")
+        if not table[column].between(0, 2**31).all():
+            raise BadInput(f"{path}: {column} is not a number in every row: make it anew with evaluate pairs")
+    for row in table.itertuples():  # pair and category become names of folders and files
+        plain = re.fullmatch(r"[\w.-]+", row.pair) and re.fullmatch(r"[\w.-]+", row.category)
+        if not plain or not all(maskset.leads_inside(name) for name in (row.pair, row.category, row.image)):
+            raise BadInput(f"{path}: {row.pair!r:.40} of {row.image!r:.40} is no pair as evaluate writes them")
+        if row.mask and not maskset.leads_inside(row.mask):
+            raise BadInput(f"{path}: the mask {row.mask!r:.40} leads out of the masks")
     return [Pair(**row) for row in table[wanted].to_dict("records")]
 
 
@@ -203,7 +216,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+        raise BadInput(f"cannot read {str(path)[:200]}: {error.strerror}") from None
 
 
 def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -360,7 +373,7 @@ class Journal:
                 row = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
                 row = None
-            if not isinstance(row, dict) or "pair" not in row:
+            if not _is_row(row, path.stem):
                 break
             self.rows[row["pair"]] = row
             whole += len(line)
@@ -381,10 +394,18 @@ class Journal:
         self.rows[row["pair"]] = row
 
 
+def _is_row(row, label):
+    """Whether a line of a journal is a row as we write it; from the first that is not, all are made again."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("pair", "error")):
+        return False
+    return label == TRUTH or isinstance(row.get("hole_ratio"), int | float)
+
+
 def _line(row):
     return (json.dumps(row, ensure_ascii=False) + "\n").encode()
 
 
+@alone("out")
 def run(
     methods: list[Method],
     pairs: list[Pair],
@@ -511,6 +532,10 @@ def _settle_recipe(out, identities, pairs, config, names):
     recipe = json.loads(json.dumps(recipe))  # tuples to lists, as they will be read back
     if (out / maskset.RECIPE).exists():
         old = maskset.read_recipe(out)
+        if not all(isinstance(old.get(key), dict) for key in recipe) or not all(
+            isinstance(identity, dict) for identity in old["methods"].values()
+        ):
+            raise BadInput(f"{out / maskset.RECIPE} is no recipe of evaluate: use another --out, or delete {out}")
         maskset.remove_parts(out)
         # The folders may have other names now: the hash of the pairs tells whether their files are the same.
         same = ("pairs", "pairs_sha256")
@@ -529,7 +554,7 @@ def _settle_recipe(out, identities, pairs, config, names):
             )
         recipe["sources"] = old["sources"]
         recipe["methods"] = {**old["methods"], **recipe["methods"]}
-    elif out.is_dir() and any(path.name != DRAWN for path in out.iterdir()):
+    elif out.is_dir() and any(path.name not in (DRAWN, LOCK) for path in out.iterdir()):
         raise BadInput(
             f"{out} is not empty and holds no {maskset.RECIPE}: expected results of evaluate, or a new folder"
         )

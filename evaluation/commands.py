@@ -18,6 +18,7 @@ from evaluation.settings import (
 )
 from evaluation.study.settings import PARTS, PLATFORMS, STUDY, ServeConfig, StudyConfig
 from maskgen import __version__
+from maskgen.alone import alone
 from maskgen.errors import BadInput
 from maskgen.settings import SIZE, TESTSET
 from maskgen.shell import (
@@ -144,6 +145,7 @@ def evaluate(context, images, masks, polarity, size, per_class, seed, pairs_file
     _benchmark(config, pairs, images, masks, str(masks), polarity, out, **how)
 
 
+@alone("out")
 def _benchmark(config, pairs, images, masks, name, polarity, out, *, methods, weights, by, pages, paper=False, **how):
     """Score, report, and say where it is. name: what recipe.json calls the masks."""
     from evaluation import benchmark, report
@@ -187,6 +189,7 @@ def export_pairs(images, masks, polarity, size, per_class, seed, layout, white, 
 @seed_option
 @click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 @out_option(f"{OUT}-dilation")
+@alone("out")
 def dilation(growth, images, masks, polarity, size, count, seed, raw, out, **how):
     """Let the same holes grow by GROWTH pixels, as in figure 10. [default: 0 5 15 35 55 95]"""
     from evaluation import benchmark, experiments
@@ -205,6 +208,7 @@ def dilation(growth, images, masks, polarity, size, count, seed, raw, out, **how
 @seed_option
 @click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 @out_option(f"{OUT}-holes")
+@alone("out")
 def holes(kind, images, size, per_class, seed, raw, out, **how):
     """Score on drawn holes of every class: boxes, as in figure 15, or free-form strokes."""
     from evaluation import experiments

@@ -11,6 +11,7 @@ from evaluation import benchmark, shapes
 from evaluation.benchmark import DRAWN, Pair, Sources
 from evaluation.settings import LAYOUTS, BenchmarkConfig
 from maskgen import maskset
+from maskgen.alone import alone
 from maskgen.categories import CATEGORIES, measure
 from maskgen.errors import BadInput
 
@@ -90,6 +91,7 @@ def enlarging(images: Path | None, config: BenchmarkConfig) -> list[Pair]:
     ]
 
 
+@alone("out")
 def export(pairs: list[Pair], sources: Sources, out: Path, config: BenchmarkConfig, *, layout="folders", white="hole"):
     """Write every pair as PNG files for another program: the image, black where pixels are missing, and the mask.
 

@@ -262,7 +262,10 @@ def read_image(path: Path) -> np.ndarray:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise Failed(f"cannot read {path}: {error.strerror}") from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # it claims an absurd size
+        image = None
     if image is None:
         raise Failed(f"{path} is not an image that can be read")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

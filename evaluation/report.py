@@ -15,12 +15,14 @@ from evaluation.benchmark import Pair, Sources, jpeg, load_pair, reduced, set_sc
 from evaluation.metrics import ALL, METRICS
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen import maskset
+from maskgen.alone import alone
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 
 TILE, MARGIN, TOP = 192, 150, 28  # px of the grid: a picture, the class's name beside it, the line above
 
 
+@alone("out")
 def write(
     out: Path,
     scores: pd.DataFrame,

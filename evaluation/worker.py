@@ -27,17 +27,19 @@ class Hand:
 
     def __init__(self, method, *, raw=False, threads=1, timeout=300.0):
         self.method, self.raw, self.threads, self.timeout = method, raw, threads, timeout
-        self.process = None
+        self.process, self.killed = None, False
         self.turn = threading.Lock()  # a Dask worker asks from several threads
 
     def fill(self, pairs: list[tuple]) -> list:
         """What the method makes of [(pair id, image, hole), ...]: an array each, or a str that says what went wrong.
 
-        A list that fails as a whole is asked again one by one, so that only the guilty pair is lost. Raises
-        BadInput where the method cannot start at all.
+        A list that fails as a whole is asked again one by one, so that only the guilty pair is lost; a process that
+        was killed is asked once more. Raises BadInput where the method cannot start at all.
         """
         with self.turn:
             answer = self._ask(pairs)
+            if isinstance(answer, str) and self.killed:  # from outside, perhaps for want of memory: no fault of a pair
+                answer = self._ask(pairs)
         if isinstance(answer, list):
             return answer
         if len(pairs) == 1:
@@ -45,6 +47,7 @@ class Hand:
         return [result for pair in pairs for result in self.fill([pair])]
 
     def _ask(self, pairs):
+        self.killed = False
         if self.process is None or self.process.poll() is not None:
             self.start()
         try:
@@ -93,6 +96,7 @@ class Hand:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         code = self.process.poll()
+        self.killed = code == -signal.SIGKILL
         self.said.seek(0)
         lines = self.said.read()[-4000:].decode(errors="replace").strip().splitlines()
         self.close()

@@ -1,3 +1,8 @@
 """Irregular inpainting masks: extracted from video, augmented, sorted into classes, published."""
 
+import os
+
+# A damaged or hostile file may claim any size: 16384 x 16384 px, about 1 GB while it is decoded, is the most we try.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
+
 __version__ = "0.1.0"

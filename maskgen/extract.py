@@ -11,7 +11,6 @@ import shutil
 from bisect import bisect, insort
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import count, pairwise
 from math import ceil
@@ -19,10 +18,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from maskgen import maskset, pairs, parallel, plan, video
+from maskgen.alone import alone, occupied
 from maskgen.errors import BadInput
 from maskgen.flow import flow_named
 from maskgen.plan import SPLITS
@@ -36,6 +35,7 @@ FOLDER_LIMIT = 10_000  # files, beyond which file systems and dataset hosts suff
 ALIKE = 0.9  # intersection over union of two masks' occupied cells from which they count as the same mask
 
 
+@alone("out")
 def extract(
     paths: Iterable[Path],
     out: Path,
@@ -59,15 +59,16 @@ def extract(
     recipe = _recipe(sources, unusable, parts, config)
     if _is_complete(out, recipe):
         say(f"{out} is complete already")
+        shutil.rmtree(out / PROGRESS, ignore_errors=True)  # where a kill came after the recipe
         return maskset.read_recipe(out)
-    with _held(out, recipe):
-        rows, passed_over = _run_rounds(parts, out, config, workers, cluster, strict)
-        counts = _counts(parts, rows, passed_over)
-        for split in SPLITS:
-            if rows[split]:
-                rows[split].sort(key=lambda row: maskset.natural(row["file_name"]))
-                maskset.write_index(out / split, rows[split])
-        maskset.write_recipe(out, recipe | {"counts": counts})  # last: a folder with a recipe is complete
+    _begin(out, recipe)
+    rows, passed_over = _run_rounds(parts, out, config, workers, cluster, strict)
+    counts = _counts(parts, rows, passed_over)
+    for split in SPLITS:
+        if rows[split]:
+            rows[split].sort(key=lambda row: maskset.natural(row["file_name"]))
+            maskset.write_index(out / split, rows[split])
+    maskset.write_recipe(out, recipe | {"counts": counts})  # last: a folder with a recipe is complete
     shutil.rmtree(out / PROGRESS)
     return recipe | {"counts": counts}
 
@@ -179,7 +180,7 @@ def _is_complete(out, recipe):
     if (out / maskset.RECIPE).exists():
         _refuse_another(maskset.read_recipe(out), recipe, out)
         return True
-    if out.exists() and not (out / PROGRESS).exists() and any(out.iterdir()):
+    if occupied(out) and not (out / PROGRESS).exists():
         raise BadInput(f"{out} is not empty and holds no masks of maskgen extract: name a new folder with --out")
     return False
 
@@ -187,30 +188,24 @@ def _is_complete(out, recipe):
 def _refuse_another(before, now, out):
     old, new = before.get("settings", {}), now["settings"]
     differ = [f"{key} was {old.get(key)}, is {new[key]}" for key in new if old.get(key) != new[key]]
-    old, new = ({(row["name"], row["sha256"]) for row in recipe.get("sources", [])} for recipe in (before, now))
+    old, new = (
+        {(row.get("name", ""), row.get("sha256", "")) for row in recipe.get("sources", [])} for recipe in (before, now)
+    )
     differ += [f"{name} is another video or gone" for name, _ in sorted(old - new)[:3]]
     differ += [f"{name} is new" for name, _ in sorted(new - old)[:3] if name not in {name for name, _ in old}]
     if differ:
         raise BadInput(f"{out} was begun with other settings ({'; '.join(differ)}): name a new --out, or delete it")
 
 
-@contextmanager
-def _held(out, recipe):
-    """Hold the folder for one run at a time, and write down what the run is for."""
+def _begin(out, recipe):
+    """Write down what the run is for, or find that an interrupted one was for the same."""
     progress = out / PROGRESS
-    progress.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(progress / "lock")  # the system frees it with the process, also after a kill
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadInput(f"another run is at work in {out}: wait for it, or stop it first") from None
-    with lock:
-        maskset.remove_parts(out)
-        if (progress / maskset.RECIPE).exists():
-            _refuse_another(maskset.read_recipe(progress), recipe, out)
-        else:
-            maskset.write_recipe(progress, recipe)
-        yield
+    progress.mkdir(exist_ok=True)
+    maskset.remove_parts(out)
+    if (progress / maskset.RECIPE).exists():
+        _refuse_another(maskset.read_recipe(progress), recipe, out)
+    else:
+        maskset.write_recipe(progress, recipe)
 
 
 def _run_rounds(parts, out, config, workers, cluster, strict):

@@ -39,7 +39,8 @@ def run(function: Callable, tasks: Iterable, *, workers: int | None = None, clus
 def _on_processes(function, tasks, workers):
     # Workers leave Ctrl-C to the parent, which kills them; otherwise each would print its own traceback.
     pool = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch="2*n_jobs")
-    results = pool(joblib.delayed(_in_worker)(function, task, os.getpid()) for task in tasks)
+    with _ctrl_c_later():  # workers inherit that, so they are deaf from their first moment on
+        results = pool(joblib.delayed(_in_worker)(function, task, os.getpid()) for task in tasks)
     try:
         yield from results
     except TerminatedWorkerError:
@@ -51,6 +52,19 @@ def _on_processes(function, tasks, workers):
     except BaseException:
         _kill_workers()
         raise
+
+
+@contextmanager
+def _ctrl_c_later():
+    """Hold Ctrl-C back until the block ends, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _kill_workers():

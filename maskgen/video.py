@@ -1,6 +1,5 @@
 """Frames of a video file or of a folder of pictures, one at a time."""
 
-import csv
 import hashlib
 import os
 import re
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 
 from maskgen.errors import BadInput
-from maskgen.maskset import natural
+from maskgen.maskset import natural, read_rows
 
 VIDEOS = (
     *(
@@ -198,9 +197,9 @@ class FolderReader:
             return None
         try:
             data = np.fromfile(self.files[index], np.uint8)
-        except OSError:
+            frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        except (OSError, cv2.error):  # the latter where it claims an absurd size
             return None
-        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         return None if frame is None else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     def close(self):
@@ -312,9 +311,8 @@ def credits(paths: list[Path]) -> dict[str, dict]:
     for folder in sorted({path.parent for path in paths}):
         table = folder / "SOURCES.csv"
         if table.is_file():
-            with table.open(newline="", encoding="utf-8", errors="replace") as stream:
-                for row in csv.DictReader(stream):
-                    if row.get("file"):
-                        kept = {key: row[key] for key in ("source", "licence", "license", "url") if row.get(key)}
-                        rows[str(folder / row["file"])] = kept
+            for row in read_rows(table):
+                if row.get("file"):
+                    kept = {key: row[key] for key in ("source", "licence", "license", "url") if row.get(key)}
+                    rows[str(folder / row["file"])] = kept
     return rows

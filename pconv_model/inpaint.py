@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import torch
 
+from maskgen.alone import alone
 from maskgen.errors import BadInput
-from maskgen.maskset import read_hole
+from maskgen.maskset import read_hole, remove_parts
 from pconv_model import checkpoints
 from pconv_model.photos import pairs, places, read_image, write_image
 from pconv_model.settings import KINDS, OVERLAP, TILE
@@ -201,6 +202,7 @@ def _sample(coarse, part, shape):
     return cv2.remap(coarse, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+@alone("out")
 def inpaint_files(model: UNet, images: Path, masks: Path, out: Path, *, raw=False, polarity="hole-white", **how) -> int:
     """Fill a photo, or every photo below a folder, into PNG files below `out`. Returns how many were written.
 
@@ -211,6 +213,7 @@ def inpaint_files(model: UNet, images: Path, masks: Path, out: Path, *, raw=Fals
 
     found = pairs(images, masks)
     results = places([photo for photo, _ in found], images, out)
+    remove_parts(out)
     todo = [(*pair, place) for pair, place in zip(found, results, strict=True) if not place.exists()]
     photos = (read_image(photo) for photo, _, _ in todo)
     holes = (read_hole(mask, polarity=polarity) for _, mask, _ in todo)

@@ -58,6 +58,12 @@ def crash(image, hole):
 def killed(image, hole):
     os.kill(os.getpid(), signal.SIGKILL)
 
+def shot(image, hole):
+    if not os.path.exists("shot"):
+        open("shot", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return good(image, hole)
+
 def hang(image, hole):
     time.sleep(1000)
 

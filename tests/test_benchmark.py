@@ -214,6 +214,16 @@ def test_odd_methods_cost_their_own_pairs_only(tmp_path, monkeypatch):
     assert scores[scores["error"] != ""][["l1_image", "psnr"]].isna().all(axis=None)
 
 
+def test_a_method_that_is_killed_from_outside_once_loses_no_pair(tmp_path, monkeypatch):
+    folders(tmp_path)
+    plug_in(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    scores = score(tmp_path, ["shot", "killed"])
+    told = {method: rows["error"].tolist() for method, rows in scores.groupby("method")}
+    assert (tmp_path / "shot").exists() and told["shot"] == [""] * 4
+    assert all("killed by SIGKILL" in error for error in told["killed"])
+
+
 def test_failed_pairs_are_kept_until_they_are_tried_again(tmp_path, monkeypatch):
     folders(tmp_path)
     plug_in(tmp_path, monkeypatch)

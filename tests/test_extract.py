@@ -260,14 +260,6 @@ def test_a_full_disk_loses_nothing(films, tmp_path, monkeypatch):
     assert fingerprint(tmp_path / "raw") == fingerprint(tmp_path / "whole")
 
 
-def test_only_one_run_at_a_time_works_in_a_folder(films, tmp_path):
-    from filelock import FileLock
-
-    (tmp_path / "raw/.progress").mkdir(parents=True)
-    with FileLock(tmp_path / "raw/.progress/lock"), pytest.raises(BadInput, match="another run is at work"):
-        quietly([films], tmp_path / "raw", SMALL)
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -92,6 +92,12 @@ def test_a_killed_run_goes_on_to_the_same_weights_as_one_that_was_not(photos, tm
     monkeypatch.setattr(train, "_step", real)
     assert train.read_checkpoint(tmp_path / "checkpoint.pt")["step"] == last
     assert same(weights(run(photos, tmp_path)), weights(finished))
+    assert history(tmp_path) == history(finished.parent)
+
+
+def history(out):
+    """All that history.csv tells but the speed."""
+    return [{**row, "images_per_s": ""} for row in csv.DictReader((out / "history.csv").open())]
 
 
 def test_the_number_of_threads_changes_nothing(photos, tmp_path, finished):
