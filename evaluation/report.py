@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics, tables
-from evaluation.benchmark import Pair, Sources, jpeg, load_pair, reduced, set_scores
+from evaluation.benchmark import set_scores
 from evaluation.metrics import ALL, METRICS
+from evaluation.pairs import Pair, Sources, jpeg, load_pair, reduced
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen import maskset
 from maskgen.categories import CATEGORIES

@@ -9,7 +9,8 @@ import pytest
 from small_run import SIDE, folders, plug_in, score
 
 from evaluation import report, statistics, tables
-from evaluation.benchmark import Sources, make_pairs
+from evaluation.benchmark import make_pairs
+from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
