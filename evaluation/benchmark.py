@@ -29,11 +29,13 @@ from maskgen.errors import BadInput
 from maskgen.settings import TESTSET
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"II", b"MM")  # of files of these kinds
 PHOTOS = (  # of those that scikit-image installs, the ones a camera took
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
     *("gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
 )
 DRAWN = "masks"  # folder in the results for masks that were made for them
+OWN_MASKS = Path(__file__).parent / "data" / "masks"  # ten of each class
 OTHER = "other"  # the class of a hole that lies outside all of the paper's
 
 
@@ -41,7 +43,7 @@ def default_masks() -> Path:
     """The masks of a run that names none: the test set in the working folder, else the small one that ships with us."""
     if (Path(TESTSET) / "test" / maskset.INDEX).is_file():
         return Path(TESTSET)
-    return Path(__file__).parent / "data" / "masks"
+    return OWN_MASKS
 
 
 def image_folder(images: Path | None) -> Path:
@@ -131,14 +133,17 @@ def draw_pairs(images: list[str], masks: pd.DataFrame, config: BenchmarkConfig) 
 
 
 def make_pairs(images: Path | None, masks: Path, config: BenchmarkConfig, polarity="hole-white") -> list[Pair]:
-    """Draw the pairs of two folders and name their files by their hashes."""
+    """Draw the pairs of two folders and name their files by their hashes. Raises BadInput for what is no image."""
     folder = image_folder(images)
     drawn = draw_pairs(find_images(images), find_masks(masks, polarity), config)
     known = {}
 
     def sha256(path):
         if path not in known:
-            known[path] = hashlib.sha256(read_bytes(path)).hexdigest()
+            data = read_bytes(path)
+            if not data.startswith(BEGINNINGS):  # told now, and not when a long run comes to it
+                raise BadInput(f"{path} is not an image that can be read: remove it")
+            known[path] = hashlib.sha256(data).hexdigest()
         return known[path]
 
     return [
@@ -166,7 +171,8 @@ def read_pairs(path: Path) -> list[Pair]:
     try:
         table = pd.read_csv(path, dtype={"pair": str}, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is not a list of pairs that can be read: {error}") from None
+        told = getattr(error, "strerror", None) or error
+        raise BadInput(f"{path} is not a list of pairs that can be read: {told}") from None
     wanted = [field.name for field in fields(Pair)]
     missing = [name for name in wanted if name not in table]
     if missing or table.empty:

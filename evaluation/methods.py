@@ -152,6 +152,7 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
 
 def parse_all(texts, weights=()) -> list[Method]:
     """Read every --method with --weights FILE or --weights NETWORK=FILE. Raises BadInput where two share a label."""
+    texts = list(texts)
     asked = [parse(text) for text in texts]
     networks = sorted({method.argument for method in asked if method.kind == "network"})
     files = {}

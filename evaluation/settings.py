@@ -7,6 +7,7 @@ from maskgen.settings import RESULTS, SIZE
 OUT = RESULTS
 PAIRS = "pairs"
 BUILT_IN = "scikit-image"  # in place of a folder of images: the photos that are installed with scikit-image
+BUILT_IN_MASKS = "irregular-masks"  # in place of a folder of masks: those that ship with this package
 TIMEOUT = 300.0  # s that a method may take for one image
 METHODS = ("telea", "ns")  # of a run that names none
 METRICS = (  # the names in evaluation.metrics, for --help

@@ -49,6 +49,13 @@ def test_images_are_dealt_without_replacement():
     assert [row["category"] for _, row in pairs] == ["a"] * 4 + ["b"] * 3
 
 
+def test_a_file_that_is_no_image_is_told_before_a_run(tmp_path):
+    images, masks = folders(tmp_path, images=1)
+    (images / "notes.png").write_text("no picture")
+    with pytest.raises(BadInput, match=r"notes\.png is not an image that can be read: remove it"):
+        make_pairs(images, masks, CONFIG)
+
+
 def test_few_images_are_used_equally_often():
     used = Counter(image for image, _ in draw_pairs(["x.png", "y.png", "z.png"], table(a=8), CONFIG))
     assert sorted(used.values()) == [2, 3, 3]
@@ -415,6 +422,22 @@ def test_the_command_prints_a_table_and_names_the_report(tmp_path):
     assert "as published by Liu et al. 2018" in out and "results/report.html" in out
     for name in ("scores.csv", "table.csv", "table.md", "table.tex", "tests.csv", "grid.jpg", "report.html"):
         assert (tmp_path / "results" / name).is_file(), name
+
+
+def test_a_metric_to_show_by_is_checked_before_the_run(tmp_path):
+    folders(tmp_path)
+    running = command(tmp_path, "--by", "ssim")
+    assert running.wait() == 2
+    assert "expected one of l1_image, psnr" in running.stderr.read()
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_recipe_names_the_masks_that_ship_and_not_where_they_lie(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--per-class", "1", "--method", "grey", "--metric", "psnr", "--size", "64", "--workers", "1"]
+    assert CliRunner().invoke(evaluate, asked).exit_code == 0
+    sources = json.loads((tmp_path / "results" / "recipe.json").read_text())["sources"]
+    assert (sources["images"], sources["masks"]) == ("scikit-image", "irregular-masks")
 
 
 def test_without_masks_the_set_that_ships_is_scored(tmp_path, monkeypatch):
