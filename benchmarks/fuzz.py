@@ -23,6 +23,7 @@ import traceback
 import zipfile
 from collections import Counter
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def spoil_json(data, rng):
         if rng.random() < 0.3:
             del holder[key]
         else:
-            holder[key] = VALUES[int(rng.integers(len(VALUES)))]
+            holder[key] = deepcopy(VALUES[int(rng.integers(len(VALUES)))])
     if rng.random() < 0.05:
         told = VALUES[int(rng.integers(len(VALUES)))]
     lines[i] = json.dumps(told)
@@ -548,9 +549,11 @@ def watch(name, seed, until, tally, faults):
             line = [sys.executable, __file__, "--child", name, "--seed", str(seed), "--number", str(number)]
             environment = {**os.environ, "TQDM_DISABLE": "1", "OPENCV_LOG_LEVEL": "OFF", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
             environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-            process = subprocess.Popen(
-                [*line, "--folder", folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-            )
+            said = Path(folder) / "said"  # a pipe that nobody reads would fill with a decoder's chatter, and hang
+            with said.open("w") as errors:
+                process = subprocess.Popen(
+                    [*line, "--folder", folder], stdout=subprocess.PIPE, stderr=errors, env=environment
+                )
             begun = None
             while time.monotonic() < until:
                 patience = PATIENCE if begun is not None else 120  # imports and seeds
@@ -563,7 +566,7 @@ def watch(name, seed, until, tally, faults):
                 if not line:
                     code = process.wait()
                     if begun is None:
-                        raise RuntimeError(f"{name}: {process.stderr.read().decode()[-1500:]}")
+                        raise RuntimeError(f"{name}: {said.read_text(errors='replace')[-1500:]}")
                     tally["crash"] += 1
                     faults[f"{name}: the interpreter ended with code {code}"] = number
                     break
