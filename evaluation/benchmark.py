@@ -9,8 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,8 +19,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation import metrics
-from evaluation.methods import Failed, Method, read_image
-from evaluation.settings import BATCH, BenchmarkConfig, ReportConfig
+from evaluation.methods import Method
+from evaluation.pairs import Pair, Sources, load_pair, read_bytes
+from evaluation.scoring import TRUTH, Call, Job, close_hands, fill_and_score, hand, score_filled
+from evaluation.settings import BATCH, TOGETHER, BenchmarkConfig, ReportConfig
 from evaluation.worker import Hand
 from maskgen import __version__, maskset, parallel
 from maskgen.alone import LOCK, alone
@@ -30,43 +31,21 @@ from maskgen.errors import BadInput
 from maskgen.settings import TESTSET
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"II", b"MM")  # of files of these kinds
 PHOTOS = (  # of those that scikit-image installs, the ones a camera took
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
     *("gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
 )
-TRUTH = "truth"  # stands among the methods where a metric compares sets of results with sets of true images
 DRAWN = "masks"  # folder in the results for masks that were made for them
+OWN_MASKS = Path(__file__).parent / "data" / "masks"  # ten of each class
 OTHER = "other"  # the class of a hole that lies outside all of the paper's
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One image and the mask that is laid over it."""
-
-    pair: str  # its name, "00000" onwards
-    image: str  # path below the folder of images
-    mask: str  # path below the folder of masks
-    category: str
-    hole_ratio: float  # of the mask file; at another --size the ratio in scores.csv differs a little
-    border_distance: int
-    image_sha256: str
-    mask_sha256: str
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where the files of the pairs lie, and how to read the masks."""
-
-    images: Path
-    masks: Path
-    polarity: str = "hole-white"
 
 
 def default_masks() -> Path:
     """The masks of a run that names none: the test set in the working folder, else the small one that ships with us."""
     if (Path(TESTSET) / "test" / maskset.INDEX).is_file():
         return Path(TESTSET)
-    return Path(__file__).parent / "data" / "masks"
+    return OWN_MASKS
 
 
 def image_folder(images: Path | None) -> Path:
@@ -156,14 +135,17 @@ def draw_pairs(images: list[str], masks: pd.DataFrame, config: BenchmarkConfig) 
 
 
 def make_pairs(images: Path | None, masks: Path, config: BenchmarkConfig, polarity="hole-white") -> list[Pair]:
-    """Draw the pairs of two folders and name their files by their hashes."""
+    """Draw the pairs of two folders and name their files by their hashes. Raises BadInput for what is no image."""
     folder = image_folder(images)
     drawn = draw_pairs(find_images(images), find_masks(masks, polarity), config)
     known = {}
 
     def sha256(path):
         if path not in known:
-            known[path] = hashlib.sha256(_bytes(path)).hexdigest()
+            data = read_bytes(path)
+            if not data.startswith(BEGINNINGS):  # told now, and not when a long run comes to it
+                raise BadInput(f"{path} is not an image that can be read: remove it")
+            known[path] = hashlib.sha256(data).hexdigest()
         return known[path]
 
     return [
@@ -192,7 +174,8 @@ def read_pairs(path: Path) -> list[Pair]:
     try:
         table = pd.read_csv(path, dtype=texts, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is not a list of pairs that can be read: {error}") from None
+        told = getattr(error, "strerror", None) or error
+        raise BadInput(f"{path} is not a list of pairs that can be read: {told}") from None
     wanted = [field.name for field in fields(Pair)]
     missing = [name for name in wanted if name not in table]
     if missing or table.empty:
@@ -212,151 +195,6 @@ def read_pairs(path: Path) -> list[Pair]:
     return [Pair(**row) for row in table[wanted].to_dict("records")]
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read {str(path)[:200]}: {error.strerror}") from None
-
-
-def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cut the largest centred rectangle of the size's shape and bring it to that size. uint8 (H, W, 3).
-
-    Pixel areas are averaged when it shrinks, cubic splines are used when it grows; an image of the size is untouched.
-    """
-    height, width = image.shape[:2]
-    if (height, width) == size:
-        return image
-    scale = min(height / size[0], width / size[1])
-    tall, wide = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    top, left = (height - tall) // 2, (width - wide) // 2
-    cut = image[top : top + tall, left : left + wide]
-    return cv2.resize(cut, size[::-1], interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC)
-
-
-def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read (truth, image, hole): uint8 (H, W, 3), what a method sees of it, and bool (H, W), at the configured size.
-
-    Masks are brought to the size by nearest neighbour. The image is black where pixels are missing. Raises BadInput
-    where a file is unreadable or is not the one that the pair names.
-    """
-    truth = _truth(sources.images / pair.image, pair.image_sha256, config.size)
-    if config.factor:
-        return truth, *sparse(reduced(truth, config.factor), config.factor)
-    mask = sources.masks / pair.mask
-    _check_bytes(mask, pair.mask_sha256)
-    hole = maskset.read_hole(mask, polarity=sources.polarity)
-    if hole.shape != config.size:
-        hole = cv2.resize(hole.astype(np.uint8), config.size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-    return truth, cv2.bitwise_and(truth, truth, mask=(~hole).view(np.uint8)), hole
-
-
-@lru_cache(maxsize=32)  # a few images often serve many masks
-def _truth(path, sha256, size):
-    _check_bytes(path, sha256)
-    try:
-        truth = fit(read_image(path), size)
-    except Failed as error:
-        raise BadInput(f"{error}: remove it from the images") from None
-    truth.flags.writeable = False
-    return truth
-
-
-def _check_bytes(path, sha256):
-    if hashlib.sha256(_bytes(path)).hexdigest() != sha256:
-        raise BadInput(
-            f"{path} is not the file that its pair was made with, the SHA-256 differs: bring the old one back"
-        )
-
-
-def reduced(truth: np.ndarray, factor: int) -> np.ndarray:
-    """The small image of super-resolution: every factor x factor block averaged. The sides are multiples of it."""
-    height, width = truth.shape[:2]
-    return cv2.resize(truth, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-
-
-def sparse(small: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spread a small image over one factor times as large, as in section 5.2 of the paper: (image, hole).
-
-    Pixel (x, y) goes to (factor * x + factor // 2, factor * y + factor // 2); all others are missing.
-    """
-    height, width = small.shape[:2]
-    image = np.zeros((factor * height, factor * width, 3), np.uint8)
-    hole = np.ones(image.shape[:2], bool)
-    known = slice(factor // 2, None, factor)
-    image[known, known], hole[known, known] = small, False
-    return image, hole
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker must know of a run, besides the pair."""
-
-    methods: tuple[Method, ...]
-    sources: Sources
-    config: BenchmarkConfig
-    timeout: float
-    pictures: Path | None
-    quality: int
-
-
-_hands = {}  # of this process: methods that are running
-
-
-def _hand(method: Method, job: Job, threads: int) -> Hand:
-    # Super-resolution scores every pixel, but the small image's own stay as they are, as in the paper.
-    key = (method, job.config.raw and not job.config.factor, job.timeout)
-    if key not in _hands:
-        for other in [other for other in _hands if other[0] not in job.methods or other[1:] != key[1:]]:
-            _hands.pop(other).close()  # of an earlier run in this process
-        _hands[key] = Hand(method, raw=key[1], threads=threads, timeout=job.timeout)
-    return _hands[key]
-
-
-def _fill_and_score(job: Job, task: tuple[Pair, tuple[str, ...]]) -> dict[str, dict]:
-    """Let the methods that still lack a pair fill it, one after the other. Returns a journal row for each."""
-    pair, lacking = task
-    truth, image, hole = load_pair(pair, job.sources, job.config)
-    rows = {}
-    if TRUTH in lacking:
-        rows[TRUTH] = {"pair": pair.pair, "error": "", **metrics.vectors(job.config.metrics, truth)}
-    for method in job.methods:
-        if method.label in lacking:
-            result = _hand(method, job, 1).fill([(pair.pair, image, hole)])[0]
-            rows[method.label] = _score(job, pair, method.label, result, truth, hole)
-    return rows
-
-
-def _score_filled(job: Job, task: tuple[Pair, str, np.ndarray | str]) -> dict[str, dict]:
-    """Score what a network has already made of a pair."""
-    pair, label, result = task
-    truth, _, hole = load_pair(pair, job.sources, job.config)
-    return {label: _score(job, pair, label, result, truth, hole)}
-
-
-def _score(job, pair, label, result, truth, hole):
-    row = {"pair": pair.pair, "hole_ratio": round(np.count_nonzero(hole) / hole.size, 6)}
-    if isinstance(result, str):
-        return {**row, "error": result}
-    if not job.config.raw:
-        result = cv2.copyTo(result, hole.view(np.uint8), truth.copy())
-    if job.pictures:
-        _save_picture(job.pictures / label / pair.category / f"{pair.pair}.jpg", result, job.quality)
-    names = job.config.metrics
-    return {**row, "error": "", **metrics.score(names, result, truth, hole), **metrics.vectors(names, result)}
-
-
-def _save_picture(path, image, quality):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    maskset.write_whole(path, jpeg(image, quality))
-
-
-def jpeg(image: np.ndarray, quality: int = ReportConfig.quality) -> bytes:
-    """An image as JPEG for looking at. uint8 (H, W, 3)."""
-    form = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), form)[1].tobytes()
-
-
 class Journal:
     """The rows of one method, one JSON line a pair, appended as they come.
 
@@ -366,6 +204,7 @@ class Journal:
     def __init__(self, path: Path):
         self.path = path
         self.rows = {}
+        self.file = None
         whole = 0
         data = path.read_bytes() if path.exists() else b""
         for line in data.splitlines(keepends=True):
@@ -389,9 +228,16 @@ class Journal:
 
     def add(self, row: dict) -> None:
         """Append a row; it is on its way to the disk when this returns."""
-        with self.path.open("ab") as file:
-            file.write(_line(row))
+        if self.file is None:
+            self.file = self.path.open("ab", buffering=0)
+        self.file.write(_line(row))
         self.rows[row["pair"]] = row
+
+    def close(self) -> None:
+        """End the writing, if there was any."""
+        if self.file:
+            self.file.close()
+            self.file = None
 
 
 def _is_row(row, label):
@@ -431,13 +277,12 @@ def run(
     job = Job(tuple(methods), sources, config, timeout, out / "pictures" if pictures else None, ReportConfig().quality)
     try:
         for method in methods:  # what cannot start is told before anything is written
-            _hand(method, job, parallel.cores() if method.batched else 1).start()
+            if not method.always_starts:
+                hand(method, job, parallel.cores() if method.batched else 1).start()
         _settle_recipe(out, identities, pairs, config, names)
         _run(job, pairs, out, workers, cluster, retry)
     finally:
-        for hand in _hands.values():
-            hand.close()
-        _hands.clear()
+        close_hands()
     return write_scores(out, pairs)
 
 
@@ -452,10 +297,14 @@ def _run(job, pairs, out, workers, cluster, retry):
     if retry:
         for journal in journals.values():
             journal.forget_failures()
-    _run_processes(job, pairs, journals, workers, cluster)
-    for method in job.methods:
-        if method.batched:
-            _run_network(method, job, pairs, journals[method.label], workers, cluster)
+    try:
+        _run_processes(job, pairs, journals, workers, cluster)
+        for method in job.methods:
+            if method.batched:
+                _run_network(method, job, pairs, journals[method.label], workers, cluster)
+    finally:
+        for journal in journals.values():
+            journal.close()
 
 
 def _run_processes(job, pairs, journals, workers, cluster):
@@ -463,10 +312,10 @@ def _run_processes(job, pairs, journals, workers, cluster):
     batched = {method.label for method in job.methods if method.batched}
     labels = [label for label in journals if label not in batched]
     tasks = []
-    for pair in pairs:
-        lacking = tuple(label for label in labels if pair.pair not in journals[label].rows)
-        if lacking:
-            tasks.append((pair, lacking))
+    for group in by_image(pairs):
+        lacking = [(pair, tuple(label for label in labels if pair.pair not in journals[label].rows)) for pair in group]
+        lacking = [(pair, missing) for pair, missing in lacking if missing]
+        tasks += [lacking[first : first + TOGETHER] for first in range(0, len(lacking), TOGETHER)]
     if not tasks:
         return
     bars = {
@@ -475,45 +324,46 @@ def _run_processes(job, pairs, journals, workers, cluster):
         if len(journals[label].rows) < len(pairs)
     }
     try:
-        for rows in parallel.run(_Call(_fill_and_score, job), tasks, workers=workers, cluster=cluster):
-            for label, row in rows.items():
-                journals[label].add(row)
-                bars[label].update()
+        for done in parallel.run(Call(fill_and_score, job), tasks, workers=workers, cluster=cluster):
+            for rows in done:
+                for label, row in rows.items():
+                    journals[label].add(row)
+                    bars[label].update()
     finally:
         for bar in bars.values():
             bar.close()
 
 
+def by_image(pairs: list[Pair]) -> list[list[Pair]]:
+    """The pairs in the order in which a run goes through them: those of one image together, so that it is read once.
+
+    Images come in the order of their first pairs. As classes are mixed then, the time left is a fair guess.
+    """
+    groups = {}
+    for pair in pairs:
+        groups.setdefault(pair.image, []).append(pair)
+    return list(groups.values())
+
+
 def _run_network(method, job, pairs, journal, workers, cluster):
     """A method that takes all cores or the graphics card: one process fills, the workers score."""
-    lacking = [pair for pair in pairs if pair.pair not in journal.rows]
+    lacking = [pair for group in by_image(pairs) for pair in group if pair.pair not in journal.rows]
     if not lacking:
         return
     # It runs already and was started from this thread: Linux ends it together with the thread that started it.
-    tasks = _filled(_hand(method, job, parallel.cores()), method.label, job, lacking)
+    tasks = _filled(hand(method, job, parallel.cores()), method.label, job, lacking)
     with tqdm(total=len(pairs), initial=len(journal.rows), desc=method.label, unit="pair") as bar:
-        for rows in parallel.run(_Call(_score_filled, job), tasks, workers=workers, cluster=cluster):
+        for rows in parallel.run(Call(score_filled, job), tasks, workers=workers, cluster=cluster):
             journal.add(rows[method.label])
             bar.update()
 
 
-def _filled(hand: Hand, label: str, job: Job, pairs: list[Pair]) -> Iterator[tuple]:
+def _filled(network: Hand, label: str, job: Job, pairs: list[Pair]) -> Iterator[tuple]:
     for first in range(0, len(pairs), BATCH):
         batch = pairs[first : first + BATCH]
-        results = hand.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])
+        results = network.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])
         for pair, result in zip(batch, results, strict=True):
             yield pair, label, result
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A function of a task that pickles together with the job."""
-
-    function: object
-    job: Job
-
-    def __call__(self, task):
-        return self.function(self.job, task)
 
 
 def _settle_recipe(out, identities, pairs, config, names):

@@ -4,6 +4,7 @@ import click
 
 from evaluation.settings import (
     BUILT_IN,
+    BUILT_IN_MASKS,
     FACTOR,
     GROWTH,
     KINDS,
@@ -140,9 +141,10 @@ def evaluate(context, images, masks, polarity, size, per_class, seed, pairs_file
     from evaluation import benchmark
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
-    masks = masks or benchmark.default_masks()
-    pairs = benchmark.read_pairs(pairs_file) if pairs_file else benchmark.make_pairs(images, masks, config, polarity)
-    _benchmark(config, pairs, images, masks, str(masks), polarity, out, **how)
+    folder = masks or benchmark.default_masks()
+    pairs = benchmark.read_pairs(pairs_file) if pairs_file else benchmark.make_pairs(images, folder, config, polarity)
+    name = BUILT_IN_MASKS if folder == benchmark.OWN_MASKS else str(folder)
+    _benchmark(config, pairs, images, folder, name, polarity, out, **how)
 
 
 @alone("out")
@@ -151,10 +153,11 @@ def _benchmark(config, pairs, images, masks, name, polarity, out, *, methods, we
     from evaluation import benchmark, report
     from evaluation.methods import parse_all
 
+    by = report.shown_by(config, by or "")  # a mistake is told before anything runs
     sources = benchmark.Sources(benchmark.image_folder(images), masks, polarity)
     names = (str(images or BUILT_IN), name)
     scores = benchmark.run(parse_all(methods, weights), pairs, sources, out, config, names=names, **how)
-    click.echo(report.write(out, scores, pairs, sources, config, ReportConfig(by=by or ""), paper=paper, pages=pages))
+    click.echo(report.write(out, scores, pairs, sources, config, ReportConfig(by=by), paper=paper, pages=pages))
     click.echo(f"\nscores, tables and pictures are in {out}; look at {out / 'report.html'}")
 
 

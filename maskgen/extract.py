@@ -29,6 +29,7 @@ from maskgen.settings import ExtractConfig
 
 PROGRESS = ".progress"  # what an interrupted run leaves in its folder, and the next one starts from
 TASK = 48  # masks, some seconds of work: little is lost with a worker, and finding the place in a film costs little
+FEW = 8  # masks, the same where few are missing
 SLOW = 8  # times as many pairs a task may have to look at, where hardly anything moves
 FOLDER_LIMIT = 10_000  # files, beyond which file systems and dataset hosts suffer
 ALIKE = 0.9  # intersection over union of two masks' occupied cells from which they count as the same mask
@@ -217,7 +218,9 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
             if not asked:
                 break
             folder = out / PROGRESS / f"round{number:03d}"
-            cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered)]
+            size = min(TASK, max(FEW, sum(count for _, count, _ in asked) // 16))  # so that no worker has to wait long
+            cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered, size)]
+            cut.sort(key=lambda piece: -piece[1])  # the long ones first: then all workers end at about the same time
             tasks = [_task(*piece, folder, i) for i, piece in enumerate(cut)]
             done = parallel.run(pairs.make, tasks, workers=workers, cluster=cluster)
             for (part, _, _), task, _ in zip(cut, tasks, done, strict=True):
@@ -230,9 +233,9 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
     return rows, passed_over
 
 
-def _pieces(wanted, offered):
-    """Cut what is asked of a part into tasks, by time: (masks wanted, pairs to choose from)."""
-    count = ceil(max(min(wanted, len(offered)) / TASK, len(offered) / (SLOW * TASK)))
+def _pieces(wanted, offered, size):
+    """Cut what is asked of a part into tasks of about `size` masks, by time: (masks wanted, pairs to choose from)."""
+    count = ceil(max(min(wanted, len(offered)) / size, len(offered) / (SLOW * TASK)))
     edges = [[i * whole // count for i in range(count + 1)] for whole in (wanted, len(offered))]
     for (more, most), (first, last) in zip(*map(pairwise, edges), strict=True):
         if most > more:

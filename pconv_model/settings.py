@@ -7,6 +7,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 KINDS = ("pconv", "conv")
 FORMS = ("ours", "training", "naoto0804", "mmagic", "keras", "nvidia")  # of checkpoints that can be read
 LOSSES = ("valid", "hole", "perceptual", "style", "tv")
+PRECISIONS = ("fp32", "bf16")  # bf16: autocast
 POLARITIES = ("hole-white", "hole-black")  # what white means in a mask file
 TILE = 512  # px, side of the tiles in which larger images are done
 OVERLAP = 128  # px, over which neighbouring tiles fade into each other

@@ -27,7 +27,7 @@ from pconv_model import checkpoints
 from pconv_model.data import Fixed, Pairs, batches, split
 from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss
 from pconv_model.photos import write_image
-from pconv_model.settings import LOSSES, LossConfig, NetConfig, TrainConfig
+from pconv_model.settings import LOSSES, PRECISIONS, LossConfig, NetConfig, TrainConfig
 from pconv_model.unet import build
 
 NET, RUN = NetConfig(), TrainConfig()
@@ -91,7 +91,7 @@ class Run:
         self.phase = phase
         if phase == 2:
             self.net.freeze_encoder()
-        self.optimiser = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad])
+        self.optimiser = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad], fused=True)
 
     @property
     def best(self):
@@ -128,6 +128,8 @@ class Run:
             self.begin_phase(2)
         try:
             self.net.load_state_dict(told["net"])
+            for group in told["optimiser"]["param_groups"]:
+                group["fused"] = True  # checkpoints of older versions say otherwise
             self.optimiser.load_state_dict(told["optimiser"])
             if self.average is not None:
                 self.average.load_state_dict(told["average"])
@@ -244,7 +246,7 @@ def train(
 def _begin(net_config, config, out, about, start, at, resume, device, rank):
     """A run at its first step, or where the checkpoint in `out` left it."""
     for name, value, known in (
-        ("precision", config.precision, ("fp32", "bf16")),
+        ("precision", config.precision, PRECISIONS),
         ("decay", config.decay, ("constant", "cosine")),
         ("bias", net_config.bias, ("ends", "all")),
     ):

@@ -116,6 +116,16 @@ def test_inpaint_fills_a_folder_with_one_mask(place):
     assert (before[20:] == after[20:]).all() and (before[10:20, 10:20] != after[10:20, 10:20]).any()
 
 
+@pytest.mark.parametrize("command", [("inpaint", "images/1.png", "masks/one.png"), ("superres", "images/1.png")])
+def test_the_precision_reaches_the_net_and_fp32_is_the_default(place, command, monkeypatch):
+    run, seen = PConvUNet.forward, []
+    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(net.precision) or run(net, *x))
+    for out, more in (("a", ()), ("b", ("--precision", "bf16"))):
+        told = call(*command, out, "--weights", "net.safetensors", "--device", "cpu", *more)
+        assert told.exit_code == 0, told.output
+    assert seen == ["fp32", "bf16"]
+
+
 def test_superres_writes_the_larger_image(place):
     result = call("superres", "images/1.png", "out", "--factor", 3, "--weights", "net.safetensors", "--device", "cpu")
     assert result.exit_code == 0 and cv2.imread("out/1_x3.png").shape == (120, 150, 3)

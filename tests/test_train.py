@@ -207,6 +207,22 @@ def test_a_run_can_begin_with_the_weights_of_another(photos, tmp_path, finished)
         train._begin(replace(NET, width=0.1), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
 
 
+def test_a_checkpoint_of_the_unfused_adam_goes_on_with_the_fused_one_to_the_same_weights(tmp_path):
+    pairs = [(torch.rand(2, 3, 16, 16), (torch.rand(2, 1, 16, 16) > 0.3).float()) for _ in range(3)]
+    about = {"net": {}, "train": {}, "loss": {}}
+    plain = train.Run(NET, RUN, "cpu")
+    plain.optimiser = torch.optim.Adam(plain.net.parameters(), fused=False)
+    train._step(plain, plain.net, iter(pairs[:1]), None, LossConfig())
+    plain.save(tmp_path / "checkpoint.pt", about)
+    fused = train.Run(NET, RUN, "cpu")
+    assert fused.load(tmp_path / "checkpoint.pt", about) == []
+    for pair in pairs[1:]:
+        for it in (plain, fused):
+            train._step(it, it.net, iter([pair]), None, LossConfig())
+    assert fused.optimiser.param_groups[0]["fused"] and not plain.optimiser.param_groups[0]["fused"]
+    torch.testing.assert_close(fused.net.state_dict(), plain.net.state_dict(), atol=1e-6, rtol=1e-4)
+
+
 def test_a_checkpoint_of_another_net_is_refused(photos, finished):
     with pytest.raises(BadInput, match="another net"):
         train.train([photos], Boxes(), finished.parent, net=replace(NET, depth=2), config=RUN, device="cpu")
