@@ -494,6 +494,8 @@ READERS = {  # name: who makes the valid files, who spoils them, who reads them,
 def child(name, seed, number, folder):
     """Spoil and read, case after case, telling stdout what comes of each."""
     make, spoil, read, takes = READERS[name]
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a reader prints must not fall among the answers
     source = Path(folder) / "valid"
     source.mkdir()
     spoilt = make(source)
@@ -508,7 +510,7 @@ def child(name, seed, number, folder):
         shutil.copytree(source, trial)
         victim = trial / spoilt[int(rng.integers(len(spoilt)))].relative_to(source)
         victim.write_bytes(spoil(victim.read_bytes(), rng))
-        print("begin", number, flush=True)
+        print("begin", number, file=answers, flush=True)
         try:
             read(victim if takes == "file" else trial)
             told = "read"
@@ -516,7 +518,7 @@ def child(name, seed, number, folder):
             told = "refused" if str(error).strip() else "fault BadInput without a word"
         except Exception as error:
             told = f"fault {described(error)}"
-        print("end", number, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, told, flush=True)
+        print("end", number, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, told, file=answers, flush=True)
         number += 1
 
 
