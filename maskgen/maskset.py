@@ -408,7 +408,7 @@ def read_recipe(folder: Path) -> dict:
             raise BadInput(f"{path}: {key} is {str(recipe[key])[:40]!r}: expected what our commands write")
     sources = recipe.get("sources", [])
     for source in sources if isinstance(sources, list) else ():
-        named = isinstance(source, dict) and all(isinstance(source.get(key, ""), str) for key in SOURCE_TEXTS)
-        if not named:
+        named = isinstance(source, dict) and "name" in source
+        if not named or not all(isinstance(source.get(key, ""), str) for key in SOURCE_TEXTS):
             raise BadInput(f"{path}: sources has {str(source)[:40]!r}: expected what our commands write")
     return recipe

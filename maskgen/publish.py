@@ -94,7 +94,7 @@ def publish(masks: Path, out: Path, config: PublishConfig, *, credits: Path | No
 
 def _warnings(sources, config):
     """What a host or a reader will miss, one line each."""
-    silent = [source.get("name", "one without a name") for source in sources if not source.get("licence")]
+    silent = [source["name"] for source in sources if not source.get("licence")]
     warnings = []
     if silent:
         warnings.append(

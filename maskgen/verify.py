@@ -51,16 +51,12 @@ def find_faults(folder: Path, *, workers: int | None = None) -> tuple[int, list[
 def _rules(settings, folder):
     """The edges and the border that the recipe names, else the paper's."""
     edges, border = settings.get("edges", list(EDGES)), settings.get("border", BORDER)
-    good = (
-        isinstance(edges, list)
-        and len(edges) > 1
-        and all(isinstance(edge, int | float) and 0 <= edge <= 1 for edge in edges)
-    )
+    good = isinstance(edges, list) and len(edges) > 1 and all(isinstance(e, int | float) and 0 <= e <= 1 for e in edges)
     if not good or any(low >= high for low, high in pairwise(edges)) or not isinstance(border, int):
         raise BadInput(
             f"{folder / RECIPE}: expected rising edges and a border in px, got {edges!r:.60}, {border!r:.20}"
         )
-    return {"edges": tuple(map(float, edges)), "border": border}
+    return {"edges": tuple(edges), "border": border}
 
 
 def _is_there(path):
