@@ -22,6 +22,7 @@ import numpy as np
 from maskgen.errors import BadInput
 
 STARTING = 600.0  # s that imports and weights may take
+ZEROS = bytes(1 << 16)  # by which a file is filled
 
 
 class Desk:
@@ -55,9 +56,6 @@ class Desk:
             hole = np.frombuffer(self.memory, bool, area, begin + 3 * area).reshape(height, width)
             yield image, hole, result
             begin += 7 * area
-
-
-ZEROS = bytes(1 << 16)
 
 
 class Hand:

@@ -71,8 +71,7 @@ def flow_variance(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np
     the frames as well as the true one. Noise is what differs along the flow, as a robust standard deviation over the
     frame, and at least NOISE.
     """
-    small, other = _halves(first, second, flow)
-    return _side(small, other, _apart(small, other), cv2.split(flow)).variance
+    return _seen_along(first, second, flow).variance
 
 
 def still_camera(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> bool:
@@ -81,8 +80,7 @@ def still_camera(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> boo
     Shapes and errors as in `flow_variance`. On plain walls under changing light the flow drifts; texture tells that
     the camera stood. About as well: the median difference, light taken off, is at most 1.5 times as large + 0.3.
     """
-    small, other = _halves(first, second, flow)
-    return _side(small, other, _apart(small, other), cv2.split(flow)).still
+    return _seen_along(first, second, flow).still
 
 
 def holes_of_pair(first: np.ndarray, second: np.ndarray, config: ExtractConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -182,6 +180,12 @@ def _side(small, other, apart, planes):
     variance = np.float32(max(noise, NOISE) ** 2) / (texture + np.float32(1e-6))
     variance = cv2.resize(variance, planes[0].shape[::-1], interpolation=cv2.INTER_LINEAR)
     return _Side(variance, noise, _is_still(apart, along, texture))
+
+
+def _seen_along(first, second, flow):
+    """`_side` of two frames alone, with the flow from the first to the second."""
+    halves = _halves(first, second, flow)
+    return _side(*halves, _apart(*halves), cv2.split(flow))
 
 
 def _is_still(apart, along, texture):

@@ -131,7 +131,7 @@ def _read(masks, credits):
     """Recipe, index table and credited sources of a test set."""
     recipe = read_recipe(masks)
     table = read_index(masks / "test")
-    missing = [name for name in COLUMNS if name in NEEDED and name not in table]
+    missing = [name for name in NEEDED if name not in table]
     if missing or not all(
         isinstance(v, dict) and {"mean", "max"} <= set(v) for v in recipe.get("clipped", {}).values()
     ):

@@ -67,15 +67,18 @@ def net_config(told, path) -> NetConfig:
     """The NetConfig that a file describes with a dict. Raises BadInput for what is none, or no net of sensible size."""
     try:
         config = NetConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in told.items()})
-        numbers = (config.width, config.eps, *config.mean, *config.std)
-        right = all(isinstance(number, int | float) for number in numbers) and isinstance(config.depth, int)
-        right = (
-            right and len(config.mean) == len(config.std) == 3 and 0 < config.width <= 16 and 1 <= config.depth <= 16
+        sensible = (
+            all(isinstance(number, int | float) for number in (config.width, config.eps, *config.mean, *config.std))
+            and all(isinstance(text, str) for text in (config.kind, config.bias, config.fill, config.head))
+            and isinstance(config.depth, int)
+            and len(config.mean) == len(config.std) == 3
+            and 0 < config.width <= 16
+            and 1 <= config.depth <= 16
         )
-        if not right or not all(isinstance(getattr(config, key), str) for key in ("kind", "bias", "fill", "head")):
-            raise ValueError
-    except (AttributeError, TypeError, ValueError):
-        raise BadInput(f"{path} describes no net that we know: {str(told)[:80]}") from None
+    except (AttributeError, TypeError):
+        sensible = False
+    if not sensible:
+        raise BadInput(f"{path} describes no net that we know: {str(told)[:80]}")
     return config
 
 

@@ -100,9 +100,8 @@ class Pairs:
         crop = resized(photo[top : top + side, left : left + side], size)
         if rng.random() < 0.5:
             crop = np.ascontiguousarray(crop[:, ::-1])
-        return recolour(crop, self.config.colour, rng), fitted(
-            window(self.sampler[i], self.config.mask_scale, rng), size
-        )
+        crop = recolour(crop, self.config.colour, rng)
+        return crop, fitted(window(self.sampler[i], self.config.mask_scale, rng), size)
 
     def _photo(self, number):
         if number in self.kept:

@@ -59,10 +59,7 @@ class TrainConfig:
     precision: str = "fp32"  # or "bf16": autocast, half the memory and faster where the processor has it
     ratio: tuple[float, float] = (0.01, 0.6)  # hole / all pixels of the training masks
     uniform: bool = False  # draw the ratio uniformly from that range, else as brush and raw mask make it
-    mask_scale: tuple[float, float] = (
-        1.0,
-        1.0,
-    )  # side of a window in a mask / side of the mask; 1: all of it, made small
+    mask_scale: tuple[float, float] = (1.0, 1.0)  # side of a window in a mask / side of the mask; 1: all of it
     scale: tuple[float, float] = (0.35, 1.0)  # side of a crop / short side of its photo
     colour: float = 0.1  # brightness, contrast and saturation change by up to this share
     hold_out: float = 0.1  # share of the photos kept for validation: 3,000 of CelebA-HQ's 30,000
