@@ -135,7 +135,9 @@ def training(images, masks, vgg, exclude, favour, cache, options):
 @settings_of(
     LossConfig, even="Hole terms are multiplied by (0.3 / hole ratio)^EVEN: images with small holes count more."
 )
-@click.option("--at", default=0, help="Step that --start has reached: the run goes on from there.")
+@click.option(
+    "--at", type=click.IntRange(0), default=0, help="Step that --start has reached: the run goes on from there."
+)
 @click.option(
     "--no-vgg",
     "use_vgg",

@@ -82,6 +82,10 @@ class Pairs:
     """
 
     def __init__(self, photos: list[Path], sampler, config: TrainConfig, *, favour=(), cache=4 * 2**30):
+        for name, shares in (("scale", config.scale), ("mask-scale", config.mask_scale)):
+            if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
+                came = ",".join(f"{share:g}" for share in shares)
+                raise BadInput(f"{name} is two shares, 0 < least <= most <= 1, got {came}")
         self.photos, self.sampler, self.config = photos, sampler, config
         self.edges = odds(photos, favour).cumsum()
         self.keep = 2 * max(config.size)  # px, short side

@@ -253,6 +253,8 @@ def _begin(net_config, config, out, about, start, at, resume, device, rank):
         if value not in known:
             raise BadInput(f"{name} is one of {', '.join(known)}, got {value!r}")
     run = Run(net_config, config, device)
+    if at and start is None:
+        raise BadInput(f"step {at} is what the weights of --start have reached: name them, or leave --at out")
     if resume and (out / CHECKPOINT).exists():
         changed = run.load(out / CHECKPOINT, about)
         if rank == 0:

@@ -303,6 +303,20 @@ def test_a_scale_of_one_takes_the_whole_mask_and_draws_nothing():
     assert rng.random() == np.random.default_rng(0).random()
 
 
+@pytest.mark.parametrize("name", ["scale", "mask_scale"])
+@pytest.mark.parametrize("wrong", [(0.5, 1.5), (0.8, 0.4), (0.0, 1.0), (0.5,), (0.2, 0.3, 0.4)])
+def test_a_share_that_is_none_is_refused(photos, tmp_path, name, wrong):
+    with pytest.raises(
+        BadInput, match=rf"{name.replace('_', '-')} is two shares.*got {','.join(f'{w:g}' for w in wrong)}$"
+    ):
+        run(photos, tmp_path, replace(RUN, **{name: wrong}))
+
+
+def test_a_step_that_no_weights_have_reached_is_refused(photos, tmp_path):
+    with pytest.raises(BadInput, match=r"step 7 .* --start"):
+        run(photos, tmp_path, at=7)
+
+
 def test_a_mask_without_a_hole_stays_whole():
     empty = np.zeros((10, 10), bool)
     assert data.window(empty, (0.5, 0.5), np.random.default_rng(0)) is empty
