@@ -113,7 +113,6 @@ def _check(config):
 
 def _look_at(paths, out, workers, cluster, strict, say):
     """The usable sources, and what is wrong with the others."""
-    parallel.quiet_codecs()
     found = video.find(paths, outside=out)
     looks = parallel.run(_probe, found, workers=workers, cluster=cluster)
     sources, unusable = [], []

@@ -121,9 +121,3 @@ def _one_opencv_thread():
         yield
     finally:
         cv2.setNumThreads(before)
-
-
-def quiet_codecs():
-    """Keep OpenCV's and FFmpeg's own chatter off the user's terminal; our errors say what matters."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")

@@ -1,4 +1,7 @@
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +11,8 @@ from click.testing import CliRunner
 import cli
 from pconv_model import checkpoints
 from pconv_model.unet import PConvUNet
+
+ROOT = Path(__file__).parents[1]
 
 
 class Sampler:
@@ -137,6 +142,22 @@ def test_convert_turns_a_training_checkpoint_into_half_precision_weights(place):
     assert result.exit_code == 0 and "pconv, width 0.05, depth 2" in result.output
     header = checkpoints.read_header(place / "half.safetensors")
     assert header["history"][-1]["step"] == 1 and header["about"]["photos"] == 4
+
+
+def test_a_photo_that_is_cut_short_gives_one_line_and_no_word_of_the_decoder(tmp_path):
+    whole = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
+    (tmp_path / "photo.png").write_bytes(whole[: len(whole) // 2])
+    cv2.imwrite(str(tmp_path / "mask.png"), np.zeros((64, 64), np.uint8))
+    checkpoints.save(tmp_path / "net.safetensors", PConvUNet(width=0.05, depth=2))
+    words = ["-c", "import cli; cli.pconv()", "inpaint", "photo.png", "mask.png", "--weights", "net.safetensors"]
+    done = subprocess.run(  # a process of its own, since the decoder writes past Python
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "photo.png cannot be read" in done.stderr
 
 
 def test_export_says_what_goes_in_and_out(place):
