@@ -4,21 +4,28 @@ Run `python benchmarks/overhead.py [--pairs 1200] [--images FOLDER] [--masks FOL
 by default on scikit-image's photos and drawn free-form holes of all classes. A run is named by its methods and its
 workers. It prints a table of docs/benchmark.md.
 
-Every call of a method and every scoring of a result is timed where it happens, inside the run: both sides of the
-ratio have the same pairs, the same number of busy workers and the same neighbours on the machine. All else of
-wall time x workers is overhead, the start of every process and all waiting included.
+Two questions, two ratios. What else does a run do? Every call of a method and every scoring of a result is timed
+where it happens, inside the run; all else of wall time x workers is `rest`, the start of every process and all waiting
+included. What would the same calls take without a benchmark around them? As many bare processes as there are workers,
+at once, since they share caches, memory and the clock, load their pairs and time nothing but the calls of the method
+and of `metrics.score`; `against bare` is wall time x workers over the sum of those.
 """
 
 import argparse
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from evaluation import benchmark, experiments, scoring
-from evaluation.methods import parse_all
-from evaluation.pairs import Sources
+import cv2
+
+from evaluation import benchmark, experiments, metrics, scoring
+from evaluation.methods import METHODS, parse_all
+from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
 
 RUNS = ("telea:1", "ns:1", "telea+ns:1", "telea:2")
@@ -26,14 +33,19 @@ TIMES = "OVERHEAD_TIMES"  # environment variable: the folder in which every proc
 PACKAGE = """
 import os
 import time
+from functools import cache
 from pathlib import Path
 
 from evaluation import methods
 
 
+@cache
+def notes(what):
+    return Path(os.environ["OVERHEAD_TIMES"], f"{what}-{os.getpid()}").open("a", buffering=1)
+
+
 def note(what, seconds):
-    with Path(os.environ["OVERHEAD_TIMES"], f"{what}-{os.getpid()}").open("a") as file:
-        file.write(f"{seconds}\\n")
+    notes(what).write(f"{seconds}\\n")
 
 
 def timed(name):
@@ -88,19 +100,43 @@ def plug_in(folder, names):
     sys.path.insert(0, str(folder))
 
 
+def bare(names, sources, config, pairs) -> float:
+    """Seconds that the methods and the metrics take on pairs in this process, which does nothing else but read them."""
+    cv2.setNumThreads(1)
+    seconds = 0.0
+    for pair in pairs:
+        truth, image, hole = load_pair(pair, sources, config)
+        for name in names:
+            start = time.perf_counter()
+            result = METHODS[name](image, hole)
+            seconds += time.perf_counter() - start
+            result = cv2.copyTo(result, hole.astype("uint8"), truth.copy())
+            start = time.perf_counter()
+            metrics.score(config.metrics, result, truth, hole)
+            seconds += time.perf_counter() - start
+    return seconds
+
+
 def overhead(names, workers, pairs, sources, config):
     """Print one row of the table."""
+    shares = [pairs[first::workers] for first in range(workers)]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        alone = sum(pool.map(partial(bare, names, sources, config), shares))
     methods = parse_all([f"{name}=timed_{name}" for name in names])
+    before = noted("methods"), noted("metrics")
     with tempfile.TemporaryDirectory() as folder:
-        os.environ[TIMES] = folder
         start = time.perf_counter()
         scored = benchmark.run(methods, pairs, sources, Path(folder) / "out", config, workers=workers)
         run = workers * (time.perf_counter() - start)
-        filling, scores = noted("methods"), noted("metrics")
+    filling, scores = noted("methods") - before[0], noted("metrics") - before[1]
     if not filling:
         raise SystemExit(f"no method came through: {scored['error'].iloc[0]}")
-    share = run / (filling + scores) - 1
-    print(f"{'+'.join(names):12} {workers:7} {run:8.1f} {filling:10.1f} {scores:10.1f} {share:10.1%}", flush=True)
+    rest = run / (filling + scores) - 1
+    print(
+        f"{'+'.join(names):12} {workers:7} {run:8.1f} {filling:10.1f} {scores:10.1f} {rest:7.1%}"
+        f" {alone:8.1f} {run / alone - 1:13.1%}",
+        flush=True,
+    )
 
 
 def main():
@@ -113,14 +149,16 @@ def main():
     runs = [(text.split(":")[0].split("+"), int(text.split(":")[1])) for text in asked.run or RUNS]
     config = BenchmarkConfig(per_class=-(-asked.pairs // 12))
     benchmark.fill_and_score = timed_fill_and_score
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as times:
+        os.environ[TIMES] = times
         plug_in(Path(folder), {name for names, _ in runs for name in names})
         if asked.masks:
             pairs = benchmark.make_pairs(asked.images, asked.masks, config)
         else:
             pairs = experiments.drawn(asked.images, Path(folder), "free-form", config)
         sources = Sources(benchmark.image_folder(asked.images), asked.masks or Path(folder))
-        print(f"{len(pairs)} pairs\nmethods      workers   run, s methods, s metrics, s   overhead")
+        print(f"{len(pairs)} pairs")
+        print("methods      workers   run, s methods, s metrics, s    rest  bare, s  against bare")
         for names, workers in runs:
             overhead(names, workers, pairs, sources, config)
 

@@ -272,6 +272,8 @@ def _notes(table, tests):
             f"{real} of {int(known.sum())} differences between two methods on a class and a metric are real at "
             f"p < {ReportConfig().alpha:g}; tests.csv lists them all"
         )
+    elif len(tests):
+        lines.append("no difference is tested: a class needs six images for that")
     return "<h2>Notes</h2>" + "".join(f"<p class=soft>{html.escape(line)}.</p>" for line in lines)
 
 

@@ -14,7 +14,7 @@ from evaluation import metrics
 from evaluation.methods import Method
 from evaluation.pairs import Pair, Sources, jpeg, load_pair
 from evaluation.settings import BenchmarkConfig
-from evaluation.worker import Hand
+from evaluation.worker import Hand, keep_memory
 from maskgen import maskset
 
 TRUTH = "truth"  # stands among the methods where a metric compares sets of results with sets of true images
@@ -61,6 +61,7 @@ class Call:
     job: Job
 
     def __call__(self, task):
+        keep_memory()
         return self.function(self.job, task)
 
 

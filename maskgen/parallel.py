@@ -1,5 +1,6 @@
 """One function that maps tasks over processes or over a Dask cluster."""
 
+import gc
 import os
 import signal
 import threading
@@ -86,6 +87,7 @@ def _in_worker(function, task, parent=None):
 @cache
 def _end_with(parent):
     """Let this worker end soon after its parent, also where that was killed and could not say goodbye."""
+    gc.freeze()  # joblib collects garbage every second: what was loaded for good it need not go through
 
     def watch():
         while os.getppid() == parent:

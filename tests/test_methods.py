@@ -1,4 +1,6 @@
 import hashlib
+import platform
+import subprocess
 import sys
 
 import cv2
@@ -182,6 +184,20 @@ def test_a_method_may_write_on_its_input(tmp_path, monkeypatch):
     first, second = ask(parse("rude"), pairs=[("0", image, hole), ("1", image, hole)])
     assert (first == 100).all() and (second == 100).all()
     assert (image == IMAGE).all() and (hole == HOLE).all()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told so")
+def test_a_process_that_keeps_its_memory_does_not_fetch_it_again_and_again():
+    count = "import numpy, resource; from evaluation.worker import keep_memory{}; faults = []\n"
+    count += "for _ in range(4):\n"
+    count += "    many = [numpy.zeros(6 << 20, numpy.uint8) + 1 for _ in range(9)]; del many\n"
+    count += "    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)\n"
+    count += "print(faults[-1] - faults[-2])"
+    plain, kept = (
+        int(subprocess.run([sys.executable, "-c", count.format(call)], capture_output=True, check=True).stdout)
+        for call in ("", "; keep_memory()")
+    )
+    assert kept < plain / 10
 
 
 def test_pairs_of_several_sizes_pass_through_one_process():

@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import subprocess
@@ -26,6 +27,10 @@ def end_own_process(number):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def loaded_for_good(number):
+    return gc.get_freeze_count()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(workers):
     assert list(parallel.run(late_if_even, range(9), workers=workers)) == list(range(9))
@@ -35,6 +40,10 @@ def test_results_come_in_the_order_of_the_tasks(workers):
 def test_an_error_in_a_task_reaches_the_caller(workers):
     with pytest.raises(ValueError, match="three"):
         list(parallel.run(fail_at_three, range(9), workers=workers))
+
+
+def test_what_a_worker_has_loaded_is_no_work_for_its_garbage_collection():
+    assert min(parallel.run(loaded_for_good, range(2), workers=2)) > 10_000  # objects of OpenCV, numpy and joblib
 
 
 def test_opencv_has_its_threads_back_after_a_run_in_this_process():
