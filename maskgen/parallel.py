@@ -4,9 +4,11 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing import resource_tracker
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -42,7 +44,8 @@ def _on_processes(function, tasks, workers):
     with _ctrl_c_later():  # workers inherit that, so they are deaf from their first moment on
         results = pool(joblib.delayed(_in_worker)(function, task, os.getpid()) for task in tasks)
     try:
-        yield from results
+        for result in results:  # noqa: UP028 - `yield from` would close it before we come to that below
+            yield result
     except TerminatedWorkerError:
         _kill_workers()
         raise BadInput(
@@ -50,6 +53,9 @@ def _on_processes(function, tasks, workers):
             "with fewer --workers if it happens again"
         ) from None
     except BaseException:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib's, that results are lost: the caller has its reasons
+            results.close()
         _kill_workers()
         raise
 
@@ -60,6 +66,7 @@ def _ctrl_c_later():
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # else the pool starts it, which up to Python 3.12 lets Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -103,3 +103,44 @@ def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
         .splitlines()[-1]
         .endswith("No space left on device; mend that, and the same command goes on")
     )
+
+
+INTERRUPTED = """
+import atexit, signal, time, click
+from maskgen.shell import Tool
+
+class Late:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+@click.group(cls=Tool)
+def tool():
+    pass
+
+@tool.command()
+def goes():
+    late = Late()
+    del late
+    time.sleep(20)
+    print("went on")
+
+@tool.command()
+def ends():
+    atexit.register(signal.raise_signal, signal.SIGINT)
+    print("all done")
+
+tool(prog_name="tool")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "out", "err"),
+    [
+        ("goes", 130, "", "tool: stopped; nothing is lost, the same command goes on from here\n"),  # in a destructor
+        ("ends", 0, "all done\n", ""),  # while Python itself ends
+    ],
+)
+def test_ctrl_c_stops_a_command_wherever_it_comes_and_shows_no_traceback(name, code, out, err):
+    line = [sys.executable, "-c", INTERRUPTED, name]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.lstrip()) == (code, out, err)
