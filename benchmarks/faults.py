@@ -76,8 +76,10 @@ class Row:
 def start(name, work, place):
     """Start a command in the folder `place`, in a process group of its own."""
     tool, words = JOBS[name]
-    code = f"import cli; open('begun', 'w').close(); cli.{tool}(prog_name={tool!r})"
+    code = f"import cli, os; os.mkdir('begun'); cli.{tool}(prog_name={tool!r})"
     (place / "tmp").mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        (place / "begun").rmdir()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     environment["TMPDIR"] = str(place / "tmp")
     line = [sys.executable, "-c", code, *words.format(work=work).split()]
@@ -204,6 +206,7 @@ class Lab:
             begin, process = time.monotonic(), start(name, self.work, place)
             while begun and not (place / "begun").exists() and process.poll() is None:
                 time.sleep(0.01)
+            time.sleep(0.1 * begun)
             try:
                 process.wait(timeout=max(0, begin + share * self.seconds[name] - time.monotonic()))
             except subprocess.TimeoutExpired:

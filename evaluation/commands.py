@@ -285,7 +285,10 @@ def make_study(results, out, images, consent, **settings):
     """Draw the trials of a study into the folder STUDY from one or more folders RESULTS of evaluate."""
     from evaluation.study.make import make
 
-    text = consent.read_text().strip() if consent else ""
+    try:
+        text = consent.read_text().strip() if consent else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{consent} cannot be read as the text of a consent: {error}") from None
     counts = make(list(results), out, StudyConfig(consent=text, **settings), images)
     trials = " and ".join(f"{counts[part]} {part}" for part in PARTS if part in counts)
     click.echo(f"{trials} trials of {counts['pairs']} pairs, {counts['answers_wanted']} answers wanted, in {out}")

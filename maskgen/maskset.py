@@ -398,7 +398,7 @@ def read_recipe(folder: Path) -> dict:
         recipe = json.loads(path.read_text())
     except FileNotFoundError:
         raise BadInput(f"no {RECIPE} in {folder}: expected a finished mask set") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from None
     if not isinstance(recipe, dict):
         raise BadInput(f"{path} holds no JSON object: expected what `maskgen` wrote")

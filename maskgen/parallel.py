@@ -39,13 +39,14 @@ def run(function: Callable, tasks: Iterable, *, workers: int | None = None, clus
 
 
 def _on_processes(function, tasks, workers):
+    # A caller that stops early has its reasons. A filter for good, since the garbage collector may be who stops it.
+    warnings.filterwarnings("ignore", r"\d+ tasks (have been successfully executed|which were still)", UserWarning)
     # Workers leave Ctrl-C to the parent, which kills them; otherwise each would print its own traceback.
     pool = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch="2*n_jobs")
     with _ctrl_c_later():  # workers inherit that, so they are deaf from their first moment on
         results = pool(joblib.delayed(_in_worker)(function, task, os.getpid()) for task in tasks)
     try:
-        for result in results:  # noqa: UP028 - `yield from` would close it before we come to that below
-            yield result
+        yield from results
     except TerminatedWorkerError:
         _kill_workers()
         raise BadInput(
@@ -53,9 +54,6 @@ def _on_processes(function, tasks, workers):
             "with fewer --workers if it happens again"
         ) from None
     except BaseException:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # joblib's, that results are lost: the caller has its reasons
-            results.close()
         _kill_workers()
         raise
 
