@@ -340,6 +340,8 @@ def read_index(folder: Path):
     try:
         table = pd.read_csv(path, keep_default_na=False, dtype={"file_name": str, "category": str, "sha256": str})
     except FileNotFoundError:
+        if not folder.is_dir():
+            raise BadInput(f"no such folder: {folder} (expected a mask set, as maskgen writes it)") from None
         raise BadInput(
             f"no {INDEX} in {folder}: expected a mask set, `maskgen bin {folder}` measures any folder"
         ) from None

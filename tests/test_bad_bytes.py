@@ -316,6 +316,7 @@ def test_a_header_without_a_part_is_refused(tmp_path, key):
         checkpoints.read_header(tmp_path / "net.safetensors")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # numpy's, of an array of no known kind
 def test_no_byte_of_a_pickle_or_a_vgg_breaks_its_reader(tmp_path):
     array, path = np.zeros((2, 2), np.float32), tmp_path / "file"
     path.write_bytes(pickle.dumps({"VGG16_0": {"Conv_0": {"kernel": array, "bias": array}}}))

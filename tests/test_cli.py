@@ -58,6 +58,8 @@ def test_the_help_of_extract_names_every_flow():
         (["extract", "--trian", "5"], "No such option"),
         (["extract", "nowhere.mp4"], "no such file or folder: nowhere.mp4"),
         (["extract", "--gap", "1;2"], "expected numbers such as 128,256"),
+        (["testset", "nowhere"], "no such folder: "),
+        (["show", "nowhere"], "no such folder: nowhere"),
         (["extract", "--size", "small"], "is not a valid integer"),
         (["extract", "--flow", "magic", "."], "no optical flow called 'magic'"),
     ],
@@ -108,6 +110,8 @@ def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
 INTERRUPTED = """
 import atexit, signal, time, click
 from maskgen.shell import Tool
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background has it ignored
 
 class Late:
     def __del__(self):
