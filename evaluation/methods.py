@@ -5,6 +5,7 @@ returns uint8 (H, W, 3). What it returns outside the hole counts only in a raw b
 """
 
 import ctypes
+import difflib
 import hashlib
 import os
 import shlex
@@ -132,19 +133,25 @@ class Method:
 def parse(text: str, weights: dict[str, str] | None = None) -> Method:
     """Read one --method: `telea`, `dir:FOLDER`, `cmd:PROGRAM`, `onnx:FILE`, each with `LABEL=` before it if wanted.
 
-    weights: files for networks by their name. Raises BadInput for an unknown name, a bad label or an empty door.
+    weights: files for networks by their name. Raises BadInput for an unknown name, with the nearest ones, for a bad
+    label, for an empty door, and for a program that is not there or has no place for its files.
     """
     label, spec = _label_and_spec(text)
     door, colon, argument = spec.partition(":")
     if colon and door in DOORS:
         if not argument.strip():
             raise BadInput(f"--method {text!r} names nothing after {door}: - expected {door}:SOMETHING")
+        if door == "cmd":
+            _words(argument)
         return Method(_checked(label or _short(door, argument)), door, argument)
     if spec in NETWORKS:
         return Method(_checked(label or spec), "network", spec, str((weights or {}).get(spec, "")))
-    if spec not in METHODS and spec not in entry_points(group=GROUP).names:
+    others = entry_points(group=GROUP).names
+    if spec not in METHODS and spec not in others:
+        near = difflib.get_close_matches(spec.lower(), [*METHODS, *NETWORKS, *others])
+        meant = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise BadInput(
-            f"no method {spec!r}: expected one of {', '.join([*METHODS, *NETWORKS])}, "
+            f"no method {spec!r}{meant}: expected one of {', '.join([*METHODS, *NETWORKS])}, "
             "dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}' or onnx:FILE"
         )
     return Method(_checked(label or spec), "name", spec)

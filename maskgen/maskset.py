@@ -340,6 +340,8 @@ def read_index(folder: Path):
     try:
         table = pd.read_csv(path, keep_default_na=False, dtype={"file_name": str, "category": str, "sha256": str})
     except FileNotFoundError:
+        if not folder.is_dir():
+            raise BadInput(f"no such folder: {folder} (expected a mask set, as maskgen writes it)") from None
         raise BadInput(
             f"no {INDEX} in {folder}: expected a mask set, `maskgen bin {folder}` measures any folder"
         ) from None
@@ -398,7 +400,7 @@ def read_recipe(folder: Path) -> dict:
         recipe = json.loads(path.read_text())
     except FileNotFoundError:
         raise BadInput(f"no {RECIPE} in {folder}: expected a finished mask set") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from None
     if not isinstance(recipe, dict):
         raise BadInput(f"{path} holds no JSON object: expected what `maskgen` wrote")

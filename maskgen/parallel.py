@@ -5,9 +5,11 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing import resource_tracker
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -38,6 +40,8 @@ def run(function: Callable, tasks: Iterable, *, workers: int | None = None, clus
 
 
 def _on_processes(function, tasks, workers):
+    # A caller that stops early has its reasons. A filter for good, since the garbage collector may be who stops it.
+    warnings.filterwarnings("ignore", r"\d+ tasks (have been successfully executed|which were still)", UserWarning)
     # Workers leave Ctrl-C to the parent, which kills them; otherwise each would print its own traceback.
     pool = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch="2*n_jobs")
     with _ctrl_c_later():  # workers inherit that, so they are deaf from their first moment on
@@ -61,6 +65,7 @@ def _ctrl_c_later():
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # else the pool starts it, which up to Python 3.12 lets Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -434,12 +434,21 @@ def test_the_command_prints_a_table_and_names_the_report(tmp_path):
         assert (tmp_path / "results" / name).is_file(), name
 
 
-def test_a_metric_to_show_by_is_checked_before_the_run(tmp_path):
-    folders(tmp_path)
-    running = command(tmp_path, "--by", "ssim")
-    assert running.wait() == 2
-    assert "expected one of l1_image, psnr" in running.stderr.read()
-    assert not (tmp_path / "results").exists()
+@pytest.mark.parametrize("name", ["", "dilation", "holes", "superres"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--method tela", "did you mean telea?"),
+        ("--method dir:lama", "no such folder: lama"),
+        ("--method cmd:not-there", "has no {image}"),
+        ("--weights net.pth", "expected one network among the methods"),
+        ("--by kid", "--by kid is no metric"),
+    ],
+)
+def test_a_mistake_in_an_option_is_told_before_any_file_is_read(name, words, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(evaluate, [*filter(None, [name]), "--images", "not-there", *words.split()])
+    assert done.exit_code == 2 and told in done.output and not list(tmp_path.iterdir())
 
 
 def test_the_recipe_names_the_masks_that_ship_and_not_where_they_lie(tmp_path, monkeypatch):
