@@ -7,9 +7,10 @@ so that it can stop anywhere; the tables are made from the journals when all are
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -58,6 +59,10 @@ class Sources:
     images: Path
     masks: Path
     polarity: str = "hole-white"
+
+    def absolute(self) -> "Sources":
+        """The same, for a worker that is in another folder."""
+        return Sources(self.images.absolute(), self.masks.absolute(), self.polarity)
 
 
 def default_masks() -> Path:
@@ -288,16 +293,20 @@ class Job:
 
 
 _hands = {}  # of this process: methods that are running
+_taking = threading.Lock()  # the threads of a Dask worker share them
 
 
 def _hand(method: Method, job: Job, threads: int) -> Hand:
     # Super-resolution scores every pixel, but the small image's own stay as they are, as in the paper.
     key = (method, job.config.raw and not job.config.factor, job.timeout)
-    if key not in _hands:
-        for other in [other for other in _hands if other[0] not in job.methods or other[1:] != key[1:]]:
-            _hands.pop(other).close()  # of an earlier run in this process
-        _hands[key] = Hand(method, raw=key[1], threads=threads, timeout=job.timeout)
-    return _hands[key]
+    with _taking:
+        if key not in _hands:
+            for other in [other for other in _hands if other[0] not in job.methods or other[1:] != key[1:]]:
+                hand = _hands.pop(other)  # of an earlier run in this process
+                with hand.turn:
+                    hand.close()
+            _hands[key] = Hand(method, raw=key[1], threads=threads, timeout=job.timeout)
+        return _hands[key]
 
 
 def _fill_and_score(job: Job, task: tuple[Pair, tuple[str, ...]]) -> dict[str, dict]:
@@ -407,7 +416,9 @@ def run(
     """
     metrics.check(config.metrics)
     identities = {method.label: method.identity() for method in methods}
-    job = Job(tuple(methods), sources, config, timeout, out / "pictures" if pictures else None, ReportConfig().quality)
+    methods = [method.absolute() for method in methods]
+    folder = (out / "pictures").absolute() if pictures else None
+    job = Job(tuple(methods), sources.absolute(), config, timeout, folder, ReportConfig().quality)
     try:
         for method in methods:  # what cannot start is told before anything is written
             _hand(method, job, parallel.cores() if method.batched else 1).start()
@@ -431,13 +442,15 @@ def _run(job, pairs, out, workers, cluster, retry):
     if retry:
         for journal in journals.values():
             journal.forget_failures()
-    _run_processes(job, pairs, journals, workers, cluster)
+    sees = [out / maskset.RECIPE, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
+    spread = partial(parallel.run, workers=workers, cluster=cluster, sees=sees)
+    _run_processes(job, pairs, journals, spread)
     for method in job.methods:
         if method.batched:
-            _run_network(method, job, pairs, journals[method.label], workers, cluster)
+            _run_network(method, job, pairs, journals[method.label], spread)
 
 
-def _run_processes(job, pairs, journals, workers, cluster):
+def _run_processes(job, pairs, journals, spread):
     """The methods that run in many processes: each pair is read once for all of them."""
     batched = {method.label for method in job.methods if method.batched}
     labels = [label for label in journals if label not in batched]
@@ -454,7 +467,7 @@ def _run_processes(job, pairs, journals, workers, cluster):
         if len(journals[label].rows) < len(pairs)
     }
     try:
-        for rows in parallel.run(_Call(_fill_and_score, job), tasks, workers=workers, cluster=cluster):
+        for rows in spread(_Call(_fill_and_score, job), tasks):
             for label, row in rows.items():
                 journals[label].add(row)
                 bars[label].update()
@@ -463,7 +476,7 @@ def _run_processes(job, pairs, journals, workers, cluster):
             bar.close()
 
 
-def _run_network(method, job, pairs, journal, workers, cluster):
+def _run_network(method, job, pairs, journal, spread):
     """A method that takes all cores or the graphics card: one process fills, the workers score."""
     lacking = [pair for pair in pairs if pair.pair not in journal.rows]
     if not lacking:
@@ -471,7 +484,7 @@ def _run_network(method, job, pairs, journal, workers, cluster):
     # It runs already and was started from this thread: Linux ends it together with the thread that started it.
     tasks = _filled(_hand(method, job, parallel.cores()), method.label, job, lacking)
     with tqdm(total=len(pairs), initial=len(journal.rows), desc=method.label, unit="pair") as bar:
-        for rows in parallel.run(_Call(_score_filled, job), tasks, workers=workers, cluster=cluster):
+        for rows in spread(_Call(_score_filled, job), tasks):
             journal.add(rows[method.label])
             bar.update()
 

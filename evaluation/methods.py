@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -111,6 +111,11 @@ class Method:
     def batched(self) -> bool:
         """Whether it runs once, on all cores or the graphics card, and not in several processes."""
         return self.kind in ("network", "onnx")
+
+    def absolute(self) -> "Method":
+        """The same, for a worker that is in another folder."""
+        argument = str(Path(self.argument).absolute()) if self.kind in ("dir", "onnx") else self.argument
+        return replace(self, argument=argument, weights=self.weights and str(Path(self.weights).absolute()))
 
     def identity(self) -> dict:
         """What makes its results its own, for recipe.json: a file by its hash, a folder by its files."""
@@ -252,8 +257,11 @@ def _from_folder(folder, pair, image, hole):
     for suffix in (".png", ".jpg", ".jpeg", ".webp", ".bmp"):
         path = folder / f"{pair}{suffix}"
         if path.is_file():
-            return read_image(path)
-    raise Failed(f"no {pair}.png in {folder}")
+            try:
+                return read_image(path)
+            except Failed as error:  # goes into the table, which is the same wherever the folder lies
+                raise Failed(str(error).replace(str(path), path.name)) from None
+    raise Failed(f"no {pair}.png in {folder.name}")
 
 
 def read_image(path: Path) -> np.ndarray:

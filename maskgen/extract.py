@@ -12,7 +12,7 @@ from bisect import bisect, insort
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count, pairwise
 from math import ceil
 from pathlib import Path
@@ -113,10 +113,11 @@ def _look_at(paths, out, workers, cluster, strict, say):
     """The usable sources, and what is wrong with the others."""
     parallel.quiet_codecs()
     found = video.find(paths, outside=out)
-    looks = parallel.run(_probe, found, workers=workers, cluster=cluster)
+    looks = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, sees=[found[0][0]])
     sources, unusable = [], []
     for (path, name), look in zip(tqdm(found, "looking at videos", unit="", leave=False), looks, strict=True):
         if isinstance(look, video.Source):
+            look = replace(look, path=path)
             sources.append(look)
             fault = _truncation(look)
         else:
@@ -131,6 +132,11 @@ def _look_at(paths, out, workers, cluster, strict, say):
     return sources, unusable
 
 
+def _absolute(found):
+    """(absolute path, path as given, name): a worker on another machine is in a folder of its own."""
+    return ((path.absolute(), path, name) for path, name in found)
+
+
 def _truncation(source):
     if source.frames >= source.announced - 2:  # a header that counts one or two too many is usual
         return ""
@@ -138,11 +144,11 @@ def _truncation(source):
 
 
 def _probe(found):
-    path, name = found
+    path, given, name = found
     try:
         return video.probe(path, name)
     except (BadInput, OSError) as error:
-        return str(error)
+        return str(error).replace(str(path), str(given))
 
 
 def _recipe(sources, unusable, parts, config):
@@ -216,6 +222,7 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
     """Returns the index rows of each split, and a Counter of (source, reason) for the masks passed over."""
     rows, passed_over, hashes = {split: [] for split in SPLITS}, Counter(), set()
     wanted = {split: getattr(config, split) for split in SPLITS}
+    sees = (out / PROGRESS / maskset.RECIPE, parts[0].source.path)
     with tqdm(total=sum(wanted.values()), desc="masks", unit=" masks", smoothing=0.05) as bar:
         for number in count():
             asked = plan.ask(parts, {split: wanted[split] - len(rows[split]) for split in SPLITS}, number)
@@ -224,7 +231,7 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
             folder = out / PROGRESS / f"round{number:03d}"
             cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered)]
             tasks = [_task(*piece, folder, i) for i, piece in enumerate(cut)]
-            done = parallel.run(pairs.make, tasks, workers=workers, cluster=cluster)
+            done = parallel.run(pairs.make, tasks, workers=workers, cluster=cluster, sees=sees)
             for (part, _, _), task, _ in zip(cut, tasks, done, strict=True):
                 room = wanted[part.split] - len(rows[part.split])
                 masks = pairs.results(task)
@@ -247,7 +254,7 @@ def _pieces(wanted, offered):
 def _task(part, wanted, offered, folder, number):
     source, result = part.source, folder / f"{number // 1000:03d}" / f"{number:06d}.npz"
     squares, shape = tuple(part.squares), (source.height, source.width)
-    return pairs.Task(source.path, offered, wanted, squares, shape, part.config, result)
+    return pairs.Task(source.path.absolute(), offered, wanted, squares, shape, part.config, result.absolute())
 
 
 def _merge(masks, part, out, room, passed_over, hashes, strict):
