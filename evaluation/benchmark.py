@@ -7,10 +7,11 @@ so that it can stop anywhere; the tables are made from the journals when all are
 import hashlib
 import json
 import os
-import threading
+import re
+import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
-from functools import lru_cache, partial
+from dataclasses import asdict, fields
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,56 +21,34 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation import metrics
-from evaluation.methods import Failed, Method, read_image
-from evaluation.settings import BATCH, BenchmarkConfig, ReportConfig
+from evaluation.methods import Method
+from evaluation.pairs import Pair, Sources, load_pair, read_bytes
+from evaluation.scoring import TRUTH, Call, Job, close_hands, fill_and_score, hand, laid_out, lay_out, score_filled
+from evaluation.settings import BATCH, TOGETHER, BenchmarkConfig, ReportConfig
 from evaluation.worker import Hand
 from maskgen import __version__, maskset, parallel
+from maskgen.alone import LOCK, alone
 from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
 from maskgen.settings import TESTSET
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"II", b"MM")  # of files of these kinds
 PHOTOS = (  # of those that scikit-image installs, the ones a camera took
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
     *("gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
 )
-TRUTH = "truth"  # stands among the methods where a metric compares sets of results with sets of true images
 DRAWN = "masks"  # folder in the results for masks that were made for them
+OWN_MASKS = Path(__file__).parent / "data" / "masks"  # ten of each class
+SHARED = ".shared"  # folder in the results for pixels on their way to the workers of a cluster
 OTHER = "other"  # the class of a hole that lies outside all of the paper's
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One image and the mask that is laid over it."""
-
-    pair: str  # its name, "00000" onwards
-    image: str  # path below the folder of images
-    mask: str  # path below the folder of masks
-    category: str
-    hole_ratio: float  # of the mask file; at another --size the ratio in scores.csv differs a little
-    border_distance: int
-    image_sha256: str
-    mask_sha256: str
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where the files of the pairs lie, and how to read the masks."""
-
-    images: Path
-    masks: Path
-    polarity: str = "hole-white"
-
-    def absolute(self) -> "Sources":
-        """The same, for a worker that is in another folder."""
-        return Sources(self.images.absolute(), self.masks.absolute(), self.polarity)
 
 
 def default_masks() -> Path:
     """The masks of a run that names none: the test set in the working folder, else the small one that ships with us."""
     if (Path(TESTSET) / "test" / maskset.INDEX).is_file():
         return Path(TESTSET)
-    return Path(__file__).parent / "data" / "masks"
+    return OWN_MASKS
 
 
 def image_folder(images: Path | None) -> Path:
@@ -159,14 +138,17 @@ def draw_pairs(images: list[str], masks: pd.DataFrame, config: BenchmarkConfig) 
 
 
 def make_pairs(images: Path | None, masks: Path, config: BenchmarkConfig, polarity="hole-white") -> list[Pair]:
-    """Draw the pairs of two folders and name their files by their hashes."""
+    """Draw the pairs of two folders and name their files by their hashes. Raises BadInput for what is no image."""
     folder = image_folder(images)
     drawn = draw_pairs(find_images(images), find_masks(masks, polarity), config)
     known = {}
 
     def sha256(path):
         if path not in known:
-            known[path] = hashlib.sha256(_bytes(path)).hexdigest()
+            data = read_bytes(path)
+            if not data.startswith(BEGINNINGS):  # told now, and not when a long run comes to it
+                raise BadInput(f"{path} is not an image that can be read: remove it")
+            known[path] = hashlib.sha256(data).hexdigest()
         return known[path]
 
     return [
@@ -191,166 +173,29 @@ def pairs_csv(pairs: list[Pair]) -> bytes:
 
 def read_pairs(path: Path) -> list[Pair]:
     """Read a `pairs.csv`. Raises BadInput for what is none, or names a pair twice."""
+    texts = {field.name: str for field in fields(Pair) if field.type is str or field.type == "str"}
     try:
-        table = pd.read_csv(path, dtype={"pair": str}, keep_default_na=False)
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is not a list of pairs that can be read: {error}") from None
+        told = getattr(error, "strerror", None) or error
+        raise BadInput(f"{path} is not a list of pairs that can be read: {told}") from None
     wanted = [field.name for field in fields(Pair)]
     missing = [name for name in wanted if name not in table]
     if missing or table.empty:
         raise BadInput(f"{path} has no {missing[0] if missing else 'row'}: expected a pairs.csv that evaluate wrote")
     if table["pair"].duplicated().any():
         raise BadInput(f"{path} has the pair {table['pair'][table['pair'].duplicated()].iloc[0]} twice")
+    for column in ("hole_ratio", "border_distance"):
+        table[column] = pd.to_numeric(table[column], errors="coerce")
+        if not table[column].between(0, 2**31).all():
+            raise BadInput(f"{path}: {column} is not a number in every row: make it anew with evaluate pairs")
+    for row in table.itertuples():  # pair and category become names of folders and files
+        plain = re.fullmatch(r"[\w.-]+", row.pair) and re.fullmatch(r"[\w.-]+", row.category)
+        if not plain or not all(maskset.leads_inside(name) for name in (row.pair, row.category, row.image)):
+            raise BadInput(f"{path}: {row.pair!r:.40} of {row.image!r:.40} is no pair as evaluate writes them")
+        if row.mask and not maskset.leads_inside(row.mask):
+            raise BadInput(f"{path}: the mask {row.mask!r:.40} leads out of the masks")
     return [Pair(**row) for row in table[wanted].to_dict("records")]
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from None
-
-
-def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cut the largest centred rectangle of the size's shape and bring it to that size. uint8 (H, W, 3).
-
-    Pixel areas are averaged when it shrinks, cubic splines are used when it grows; an image of the size is untouched.
-    """
-    height, width = image.shape[:2]
-    if (height, width) == size:
-        return image
-    scale = min(height / size[0], width / size[1])
-    tall, wide = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    top, left = (height - tall) // 2, (width - wide) // 2
-    cut = image[top : top + tall, left : left + wide]
-    return cv2.resize(cut, size[::-1], interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC)
-
-
-def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read (truth, image, hole): uint8 (H, W, 3), what a method sees of it, and bool (H, W), at the configured size.
-
-    Masks are brought to the size by nearest neighbour. The image is black where pixels are missing. Raises BadInput
-    where a file is unreadable or is not the one that the pair names.
-    """
-    truth = _truth(sources.images / pair.image, pair.image_sha256, config.size)
-    if config.factor:
-        return truth, *sparse(reduced(truth, config.factor), config.factor)
-    mask = sources.masks / pair.mask
-    _check_bytes(mask, pair.mask_sha256)
-    hole = maskset.read_hole(mask, polarity=sources.polarity)
-    if hole.shape != config.size:
-        hole = cv2.resize(hole.astype(np.uint8), config.size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-    return truth, cv2.bitwise_and(truth, truth, mask=(~hole).view(np.uint8)), hole
-
-
-@lru_cache(maxsize=32)  # a few images often serve many masks
-def _truth(path, sha256, size):
-    _check_bytes(path, sha256)
-    try:
-        truth = fit(read_image(path), size)
-    except Failed as error:
-        raise BadInput(f"{error}: remove it from the images") from None
-    truth.flags.writeable = False
-    return truth
-
-
-def _check_bytes(path, sha256):
-    if hashlib.sha256(_bytes(path)).hexdigest() != sha256:
-        raise BadInput(
-            f"{path} is not the file that its pair was made with, the SHA-256 differs: bring the old one back"
-        )
-
-
-def reduced(truth: np.ndarray, factor: int) -> np.ndarray:
-    """The small image of super-resolution: every factor x factor block averaged. The sides are multiples of it."""
-    height, width = truth.shape[:2]
-    return cv2.resize(truth, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-
-
-def sparse(small: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spread a small image over one factor times as large, as in section 5.2 of the paper: (image, hole).
-
-    Pixel (x, y) goes to (factor * x + factor // 2, factor * y + factor // 2); all others are missing.
-    """
-    height, width = small.shape[:2]
-    image = np.zeros((factor * height, factor * width, 3), np.uint8)
-    hole = np.ones(image.shape[:2], bool)
-    known = slice(factor // 2, None, factor)
-    image[known, known], hole[known, known] = small, False
-    return image, hole
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker must know of a run, besides the pair."""
-
-    methods: tuple[Method, ...]
-    sources: Sources
-    config: BenchmarkConfig
-    timeout: float
-    pictures: Path | None
-    quality: int
-
-
-_hands = {}  # of this process: methods that are running
-_taking = threading.Lock()  # the threads of a Dask worker share them
-
-
-def _hand(method: Method, job: Job, threads: int) -> Hand:
-    # Super-resolution scores every pixel, but the small image's own stay as they are, as in the paper.
-    key = (method, job.config.raw and not job.config.factor, job.timeout)
-    with _taking:
-        if key not in _hands:
-            for other in [other for other in _hands if other[0] not in job.methods or other[1:] != key[1:]]:
-                hand = _hands.pop(other)  # of an earlier run in this process
-                with hand.turn:
-                    hand.close()
-            _hands[key] = Hand(method, raw=key[1], threads=threads, timeout=job.timeout)
-        return _hands[key]
-
-
-def _fill_and_score(job: Job, task: tuple[Pair, tuple[str, ...]]) -> dict[str, dict]:
-    """Let the methods that still lack a pair fill it, one after the other. Returns a journal row for each."""
-    pair, lacking = task
-    truth, image, hole = load_pair(pair, job.sources, job.config)
-    rows = {}
-    if TRUTH in lacking:
-        rows[TRUTH] = {"pair": pair.pair, "error": "", **metrics.vectors(job.config.metrics, truth)}
-    for method in job.methods:
-        if method.label in lacking:
-            result = _hand(method, job, 1).fill([(pair.pair, image, hole)])[0]
-            rows[method.label] = _score(job, pair, method.label, result, truth, hole)
-    return rows
-
-
-def _score_filled(job: Job, task: tuple[Pair, str, np.ndarray | str]) -> dict[str, dict]:
-    """Score what a network has already made of a pair."""
-    pair, label, result = task
-    truth, _, hole = load_pair(pair, job.sources, job.config)
-    return {label: _score(job, pair, label, result, truth, hole)}
-
-
-def _score(job, pair, label, result, truth, hole):
-    row = {"pair": pair.pair, "hole_ratio": round(np.count_nonzero(hole) / hole.size, 6)}
-    if isinstance(result, str):
-        return {**row, "error": result}
-    if not job.config.raw:
-        result = cv2.copyTo(result, hole.view(np.uint8), truth.copy())
-    if job.pictures:
-        _save_picture(job.pictures / label / pair.category / f"{pair.pair}.jpg", result, job.quality)
-    names = job.config.metrics
-    return {**row, "error": "", **metrics.score(names, result, truth, hole), **metrics.vectors(names, result)}
-
-
-def _save_picture(path, image, quality):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    maskset.write_whole(path, jpeg(image, quality))
-
-
-def jpeg(image: np.ndarray, quality: int = ReportConfig.quality) -> bytes:
-    """An image as JPEG for looking at. uint8 (H, W, 3)."""
-    form = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), form)[1].tobytes()
 
 
 class Journal:
@@ -362,6 +207,7 @@ class Journal:
     def __init__(self, path: Path):
         self.path = path
         self.rows = {}
+        self.file = None
         whole = 0
         data = path.read_bytes() if path.exists() else b""
         for line in data.splitlines(keepends=True):
@@ -369,7 +215,7 @@ class Journal:
                 row = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
                 row = None
-            if not isinstance(row, dict) or "pair" not in row:
+            if not _is_row(row, path.stem):
                 break
             self.rows[row["pair"]] = row
             whole += len(line)
@@ -385,15 +231,30 @@ class Journal:
 
     def add(self, row: dict) -> None:
         """Append a row; it is on its way to the disk when this returns."""
-        with self.path.open("ab") as file:
-            file.write(_line(row))
+        if self.file is None:
+            self.file = self.path.open("ab", buffering=0)
+        self.file.write(_line(row))
         self.rows[row["pair"]] = row
+
+    def close(self) -> None:
+        """End the writing, if there was any."""
+        if self.file:
+            self.file.close()
+            self.file = None
+
+
+def _is_row(row, label):
+    """Whether a line of a journal is a row as we write it; from the first that is not, all are made again."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("pair", "error")):
+        return False
+    return label == TRUTH or isinstance(row.get("hole_ratio"), int | float)
 
 
 def _line(row):
     return (json.dumps(row, ensure_ascii=False) + "\n").encode()
 
 
+@alone("out")
 def run(
     methods: list[Method],
     pairs: list[Pair],
@@ -417,17 +278,16 @@ def run(
     metrics.check(config.metrics)
     identities = {method.label: method.identity() for method in methods}
     methods = [method.absolute() for method in methods]
-    folder = (out / "pictures").absolute() if pictures else None
-    job = Job(tuple(methods), sources.absolute(), config, timeout, folder, ReportConfig().quality)
+    folder, shared = (out / "pictures").absolute() if pictures else None, (out / SHARED).absolute() if cluster else None
+    job = Job(tuple(methods), sources.absolute(), config, timeout, folder, ReportConfig().quality, shared)
     try:
         for method in methods:  # what cannot start is told before anything is written
-            _hand(method, job, parallel.cores() if method.batched else 1).start()
+            if not method.always_starts:
+                hand(method, job, parallel.cores() if method.batched else 1).start()
         _settle_recipe(out, identities, pairs, config, names)
         _run(job, pairs, out, workers, cluster, retry)
     finally:
-        for hand in _hands.values():
-            hand.close()
-        _hands.clear()
+        close_hands()
     return write_scores(out, pairs)
 
 
@@ -444,10 +304,18 @@ def _run(job, pairs, out, workers, cluster, retry):
             journal.forget_failures()
     sees = [out / maskset.RECIPE, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
     spread = partial(parallel.run, workers=workers, cluster=cluster, sees=sees)
-    _run_processes(job, pairs, journals, spread)
-    for method in job.methods:
-        if method.batched:
-            _run_network(method, job, pairs, journals[method.label], spread)
+    try:
+        if job.shared:
+            job.shared.mkdir(exist_ok=True)
+        _run_processes(job, pairs, journals, spread)
+        for method in job.methods:
+            if method.batched:
+                _run_network(method, job, pairs, journals[method.label], spread)
+    finally:
+        for journal in journals.values():
+            journal.close()
+        if job.shared:
+            shutil.rmtree(job.shared, ignore_errors=True)
 
 
 def _run_processes(job, pairs, journals, spread):
@@ -455,10 +323,10 @@ def _run_processes(job, pairs, journals, spread):
     batched = {method.label for method in job.methods if method.batched}
     labels = [label for label in journals if label not in batched]
     tasks = []
-    for pair in pairs:
-        lacking = tuple(label for label in labels if pair.pair not in journals[label].rows)
-        if lacking:
-            tasks.append((pair, lacking))
+    for group in by_image(pairs):
+        lacking = [(pair, tuple(label for label in labels if pair.pair not in journals[label].rows)) for pair in group]
+        lacking = [(pair, missing) for pair, missing in lacking if missing]
+        tasks += [lacking[first : first + TOGETHER] for first in range(0, len(lacking), TOGETHER)]
     if not tasks:
         return
     bars = {
@@ -467,45 +335,49 @@ def _run_processes(job, pairs, journals, spread):
         if len(journals[label].rows) < len(pairs)
     }
     try:
-        for rows in spread(_Call(_fill_and_score, job), tasks):
-            for label, row in rows.items():
-                journals[label].add(row)
-                bars[label].update()
+        for done in spread(Call(fill_and_score, job), tasks):
+            for rows in done:
+                for label, row in rows.items():
+                    journals[label].add(row)
+                    bars[label].update()
     finally:
         for bar in bars.values():
             bar.close()
 
 
+def by_image(pairs: list[Pair]) -> list[list[Pair]]:
+    """The pairs in the order in which a run goes through them: those of one image together, so that it is read once.
+
+    Images come in the order of their first pairs. As classes are mixed then, the time left is a fair guess.
+    """
+    groups = {}
+    for pair in pairs:
+        groups.setdefault(pair.image, []).append(pair)
+    return list(groups.values())
+
+
 def _run_network(method, job, pairs, journal, spread):
     """A method that takes all cores or the graphics card: one process fills, the workers score."""
-    lacking = [pair for pair in pairs if pair.pair not in journal.rows]
+    lacking = [pair for group in by_image(pairs) for pair in group if pair.pair not in journal.rows]
     if not lacking:
         return
     # It runs already and was started from this thread: Linux ends it together with the thread that started it.
-    tasks = _filled(_hand(method, job, parallel.cores()), method.label, job, lacking)
+    tasks = _filled(hand(method, job, parallel.cores()), method.label, job, lacking)
     with tqdm(total=len(pairs), initial=len(journal.rows), desc=method.label, unit="pair") as bar:
-        for rows in spread(_Call(_score_filled, job), tasks):
-            journal.add(rows[method.label])
+        for rows in spread(Call(score_filled, job), tasks):
+            row = rows[method.label]
+            journal.add(row)
+            if job.shared:
+                laid_out(job, row["pair"], method.label).unlink(missing_ok=True)
             bar.update()
 
 
-def _filled(hand: Hand, label: str, job: Job, pairs: list[Pair]) -> Iterator[tuple]:
+def _filled(network: Hand, label: str, job: Job, pairs: list[Pair]) -> Iterator[tuple]:
     for first in range(0, len(pairs), BATCH):
         batch = pairs[first : first + BATCH]
-        results = hand.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])
+        results = network.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])
         for pair, result in zip(batch, results, strict=True):
-            yield pair, label, result
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A function of a task that pickles together with the job."""
-
-    function: object
-    job: Job
-
-    def __call__(self, task):
-        return self.function(self.job, task)
+            yield lay_out(job, pair, label, result)
 
 
 def _settle_recipe(out, identities, pairs, config, names):
@@ -524,6 +396,10 @@ def _settle_recipe(out, identities, pairs, config, names):
     recipe = json.loads(json.dumps(recipe))  # tuples to lists, as they will be read back
     if (out / maskset.RECIPE).exists():
         old = maskset.read_recipe(out)
+        if not all(isinstance(old.get(key), dict) for key in recipe) or not all(
+            isinstance(identity, dict) for identity in old["methods"].values()
+        ):
+            raise BadInput(f"{out / maskset.RECIPE} is no recipe of evaluate: use another --out, or delete {out}")
         maskset.remove_parts(out)
         # The folders may have other names now: the hash of the pairs tells whether their files are the same.
         same = ("pairs", "pairs_sha256")
@@ -542,7 +418,7 @@ def _settle_recipe(out, identities, pairs, config, names):
             )
         recipe["sources"] = old["sources"]
         recipe["methods"] = {**old["methods"], **recipe["methods"]}
-    elif out.is_dir() and any(path.name != DRAWN for path in out.iterdir()):
+    elif out.is_dir() and any(path.name not in (DRAWN, LOCK) for path in out.iterdir()):
         raise BadInput(
             f"{out} is not empty and holds no {maskset.RECIPE}: expected results of evaluate, or a new folder"
         )

@@ -4,6 +4,7 @@ import click
 
 from evaluation.settings import (
     BUILT_IN,
+    BUILT_IN_MASKS,
     FACTOR,
     GROWTH,
     KINDS,
@@ -18,6 +19,7 @@ from evaluation.settings import (
 )
 from evaluation.study.settings import PARTS, PLATFORMS, STUDY, ServeConfig, StudyConfig
 from maskgen import __version__
+from maskgen.alone import alone
 from maskgen.errors import BadInput
 from maskgen.settings import SIZE, TESTSET
 from maskgen.shell import (
@@ -139,20 +141,23 @@ def evaluate(context, images, masks, polarity, size, per_class, seed, pairs_file
     from evaluation import benchmark
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
-    masks = masks or benchmark.default_masks()
-    pairs = benchmark.read_pairs(pairs_file) if pairs_file else benchmark.make_pairs(images, masks, config, polarity)
-    _benchmark(config, pairs, images, masks, str(masks), polarity, out, **how)
+    folder = masks or benchmark.default_masks()
+    pairs = benchmark.read_pairs(pairs_file) if pairs_file else benchmark.make_pairs(images, folder, config, polarity)
+    name = BUILT_IN_MASKS if folder == benchmark.OWN_MASKS else str(folder)
+    _benchmark(config, pairs, images, folder, name, polarity, out, **how)
 
 
+@alone("out")
 def _benchmark(config, pairs, images, masks, name, polarity, out, *, methods, weights, by, pages, paper=False, **how):
     """Score, report, and say where it is. name: what recipe.json calls the masks."""
     from evaluation import benchmark, report
     from evaluation.methods import parse_all
 
+    by = report.shown_by(config, by or "")  # a mistake is told before anything runs
     sources = benchmark.Sources(benchmark.image_folder(images), masks, polarity)
     names = (str(images or BUILT_IN), name)
     scores = benchmark.run(parse_all(methods, weights), pairs, sources, out, config, names=names, **how)
-    click.echo(report.write(out, scores, pairs, sources, config, ReportConfig(by=by or ""), paper=paper, pages=pages))
+    click.echo(report.write(out, scores, pairs, sources, config, ReportConfig(by=by), paper=paper, pages=pages))
     click.echo(f"\nscores, tables and pictures are in {out}; look at {out / 'report.html'}")
 
 
@@ -187,6 +192,7 @@ def export_pairs(images, masks, polarity, size, per_class, seed, layout, white, 
 @seed_option
 @click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 @out_option(f"{OUT}-dilation")
+@alone("out")
 def dilation(growth, images, masks, polarity, size, count, seed, raw, out, **how):
     """Let the same holes grow by GROWTH pixels, as in figure 10. [default: 0 5 15 35 55 95]"""
     from evaluation import benchmark, experiments
@@ -205,6 +211,7 @@ def dilation(growth, images, masks, polarity, size, count, seed, raw, out, **how
 @seed_option
 @click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 @out_option(f"{OUT}-holes")
+@alone("out")
 def holes(kind, images, size, per_class, seed, raw, out, **how):
     """Score on drawn holes of every class: boxes, as in figure 15, or free-form strokes."""
     from evaluation import experiments

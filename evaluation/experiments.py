@@ -8,9 +8,11 @@ import numpy as np
 from tqdm import tqdm
 
 from evaluation import benchmark, shapes
-from evaluation.benchmark import DRAWN, Pair, Sources
+from evaluation.benchmark import DRAWN
+from evaluation.pairs import Pair, Sources, load_pair
 from evaluation.settings import LAYOUTS, BenchmarkConfig
 from maskgen import maskset
+from maskgen.alone import alone
 from maskgen.categories import CATEGORIES, measure
 from maskgen.errors import BadInput
 
@@ -90,6 +92,7 @@ def enlarging(images: Path | None, config: BenchmarkConfig) -> list[Pair]:
     ]
 
 
+@alone("out")
 def export(pairs: list[Pair], sources: Sources, out: Path, config: BenchmarkConfig, *, layout="folders", white="hole"):
     """Write every pair as PNG files for another program: the image, black where pixels are missing, and the mask.
 
@@ -104,7 +107,7 @@ def export(pairs: list[Pair], sources: Sources, out: Path, config: BenchmarkConf
     for folder in (image_folder, mask_folder):
         folder.mkdir(parents=True, exist_ok=True)
     for pair in tqdm(pairs, desc="writing pairs", unit="pair"):
-        _, image, hole = benchmark.load_pair(pair, sources, config)
+        _, image, hole = load_pair(pair, sources, config)
         data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
         maskset.write_whole(image_folder / f"{pair.pair}.png", data)
         maskset.write_whole(

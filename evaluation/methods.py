@@ -64,7 +64,7 @@ def biharmonic(image, hole):
 
 
 def patchmatch(image, hole):
-    """PatchMatch (Barnes et al. 2009) of the package PyPatchMatch, patches of 3 x 3."""
+    """PatchMatch (Barnes et al. 2009) of the package PyPatchMatch, patches of radius 3: 7 x 7 px."""
     from patchmatch import patch_match
 
     return patch_match.inpaint(image, hole.astype(np.uint8) * 255, patch_size=3)
@@ -106,6 +106,7 @@ class Method:
     kind: str  # "name", "network", "dir", "cmd" or "onnx"
     argument: str  # the name, or what follows the door's colon
     weights: str = ""  # file of a network; empty takes the one that ships
+    folder: str = ""  # where it works; empty where its process is started
 
     @property
     def batched(self) -> bool:
@@ -115,7 +116,13 @@ class Method:
     def absolute(self) -> "Method":
         """The same, for a worker that is in another folder."""
         argument = str(Path(self.argument).absolute()) if self.kind in ("dir", "onnx") else self.argument
-        return replace(self, argument=argument, weights=self.weights and str(Path(self.weights).absolute()))
+        weights = self.weights and str(Path(self.weights).absolute())
+        return replace(self, argument=argument, weights=weights, folder=str(Path.cwd()) if self.kind == "cmd" else "")
+
+    @property
+    def always_starts(self) -> bool:
+        """Whether it needs nothing that may be missing: no package beyond our own, no file, no program."""
+        return self.kind == "name" and self.argument in METHODS and self.argument != "patchmatch"
 
     def identity(self) -> dict:
         """What makes its results its own, for recipe.json: a file by its hash, a folder by its files."""
@@ -152,6 +159,7 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
 
 def parse_all(texts, weights=()) -> list[Method]:
     """Read every --method with --weights FILE or --weights NETWORK=FILE. Raises BadInput where two share a label."""
+    texts = list(texts)
     asked = [parse(text) for text in texts]
     networks = sorted({method.argument for method in asked if method.kind == "network"})
     files = {}
@@ -267,13 +275,20 @@ def _from_folder(folder, pair, image, hole):
 def read_image(path: Path) -> np.ndarray:
     """Read any image as uint8 (H, W, 3), RGB, turned as its EXIF says. Raises Failed for what is none."""
     try:
-        data = np.fromfile(path, np.uint8)
+        return decode_image(path.read_bytes(), path)
     except OSError as error:
         raise Failed(f"cannot read {path}: {error.strerror}") from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+
+
+def decode_image(data: bytes, name: Path) -> np.ndarray:
+    """The image in the bytes of a file, as `read_image` does. name: for the message if there is none."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    except cv2.error:  # it claims an absurd size
+        image = None
     if image is None:
-        raise Failed(f"{path} is not an image that can be read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        raise Failed(f"{name} is not an image that can be read")
+    return image
 
 
 def _words(command):
@@ -297,9 +312,8 @@ def _by_program(words, pair, image, hole):
         for name, path in {**paths, "pair": pair}.items():
             line = [word.replace("{" + name + "}", str(path)) for word in line]
         parent = os.getpid()
-        done = subprocess.run(
-            line, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=lambda: die_with(parent), check=False
-        )
+        first = (lambda: die_with(parent)) if sys.platform == "linux" else None
+        done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=first, check=False)
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             raise Failed(f"{line[0]} ended with code {done.returncode}" + (f": {said[-1]}" if said else ""))

@@ -11,16 +11,19 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics, tables
-from evaluation.benchmark import Pair, Sources, jpeg, load_pair, reduced, set_scores
+from evaluation.benchmark import set_scores
 from evaluation.metrics import ALL, METRICS
+from evaluation.pairs import Pair, Sources, jpeg, load_pair, reduced
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen import maskset
+from maskgen.alone import alone
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 
 TILE, MARGIN, TOP = 192, 150, 28  # px of the grid: a picture, the class's name beside it, the line above
 
 
+@alone("out")
 def write(
     out: Path,
     scores: pd.DataFrame,
@@ -37,10 +40,7 @@ def write(
     paper: the published Table 1 stands below ours. pages: a page for every pair, not only for those in the report.
     """
     recipe = maskset.read_recipe(out)
-    of_pairs = [name for name in config.metrics if name in METRICS]
-    if report.by and report.by not in of_pairs:
-        raise BadInput(f"--by {report.by} is no metric of this run: expected one of {', '.join(of_pairs)}")
-    report = replace(report, by=report.by or next(iter(of_pairs), ""))
+    report = replace(report, by=shown_by(config, report.by))
     tests = statistics.comparisons(scores)
     means = statistics.with_sets(statistics.summary(scores, report, config.seed), set_scores(out, pairs))
     table = statistics.best(means, tests, report.alpha)
@@ -67,6 +67,18 @@ def write(
             path.parent.mkdir(parents=True, exist_ok=True)
             maskset.write_whole(path, page_of_pair(album, pair.pair).encode())
     return tables.as_text(table, recipe)
+
+
+def shown_by(config: BenchmarkConfig, by: str) -> str:
+    """The metric that picks the pairs to show: `by`, or else the run's first, "" if all are of sets of results.
+
+    Raises BadInput for one that the run does not compute for a pair.
+    """
+    of_pairs = [name for name in config.metrics if name in METRICS]
+    if by and by not in of_pairs:
+        told = f"expected one of {', '.join(of_pairs)}" if of_pairs else "none of this run's is of single pairs"
+        raise BadInput(f"--by {by} is no metric that this run computes for a pair: {told}")
+    return by or next(iter(of_pairs), "")
 
 
 class Album:
@@ -96,12 +108,13 @@ class Album:
 def choose(scores: pd.DataFrame, by: str) -> dict[str, dict[str, str]]:
     """The worst, median and best pair of every class by a metric's mean over the methods.
 
-    Returns {class: {"worst": pair, ...}}; a class where no pair was scored by all methods has none.
+    Returns {class: {"worst": pair, ...}}. A method that failed on a whole class does not count there; a class where no
+    pair was scored by all others has none.
     """
     chosen = {}
     for category, group in scores.groupby("category", sort=False):
         table = group.pivot(index="pair", columns="method", values=by).replace([np.inf, -np.inf], np.nan)
-        means = table.dropna().mean(axis=1)
+        means = table.dropna(axis=1, how="all").dropna().mean(axis=1)
         order = means.sort_values(ascending=METRICS[by].better == "higher", kind="stable").index
         picks = {"worst": 0, "median": len(order) // 2, "best": len(order) - 1} if len(order) else {}
         chosen[category] = {}

@@ -7,6 +7,7 @@ from maskgen.settings import RESULTS, SIZE
 OUT = RESULTS
 PAIRS = "pairs"
 BUILT_IN = "scikit-image"  # in place of a folder of images: the photos that are installed with scikit-image
+BUILT_IN_MASKS = "irregular-masks"  # in place of a folder of masks: those that ship with this package
 TIMEOUT = 300.0  # s that a method may take for one image
 METHODS = ("telea", "ns")  # of a run that names none
 METRICS = (  # the names in evaluation.metrics, for --help
@@ -40,6 +41,7 @@ class ReportConfig:
 
 
 BATCH = 4  # images that go through a network together
+TOGETHER = 2  # pairs of one image that a worker takes at once: it is read once, and a kill loses no more
 GROWTH = (0, 5, 15, 35, 55, 95)  # px, side of the brush that widens a hole, figure 10 of the paper
 FACTOR = 4  # K of the paper's super-resolution, section 5.2
 LAYOUTS = ("folders", "lama")  # of exported pairs

@@ -1,14 +1,17 @@
 """A process that does one method's work, so that a crash or an endless loop costs one pair and not the run.
 
 `Hand` is the side that asks. The process itself is `python -m evaluation.worker`: it reads pickles from stdin, the
-method first and then lists of (pair, image, hole), and answers on stdout. Both ends are the same program.
+method first and then what there is to fill, and answers on stdout. Pixels do not go through these pipes: they lie on a
+`Desk`, a piece of memory that both sides see. Both ends are the same program.
 """
 
 import contextlib
+import mmap
 import os
 import pickle
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,40 @@ import numpy as np
 from maskgen.errors import BadInput
 
 STARTING = 600.0  # s that imports and weights may take
+ZEROS = bytes(1 << 16)  # by which a file is filled
+
+
+class Desk:
+    """Memory that two processes share: room for an image, its hole and its result, several times over.
+
+    A temporary file that both map, since that works on every system: what multiprocessing offers for it wants a
+    third process to clean up, and lives in /dev/shm, which in containers is small.
+    """
+
+    def __init__(self, path: Path, size: int):
+        """Map a file of `size` bytes, which is made if it is not there. Raises BadInput where the disk is full."""
+        self.path, self.size = path, size
+        try:
+            with path.open("r+b" if path.exists() else "w+b") as file:
+                for _ in range(file.seek(0, os.SEEK_END), size, len(ZEROS)):
+                    file.write(ZEROS)  # a full disk must show here and not when the memory is used
+                file.flush()
+                self.memory = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise BadInput(f"{path} cannot hold {size:,} bytes ({error.strerror}): make room there") from None
+
+    def places(self, shapes):
+        """Arrays (image, hole, result) for each (H, W) of shapes, one after the other."""
+        begin = 0
+        for height, width in shapes:
+            area = height * width
+            image, result = (
+                np.frombuffer(self.memory, np.uint8, 3 * area, begin + offset).reshape(height, width, 3)
+                for offset in (0, 4 * area)
+            )
+            hole = np.frombuffer(self.memory, bool, area, begin + 3 * area).reshape(height, width)
+            yield image, hole, result
+            begin += 7 * area
 
 
 class Hand:
@@ -27,17 +64,20 @@ class Hand:
 
     def __init__(self, method, *, raw=False, threads=1, timeout=300.0):
         self.method, self.raw, self.threads, self.timeout = method, raw, threads, timeout
-        self.process = None
+        self.process = self.desk = self.scratch = None
+        self.killed = False
         self.turn = threading.Lock()  # a Dask worker asks from several threads
 
     def fill(self, pairs: list[tuple]) -> list:
         """What the method makes of [(pair id, image, hole), ...]: an array each, or a str that says what went wrong.
 
-        A list that fails as a whole is asked again one by one, so that only the guilty pair is lost. Raises
-        BadInput where the method cannot start at all.
+        A list that fails as a whole is asked again one by one, so that only the guilty pair is lost; a process that
+        was killed is asked once more. Raises BadInput where the method cannot start at all.
         """
         with self.turn:
             answer = self._ask(pairs)
+            if isinstance(answer, str) and self.killed:  # from outside, perhaps for want of memory: no fault of a pair
+                answer = self._ask(pairs)
         if isinstance(answer, list):
             return answer
         if len(pairs) == 1:
@@ -45,10 +85,18 @@ class Hand:
         return [result for pair in pairs for result in self.fill([pair])]
 
     def _ask(self, pairs):
+        self.killed = False
         if self.process is None or self.process.poll() is not None:
             self.start()
+        shapes = [hole.shape for _, _, hole in pairs]
+        size = sum(7 * height * width for height, width in shapes)
+        if self.desk is None or self.desk.size < size:
+            self.desk = Desk(Path(self.scratch.name, f"desk{size}"), size)
+        for place, (_, image, hole) in zip(self.desk.places(shapes), pairs, strict=True):
+            place[0][...], place[1][...] = image, hole
         try:
-            pickle.dump(pairs, self.process.stdin, protocol=5)
+            asked = self.desk.path, self.desk.size, [pair for pair, _, _ in pairs], shapes
+            pickle.dump(asked, self.process.stdin, protocol=5)
             self.process.stdin.flush()
         except OSError:
             return self._last_words()
@@ -57,7 +105,10 @@ class Hand:
         except queue.Empty:
             self.close()
             return f"no result within {self.timeout * len(pairs):g} s"
-        return self._last_words() if answer is None else answer
+        if answer is None:
+            return self._last_words()
+        places = self.desk.places(shapes)
+        return [why or result.copy() for why, (_, _, result) in zip(answer, places, strict=True)]
 
     def start(self):
         """Start the process and wait until it has loaded the method. Raises BadInput where it cannot."""
@@ -65,6 +116,14 @@ class Hand:
         for library in ("OMP", "OPENBLAS", "MKL"):
             environment[f"{library}_NUM_THREADS"] = str(self.threads)
         self.close()
+        if self.method.folder and not Path(self.method.folder).is_dir():
+            raise BadInput(
+                f"the method {self.method.label} works in {self.method.folder}, which is not there on "
+                f"{socket.gethostname()}: expected a folder that all machines share"
+            )
+        # What the method leaves among temporary files goes with its process, however that ends.
+        self.scratch = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
+        environment.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self.scratch.name))
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-m", "evaluation.worker"],
@@ -72,9 +131,9 @@ class Hand:
             stdout=subprocess.PIPE,
             stderr=self.said,
             env=environment,
+            cwd=self.method.folder or None,
             start_new_session=True,  # a program that the method started dies with it
         )
-        _widen(self.process.stdin, self.process.stdout)
         self.answers = queue.SimpleQueue()
         threading.Thread(target=_listen, args=(self.process.stdout, self.answers), daemon=True).start()
         try:
@@ -93,6 +152,7 @@ class Hand:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         code = self.process.poll()
+        self.killed = code == -signal.SIGKILL
         self.said.seek(0)
         lines = self.said.read()[-4000:].decode(errors="replace").strip().splitlines()
         self.close()
@@ -104,22 +164,16 @@ class Hand:
         if self.process is None:
             return
         with contextlib.suppress(OSError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+            if sys.platform == "win32":
+                self.process.kill()
+            else:
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.said):
             with contextlib.suppress(OSError):
                 stream.close()
-        self.process = None
-
-
-def _widen(*pipes):
-    """Let an image pass through a pipe in one go, where the system can: fewer turns between the processes."""
-    if sys.platform == "linux":
-        import fcntl
-
-        for pipe in pipes:
-            with contextlib.suppress(OSError):  # more than a user may have
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+        self.process = self.desk = None
+        self.scratch.cleanup()
 
 
 def _listen(stream, answers):
@@ -152,12 +206,25 @@ def main():
         say(str(error))
         return
     say("ready")
+    desk = None
     while True:
         try:
-            pairs = pickle.load(stdin)
+            path, size, names, shapes = pickle.load(stdin)
         except EOFError:
             return
-        say(_all(function, pairs))
+        if desk is None or desk.path != path:
+            desk = Desk(path, size)
+            with contextlib.suppress(OSError):  # Windows keeps the name of a file in use
+                path.unlink()  # both sides have it: after a kill of either nothing large stays behind
+        places = list(desk.places(shapes))
+        # Copies, since a method may write on what it is given.
+        pairs = [(name, image.copy(), hole.copy()) for name, (image, hole, _) in zip(names, places, strict=True)]
+        answer = []
+        for result, (_, _, place) in zip(_all(function, pairs), places, strict=True):
+            if not isinstance(result, str):
+                place[...] = result
+            answer.append(result if isinstance(result, str) else "")
+        say(answer)
 
 
 def _all(function, pairs):

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from maskgen import parallel
+from maskgen.alone import alone, occupied
 from maskgen.errors import BadInput
 from maskgen.maskset import (
     RECIPE,
@@ -26,6 +27,7 @@ BATCH = 50  # masks that one worker makes at a time
 IN_A_FOLDER = 1000
 
 
+@alone("out")
 def augment_folder(
     sampler: MaskSampler, out: Path, count: int, *, workers: int | None = None, cluster: str | None = None
 ) -> int:
@@ -57,9 +59,12 @@ def _check_earlier(out, settings, count):
         recipe = read_recipe(out)
         if json.loads(json.dumps(settings)) != recipe.get("settings"):
             raise BadInput(f"{out} holds masks made with other settings: remove it, or name another folder")
-        if recipe["counts"]["train"] > count:
-            raise BadInput(f"{out} holds {recipe['counts']['train']} masks already: expected as many or more")
-    elif out.exists() and any(out.iterdir()):
+        before = recipe.get("counts", {}).get("train")
+        if not isinstance(before, int):
+            raise BadInput(f"{out / RECIPE} counts no training masks: remove {out}, or name another folder")
+        if before > count:
+            raise BadInput(f"{out} holds {before} masks already: expected as many or more")
+    elif occupied(out):
         raise BadInput(f"{out} is not empty and holds no masks of this command: name another folder")
     (out / "train").mkdir(parents=True, exist_ok=True)
     remove_parts(out)

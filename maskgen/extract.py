@@ -11,7 +11,6 @@ import shutil
 from bisect import bisect, insort
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import count, pairwise
 from math import ceil
@@ -19,10 +18,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from maskgen import maskset, pairs, parallel, plan, video
+from maskgen.alone import alone, occupied
 from maskgen.errors import BadInput
 from maskgen.flow import flow_named
 from maskgen.plan import SPLITS
@@ -30,11 +29,13 @@ from maskgen.settings import ExtractConfig
 
 PROGRESS = ".progress"  # what an interrupted run leaves in its folder, and the next one starts from
 TASK = 48  # masks, some seconds of work: little is lost with a worker, and finding the place in a film costs little
+FEW = 8  # masks, the same where few are missing
 SLOW = 8  # times as many pairs a task may have to look at, where hardly anything moves
 FOLDER_LIMIT = 10_000  # files, beyond which file systems and dataset hosts suffer
 ALIKE = 0.9  # intersection over union of two masks' occupied cells from which they count as the same mask
 
 
+@alone("out")
 def extract(
     paths: Iterable[Path],
     out: Path,
@@ -58,15 +59,16 @@ def extract(
     recipe = _recipe(sources, unusable, parts, config)
     if _is_complete(out, recipe):
         say(f"{out} is complete already")
+        shutil.rmtree(out / PROGRESS, ignore_errors=True)  # where a kill came after the recipe
         return maskset.read_recipe(out)
-    with _held(out, recipe):
-        rows, passed_over = _run_rounds(parts, out, config, workers, cluster, strict)
-        counts = _counts(parts, rows, passed_over)
-        for split in SPLITS:
-            if rows[split]:
-                rows[split].sort(key=lambda row: maskset.natural(row["file_name"]))
-                maskset.write_index(out / split, rows[split])
-        maskset.write_recipe(out, recipe | {"counts": counts})  # last: a folder with a recipe is complete
+    _begin(out, recipe)
+    rows, passed_over = _run_rounds(parts, out, config, workers, cluster, strict)
+    counts = _counts(parts, rows, passed_over)
+    for split in SPLITS:
+        if rows[split]:
+            rows[split].sort(key=lambda row: maskset.natural(row["file_name"]))
+            maskset.write_index(out / split, rows[split])
+    maskset.write_recipe(out, recipe | {"counts": counts})  # last: a folder with a recipe is complete
     shutil.rmtree(out / PROGRESS)
     return recipe | {"counts": counts}
 
@@ -111,7 +113,6 @@ def _check(config):
 
 def _look_at(paths, out, workers, cluster, strict, say):
     """The usable sources, and what is wrong with the others."""
-    parallel.quiet_codecs()
     found = video.find(paths, outside=out)
     looks = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, sees=[found[0][0]])
     sources, unusable = [], []
@@ -184,7 +185,7 @@ def _is_complete(out, recipe):
     if (out / maskset.RECIPE).exists():
         _refuse_another(maskset.read_recipe(out), recipe, out)
         return True
-    if out.exists() and not (out / PROGRESS).exists() and any(out.iterdir()):
+    if occupied(out) and not (out / PROGRESS).exists():
         raise BadInput(f"{out} is not empty and holds no masks of maskgen extract: name a new folder with --out")
     return False
 
@@ -192,30 +193,24 @@ def _is_complete(out, recipe):
 def _refuse_another(before, now, out):
     old, new = before.get("settings", {}), now["settings"]
     differ = [f"{key} was {old.get(key)}, is {new[key]}" for key in new if old.get(key) != new[key]]
-    old, new = ({(row["name"], row["sha256"]) for row in recipe.get("sources", [])} for recipe in (before, now))
+    old, new = (
+        {(row.get("name", ""), row.get("sha256", "")) for row in recipe.get("sources", [])} for recipe in (before, now)
+    )
     differ += [f"{name} is another video or gone" for name, _ in sorted(old - new)[:3]]
     differ += [f"{name} is new" for name, _ in sorted(new - old)[:3] if name not in {name for name, _ in old}]
     if differ:
         raise BadInput(f"{out} was begun with other settings ({'; '.join(differ)}): name a new --out, or delete it")
 
 
-@contextmanager
-def _held(out, recipe):
-    """Hold the folder for one run at a time, and write down what the run is for."""
+def _begin(out, recipe):
+    """Write down what the run is for, or find that an interrupted one was for the same."""
     progress = out / PROGRESS
-    progress.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(progress / "lock")  # the system frees it with the process, also after a kill
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadInput(f"another run is at work in {out}: wait for it, or stop it first") from None
-    with lock:
-        maskset.remove_parts(out)
-        if (progress / maskset.RECIPE).exists():
-            _refuse_another(maskset.read_recipe(progress), recipe, out)
-        else:
-            maskset.write_recipe(progress, recipe)
-        yield
+    progress.mkdir(exist_ok=True)
+    maskset.remove_parts(out)
+    if (progress / maskset.RECIPE).exists():
+        _refuse_another(maskset.read_recipe(progress), recipe, out)
+    else:
+        maskset.write_recipe(progress, recipe)
 
 
 def _run_rounds(parts, out, config, workers, cluster, strict):
@@ -229,7 +224,9 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
             if not asked:
                 break
             folder = out / PROGRESS / f"round{number:03d}"
-            cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered)]
+            size = min(TASK, max(FEW, sum(count for _, count, _ in asked) // 16))  # so that no worker has to wait long
+            cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered, size)]
+            cut.sort(key=lambda piece: -piece[1])  # the long ones first: then all workers end at about the same time
             tasks = [_task(*piece, folder, i) for i, piece in enumerate(cut)]
             done = parallel.run(pairs.make, tasks, workers=workers, cluster=cluster, sees=sees)
             for (part, _, _), task, _ in zip(cut, tasks, done, strict=True):
@@ -242,9 +239,9 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
     return rows, passed_over
 
 
-def _pieces(wanted, offered):
-    """Cut what is asked of a part into tasks, by time: (masks wanted, pairs to choose from)."""
-    count = ceil(max(min(wanted, len(offered)) / TASK, len(offered) / (SLOW * TASK)))
+def _pieces(wanted, offered, size):
+    """Cut what is asked of a part into tasks of about `size` masks, by time: (masks wanted, pairs to choose from)."""
+    count = ceil(max(min(wanted, len(offered)) / size, len(offered) / (SLOW * TASK)))
     edges = [[i * whole // count for i in range(count + 1)] for whole in (wanted, len(offered))]
     for (more, most), (first, last) in zip(*map(pairwise, edges), strict=True):
         if most > more:

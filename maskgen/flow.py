@@ -4,7 +4,7 @@ A flow is float32 (H, W, 2): for every pixel of the first frame its displacement
 Frames are uint8 (H, W, 3), RGB. The same frames give the same bytes, whatever number of threads OpenCV may use.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
 import cv2
@@ -12,6 +12,7 @@ import numpy as np
 
 from maskgen.errors import BadInput
 
+Planes = Sequence[np.ndarray]  # a flow as dx and dy, each float32 (H, W): OpenCV is quicker with them one by one
 GROUP = "maskgen.flows"  # the Python entry point group by which others add a method
 
 # Where the mending asks: every so many px, neighbours so many of these steps apart, and so many neighbours each way.
@@ -73,20 +74,20 @@ def both(name: str, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, 
     return _mended_dis(first, second) if flow is dis else (flow(first, second), flow(second, first))
 
 
-def follow(flow: np.ndarray, u: np.ndarray, v: np.ndarray):
-    """What a flow says at the places to which (u, v) leads. Returns its dx and dy there, and whether that is inside.
+def follow(flow: Planes, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a flow says at the places to which (u, v) leads: its dx and dy there, and whether that is inside.
 
-    flow: float32 (H, W, 2). u, v: float32 (H, W), displacement of every pixel. Bilinear; outside the frame the
-    nearest edge speaks. Results: float32 (H, W) twice, bool (H, W).
+    flow: its dx and dy, each float32 (H, W). u, v: float32 (H, W), displacement of every pixel. Bilinear; outside
+    the frame the nearest edge speaks. Results: float32 (H, W) twice, bool (H, W).
     """
-    height, width = flow.shape[:2]
+    height, width = u.shape
     x = u + np.arange(width, dtype=np.float32)
     y = v + np.arange(height, dtype=np.float32)[:, None]
     # A pixel is a square of side 1 around its centre. Half a pixel of noise at the edge of a still frame stays inside.
-    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    inside = cv2.bitwise_and(cv2.inRange(x, -0.5, width - 0.5), cv2.inRange(y, -0.5, height - 0.5))
     # One plane at a time: for two channels at once OpenCV rounds the place to 1/32 pixel.
-    there = [cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for plane in cv2.split(flow)]
-    return *there, inside
+    there = [cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for plane in flow]
+    return *there, inside.view(bool)
 
 
 def contradiction(forward: np.ndarray, backward: np.ndarray, *, slope: float, offset: float | np.ndarray):
@@ -97,21 +98,26 @@ def contradiction(forward: np.ndarray, backward: np.ndarray, *, slope: float, of
     """
     if forward.shape != backward.shape:
         raise ValueError(f"flows must have one shape, got {forward.shape} and {backward.shape}")
-    u, v = cv2.split(forward)
+    missed, leaves = misses(cv2.split(forward), cv2.split(backward), slope=slope, offset=offset)
+    missed[leaves] = np.inf
+    return missed
+
+
+def misses(forward: Planes, backward: Planes, *, slope: float, offset: float | np.ndarray):
+    """`contradiction` of flows given as planes dx and dy, and apart from it, bool (H, W), what leaves the frame."""
+    u, v = forward
     back_u, back_v, inside = follow(backward, u, v)
-    travelled = u * u
+    bound = cv2.multiply(u, u)
     for part in (v, back_u, back_v):
-        travelled += part * part
-    travelled *= slope
-    travelled += offset
-    u += back_u
-    v += back_v
-    u *= u
-    v *= v
-    u += v
-    u /= travelled
-    u[~inside] = np.inf
-    return u
+        cv2.accumulateSquare(part, bound)
+    bound *= np.float32(slope)
+    bound += offset
+    back_u += u
+    back_v += v
+    missed = cv2.multiply(back_u, back_u, dst=back_u)
+    cv2.accumulateSquare(back_v, missed)
+    missed /= bound
+    return missed, ~inside
 
 
 def _mended_dis(first, second):
@@ -176,13 +182,17 @@ def _trust(first, second, flow, back, offset):
     first, second: the frames at half the size, which is enough for colours and four times cheaper. offset: of the
     check, 0.5 px^2 at full size.
     """
-    doubt = contradiction(flow, back, slope=0.01, offset=offset)
+    planes = cv2.split(flow)
+    doubt, leaves = misses(planes, cv2.split(back), slope=0.01, offset=offset)
     same_size = flow.shape[:2] == first.shape[:2]
-    unlike = _unlike(first, second, *cv2.split(flow if same_size else _sized(flow, first.shape, 0.5)))
+    unlike = _unlike(first, second, *(planes if same_size else cv2.split(_sized(flow, first.shape, 0.5))))
     unlike = unlike * np.float32(1 / DOUBT)
     unlike *= unlike
     doubt += unlike if same_size else cv2.resize(unlike, doubt.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return cv2.exp(-doubt)
+    doubt *= np.float32(-1)
+    trust = cv2.exp(doubt, dst=doubt)
+    trust[leaves] = 0
+    return trust
 
 
 def _borrowed(frame, flow, trust, grid, step, rings):

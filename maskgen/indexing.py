@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,26 @@ import numpy as np
 from tqdm import tqdm
 
 from maskgen import parallel
+from maskgen.alone import alone, occupied
 from maskgen.categories import names
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, Masks, describe, encode, write_checksums, write_index, write_recipe, write_whole
+from maskgen.maskset import (
+    INDEX,
+    Masks,
+    describe,
+    encode,
+    remove_parts,
+    write_checksums,
+    write_index,
+    write_recipe,
+    write_whole,
+)
 from maskgen.settings import BORDER, EDGES
 
 NVIDIA = {"test": 12_000, "train": 55_116}  # files in their archives
 NVIDIA_THRESHOLD = 153  # "threshold 0.6 to binarize the masks", of 255
 EVIDENCE = 64  # masks that are looked at to find out what white means
+BEGUN = ".begun"  # in the folder of a mask set that is being made
 BATCH = 50  # masks that one worker measures at a time
 UNSORTED = ".unsorted"  # folder of masks that are written, but have no number in their class yet
 
@@ -73,6 +86,7 @@ def open_masks(path: Path, rules: Rules, layout: str = "any") -> tuple[Masks, Ru
     return masks, Rules(polarity, rules.threshold, rules.resize, rules.edges, rules.border), why
 
 
+@alone("out")
 def measure_masks(
     masks: Masks,
     rules: Rules,
@@ -84,16 +98,19 @@ def measure_masks(
     """Measure every mask; one index row each, in the order of masks.names, with `size` and what it was called before.
 
     out: a mask set is written there as well: `test/<category>/NNNNN.png` in our one form, index, recipe and
-    checksums; masks outside all classes go to `test/outside`. `out` must be empty or missing.
+    checksums; masks outside all classes go to `test/outside`. `out` must be empty or missing, or what the same call
+    left there when it was interrupted.
     """
-    if out is not None and out.exists() and any(out.iterdir()):
-        raise BadInput(f"{out} is not empty: expected a new folder for the mask set")
+    told = {"polarity": rules.polarity, "threshold": rules.threshold, "resize": rules.resize}
+    told |= {"edges": rules.edges, "border": rules.border, "any_size": rules.resize is None}
+    if out is not None:
+        _begin(out, json.dumps([told, masks.path.name, len(masks)]).encode())
     batches = [range(i, min(i + BATCH, len(masks))) for i in range(0, len(masks), BATCH)]
     unsorted = None if out is None else (out / UNSORTED).absolute()
     job = functools.partial(_measure_batch, masks=masks, rules=rules, unsorted=unsorted)
     rows, taken = [], {}
     if out is not None:
-        unsorted.mkdir(parents=True)
+        unsorted.mkdir(exist_ok=True)
     sees = [masks.a_file, *([unsorted] if out is not None else [])]
     with tqdm(total=len(masks), unit="mask", desc="bin") as bar:
         for measured in parallel.run(job, batches, workers=workers, cluster=cluster, sees=sees):
@@ -109,13 +126,22 @@ def measure_masks(
     if out is not None:
         shutil.rmtree(unsorted)
         write_index(out / "test", rows)
-        told = {"polarity": rules.polarity, "threshold": rules.threshold, "resize": rules.resize}
-        told |= {"edges": rules.edges, "border": rules.border, "any_size": rules.resize is None}
         sources = [{"name": masks.path.name}]
         counts = {name: taken.get(name, -1) + 1 for name in [*names(rules.edges), "outside"]}
         write_recipe(out, {"settings": told, "sources": sources, "counts": counts})
         write_checksums(out)
+        (out / BEGUN).unlink()
     return rows
+
+
+def _begin(out, what):
+    """Write down what a run is for; BadInput where the folder holds anything but what the same one had begun."""
+    begun = out / BEGUN
+    if occupied(out) and not (begun.is_file() and begun.read_bytes() == what):
+        raise BadInput(f"{out} is not empty: expected a new folder for the mask set")
+    out.mkdir(parents=True, exist_ok=True)
+    remove_parts(out)
+    write_whole(begun, what)
 
 
 def _unsorted(folder, i):

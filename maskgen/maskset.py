@@ -1,5 +1,6 @@
 """The mask set on disk: 8-bit PNG files with 255 for a hole, an index, a recipe."""
 
+import csv
 import hashlib
 import json
 import lzma
@@ -27,6 +28,8 @@ POLARITIES = ("hole-white", "hole-black")
 MAX_PIXELS = 64 * 1024 * 1024  # a larger image is no mask, but may be an attack on memory
 MAX_BYTES = 32 * 1024 * 1024  # the same for one file of an archive, unpacked
 MAX_FILES = 1_000_000
+RECIPE_KINDS = {"settings": dict, "counts": dict, "methods": dict, "clipped": dict}
+SOURCE_TEXTS = ("name", "file", "sha256", "source", "licence")
 COLUMNS = (
     "file_name",
     "category",
@@ -58,7 +61,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Remove what a killed run had begun to write below a folder. Only for a run that has the folder to itself."""
-    for part in folder.rglob("*.part"):
+    for part in folder.rglob(f"*.{'[0-9a-f]' * 12}.part"):  # as write_whole names them, and nobody's downloads
         part.unlink(missing_ok=True)
 
 
@@ -212,7 +215,7 @@ def open_archive(path: Path):
         raise BadInput(f"no such file or folder: {path} (expected a folder of mask PNGs, a zip or a tar)")
     if zipfile.is_zipfile(path):
         return _Zip(path)
-    if tarfile.is_tarfile(path):
+    if _is_tar(path):
         return _Tar(path)
     raise BadInput(f"{path} is neither a folder nor a zip or tar: expected masks")
 
@@ -233,7 +236,9 @@ class _Zip:
         self.path = path
         try:
             self.file = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except PermissionError:
+            raise
+        except Exception as error:  # whatever its reader raises for bytes that make no sense
             raise BadInput(f"{path} is a damaged zip: {error}; get it anew") from None
         entries = self.file.infolist()
         if len(entries) > MAX_FILES:
@@ -243,17 +248,24 @@ class _Zip:
             _check_member(path, entry.filename, entry.file_size, link=kind not in (0, 4, 8))
 
     def names(self):
-        return [entry.filename for entry in self.file.infolist() if not entry.is_dir()]
+        return [entry.filename for entry in self.file.infolist() if entry.filename and not entry.is_dir()]
 
     def read(self, name):
         try:
             with self.file.open(name) as file:
                 data = file.read(MAX_BYTES + 1)  # the size in the header may be a lie
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        except Exception as error:  # damaged, encrypted, packed in a way we do not know
             raise BadInput(f"{self.path}: {name} cannot be unpacked ({error}); get the archive anew") from None
         if len(data) > MAX_BYTES:
             raise BadInput(f"{self.path}: {name} unpacks to more than {MAX_BYTES:,} bytes: expected a mask")
         return data
+
+
+def _is_tar(path):
+    try:
+        return tarfile.is_tarfile(path)
+    except (EOFError, zlib.error, lzma.LZMAError):  # a compressed one that is cut short
+        return False
 
 
 def _is_plain_tar(path):
@@ -283,7 +295,9 @@ class _Tar:
                         self.held[entry.name] = archive.extractfile(entry).read()
                     elif entry.isreg():
                         self.places[entry.name] = entry.offset_data, entry.size
-        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        except (BadInput, PermissionError):
+            raise
+        except Exception as error:  # whatever its reader raises for bytes that make no sense
             raise BadInput(f"{path} is a damaged tar: {error}; get it anew") from None
 
     def names(self):
@@ -330,13 +344,27 @@ def write_table(path: Path, rows: list[dict]) -> None:
     write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file as they stand, a cell that is missing as "". Raises BadInput where it is no table."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (OSError, ValueError, csv.Error) as error:
+        raise BadInput(f"{path} is not a table that can be read: {error}") from None
+    return [{key: value for key, value in row.items() if key is not None} for row in rows]
+
+
 def read_index(folder: Path):
-    """Read a `metadata.csv` as a DataFrame. Raises BadInput where it is missing or has no `file_name`."""
+    """Read a `metadata.csv` as a DataFrame.
+
+    Raises BadInput where it is missing or has no `file_name`, where a name leads out of the folder, and where a measure
+    is no number.
+    """
     import pandas as pd
 
     path = folder / INDEX
     try:
-        table = pd.read_csv(path, keep_default_na=False)
+        table = pd.read_csv(path, keep_default_na=False, dtype={"file_name": str, "category": str, "sha256": str})
     except FileNotFoundError:
         raise BadInput(
             f"no {INDEX} in {folder}: expected a mask set, `maskgen bin {folder}` measures any folder"
@@ -345,12 +373,29 @@ def read_index(folder: Path):
         raise BadInput(f"{path} is not a table that can be read: {error}") from None
     if "file_name" not in table:
         raise BadInput(f"{path} has no column file_name: expected the index of a mask set")
+    for name in table["file_name"]:
+        if not leads_inside(name):
+            raise BadInput(f"{path} lists {name[:80]!r}, which leads out of the mask set: do not trust this set")
+    for column in {"hole_ratio", "border_distance", "components"} & set(table):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        if len(table) and not numbers.between(0, 1 if column == "hole_ratio" else 2**31).all():
+            wrong = table[~numbers.between(0, 1 if column == "hole_ratio" else 2**31)].iloc[0]
+            raise BadInput(f"{path}: {column} of {wrong['file_name']} is {str(wrong[column])[:40]!r}: make it anew")
+        table[column] = numbers
     return table
 
 
+def leads_inside(name: str) -> bool:
+    """Whether a file name from an index is one below its folder, and no way out of it."""
+    parts = name.replace("\\", "/").split("/")
+    return bool(name) and "\0" not in name and ".." not in parts and parts[0] != "" and ":" not in parts[0]
+
+
 def write_checksums(folder: Path) -> None:
-    """Write `checksums.sha256`: the SHA-256 of every file below the folder, in the form of `sha256sum`."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    """Write `checksums.sha256`: the SHA-256 of every file below the folder but hidden ones, as `sha256sum` has it."""
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS and path.name[0] != "."
+    )
     lines = (
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}" for path in files
     )
@@ -383,4 +428,13 @@ def read_recipe(folder: Path) -> dict:
         raise BadInput(f"{path} cannot be read: {error}") from None
     if not isinstance(recipe, dict):
         raise BadInput(f"{path} holds no JSON object: expected what `maskgen` wrote")
+    kinds = RECIPE_KINDS | {"sources": dict if "methods" in recipe else list}  # of a benchmark, else of a mask set
+    for key, kind in kinds.items():
+        if key in recipe and not isinstance(recipe[key], kind):
+            raise BadInput(f"{path}: {key} is {str(recipe[key])[:40]!r}: expected what our commands write")
+    sources = recipe.get("sources", [])
+    for source in sources if isinstance(sources, list) else ():
+        named = isinstance(source, dict) and "name" in source
+        if not named or not all(isinstance(source.get(key, ""), str) for key in SOURCE_TEXTS):
+            raise BadInput(f"{path}: sources has {str(source)[:40]!r}: expected what our commands write")
     return recipe

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskgen import maskset, parallel, video
+from maskgen import maskset, video
 from maskgen.occlusion import holes_of_pair
 from maskgen.settings import ExtractConfig
 
@@ -52,7 +52,6 @@ def make(task: Task) -> None:
     """Leave a task's masks, with what is passed over, in `task.result`. Nothing to do if they are there already."""
     if _is_whole(task.result):
         return
-    parallel.quiet_codecs()
     outcome, pngs, cells, quota = [], [], [], _Quota(task)
     for pair, first, second in _frames_of_pairs(task, quota.is_due):
         before = len(pngs)

@@ -56,7 +56,8 @@ def _on_processes(function, tasks, workers):
     # Workers leave Ctrl-C to the parent, which kills them; otherwise each would print its own traceback.
     pool = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch="2*n_jobs")
     function = uuid.uuid4().hex, cloudpickle.dumps(function)  # the processes may know another run's, now outdated
-    results = pool(joblib.delayed(_in_worker)(function, task, os.getpid()) for task in tasks)
+    with _ctrl_c_later():  # workers inherit that, so they are deaf from their first moment on
+        results = pool(joblib.delayed(_in_worker)(function, task, os.getpid()) for task in tasks)
     try:
         yield from results
     except TerminatedWorkerError:
@@ -68,6 +69,19 @@ def _on_processes(function, tasks, workers):
     except BaseException:
         _kill_workers()
         raise
+
+
+@contextmanager
+def _ctrl_c_later():
+    """Hold Ctrl-C back until the block ends, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _kill_workers():
@@ -113,9 +127,3 @@ def _one_opencv_thread():
         yield
     finally:
         cv2.setNumThreads(before)
-
-
-def quiet_codecs():
-    """Keep OpenCV's and FFmpeg's own chatter off the user's terminal; our errors say what matters."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")

@@ -1,6 +1,5 @@
 """Write a mask set as others expect a data set: a folder that loads as it stands, archives, papers, checksums."""
 
-import csv
 import hashlib
 import io
 import itertools
@@ -14,12 +13,24 @@ from pathlib import Path
 from tqdm import tqdm
 
 from maskgen import plots
+from maskgen.alone import alone, occupied
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, RECIPE, credit_lines, read_index, read_recipe, write_checksums, write_whole
+from maskgen.maskset import (
+    INDEX,
+    RECIPE,
+    credit_lines,
+    read_index,
+    read_recipe,
+    read_rows,
+    remove_parts,
+    write_checksums,
+    write_whole,
+)
 from maskgen.settings import BORDER, EDGES, PublishConfig
 
 ARCHIVES = ("webdataset", "parquet")
+NEEDED = ("category", "hole_ratio", "border_distance", "sha256")  # columns without which nothing can be said
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: every file has it, so that bytes repeat
 NVIDIA_NAME = "mask/testing_mask_dataset/{:05d}.png"
 LICENCES = {  # SPDX name: what Hugging Face calls it, where its text is
@@ -48,6 +59,7 @@ COLUMNS = {  # of the index: what each tells, and its Croissant type
 }
 
 
+@alone("out")
 def publish(masks: Path, out: Path, config: PublishConfig, *, credits: Path | None = None) -> list[str]:
     """Write the test set `masks` to `out`, ready for a host of data sets. Returns warnings, such as a missing licence.
 
@@ -93,6 +105,7 @@ def _warnings(sources, config):
     return warnings
 
 
+@alone("out")
 def publish_nvidia(masks: Path, out: Path, config: PublishConfig, *, credits: Path | None = None) -> list[str]:
     """Write the test set as one zip in the layout of NVIDIA's: 00000.png to 11999.png in one folder. Returns warnings.
 
@@ -118,6 +131,12 @@ def _read(masks, credits):
     """Recipe, index table and credited sources of a test set."""
     recipe = read_recipe(masks)
     table = read_index(masks / "test")
+    missing = [name for name in NEEDED if name not in table]
+    if missing or not all(
+        isinstance(v, dict) and {"mean", "max"} <= set(v) for v in recipe.get("clipped", {}).values()
+    ):
+        what = f"no column {missing[0]}" if missing else f"no shares of clipped outline in its {RECIPE}"
+        raise BadInput(f"{masks} has {what}: expected a test set, made by `maskgen testset`")
     strangers = sorted(set(table["category"]) - set(CATEGORIES))
     if table.empty or strangers:
         what = "no masks" if table.empty else f"the class {strangers[0]!r}"
@@ -131,11 +150,7 @@ def _read(masks, credits):
 
 def read_credits(path: Path) -> dict[str, dict]:
     """A SOURCES.csv as {file: {"source": ..., "licence": ...}}. Raises BadInput without these columns."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read {path}: {error}") from None
+    rows = read_rows(path)
     if not rows or not {"file", "source", "licence"} <= set(rows[0]):
         raise BadInput(
             f"{path} lacks the columns file, source, licence: expected a SOURCES.csv with a row for each video"
@@ -147,9 +162,9 @@ def _prepare(out, masks):
     """An empty folder, or one that an earlier publishing has left, whose files are then written anew."""
     if out.resolve() == masks.resolve():
         raise BadInput(f"{out} is the mask set itself: expected another folder to publish to")
-    if out.exists() and any(out.iterdir()) and not ((out / RECIPE).exists() and (out / "LICENSE").exists()):
+    if occupied(out) and not ((out / RECIPE).exists() and (out / "LICENSE").exists()):
         raise BadInput(f"{out} is not empty and was not published before: name an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
+    remove_parts(out)
 
 
 def _recipe_text(recipe, sources):

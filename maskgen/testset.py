@@ -1,6 +1,5 @@
 """Fill the 6x2 classes of the paper's test set out of raw masks."""
 
-import csv
 import functools
 import hashlib
 import json
@@ -12,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskgen import parallel
+from maskgen.alone import alone, occupied
 from maskgen.augment import Wanted, compose
 from maskgen.categories import CATEGORIES, clipped
 from maskgen.errors import BadInput
@@ -25,6 +25,7 @@ from maskgen.maskset import (
     read_hole,
     read_index,
     read_recipe,
+    read_rows,
     remove_parts,
     split_of,
     write_checksums,
@@ -55,6 +56,7 @@ class Task:
         return f"{CATEGORIES[self.category]}/{self.number:05d}.png"
 
 
+@alone("out")
 def make_testset(
     raw: Path, out: Path, config: FillConfig, *, workers: int | None = None, cluster: str | None = None
 ) -> dict:
@@ -133,23 +135,40 @@ def _begin(out, head):
             recipe = read_recipe(out)
             if {key: recipe.get(key) for key in head} != head:
                 raise BadInput(f"{out} holds masks made from other raw masks or with other settings: {advice}")
-            with (out / "test" / INDEX).open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            rows = list(filter(_is_row, read_rows(out / "test" / INDEX)))
             write_whole(journal, "".join(json.dumps(line) + "\n" for line in [head, *rows]).encode())
             return {row["file_name"]: row for row in rows}
-        if out.exists() and any(out.iterdir()):
+        if occupied(out):
             raise BadInput(f"{out} is not empty and holds no test set: {advice}")
         journal.parent.mkdir(parents=True, exist_ok=True)
         write_whole(journal, (json.dumps(head) + "\n").encode())
         return {}
     remove_parts(out)
-    lines = journal.read_text().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]  # the last may have been cut off by a kill
-    if not whole or json.loads(whole[0]) != head:
+    lines = journal.read_text(errors="replace").splitlines(keepends=True)
+    first, *rows = map(_parsed, lines) if lines else (None,)
+    if first != head:
         raise BadInput(f"{out} was begun from other raw masks or with other settings: {advice}")
-    if len(whole) < len(lines):
-        write_whole(journal, "".join(whole).encode())
-    return {row["file_name"]: row for row in map(json.loads, whole[1:])}
+    good = [row for row in rows if _is_row(row)]  # the last may have been cut off by a kill
+    if len(good) < len(rows):
+        write_whole(journal, "".join(json.dumps(line) + "\n" for line in [head, *good]).encode())
+    return {row["file_name"]: row for row in good}
+
+
+def _parsed(line):
+    try:
+        return json.loads(line) if line.endswith("\n") else None
+    except ValueError:
+        return None
+
+
+def _is_row(row):
+    """Whether a line of the journal or the index is a row as we write it; where it is not, its mask is made again."""
+    try:
+        numbers = int(row["attempt"]), int(row["border_distance"]), float(row["clipped"]), float(row["hole_ratio"])
+        texts = [row[key] for key in ("file_name", "category", "sha256", "source", "raw")]
+        return all(isinstance(text, str) for text in texts) and numbers == numbers  # NaN is not
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _make(tasks, done, out, config, source, workers, cluster):

@@ -1,8 +1,8 @@
 """Measure a mask set again and list whatever is not as it says."""
 
-import csv
 import functools
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from maskgen import parallel
 from maskgen.errors import BadInput
-from maskgen.maskset import CHECKSUMS, INDEX, RECIPE, decode_grey, describe, read_recipe
+from maskgen.maskset import CHECKSUMS, INDEX, RECIPE, decode_grey, describe, leads_inside, read_recipe, read_rows
 from maskgen.settings import BORDER, EDGES
 
 BATCH = 50  # masks that one worker measures at a time
@@ -29,7 +29,7 @@ def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None
         raise BadInput(f"no {INDEX} in {folder}, its train or its test: expected a mask set; `maskgen bin` makes one")
     recipe = read_recipe(folder) if (folder / RECIPE).exists() else {}
     settings = recipe.get("settings", {})
-    rules = {"edges": tuple(settings.get("edges", EDGES)), "border": settings.get("border", BORDER)}
+    rules = _rules(settings, folder)
     faults, sizes, found = [], set(), 0
     place = folder.absolute()
     spread = functools.partial(parallel.run, workers=workers, cluster=cluster, sees=[part / INDEX for part in parts])
@@ -51,10 +51,27 @@ def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None
     return found, faults
 
 
+def _rules(settings, folder):
+    """The edges and the border that the recipe names, else the paper's."""
+    edges, border = settings.get("edges", list(EDGES)), settings.get("border", BORDER)
+    good = isinstance(edges, list) and len(edges) > 1 and all(isinstance(e, int | float) and 0 <= e <= 1 for e in edges)
+    if not good or any(low >= high for low, high in pairwise(edges)) or not isinstance(border, int):
+        raise BadInput(
+            f"{folder / RECIPE}: expected rising edges and a border in px, got {edges!r:.60}, {border!r:.20}"
+        )
+    return {"edges": tuple(edges), "border": border}
+
+
+def _is_there(path):
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def _rows(part, faults, folder):
     """The rows of an index whose files are there; what is missing, doubled or not listed goes to faults."""
-    with (part / INDEX).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(part / INDEX)
     if rows and "file_name" not in rows[0]:
         raise BadInput(f"{part / INDEX} has no column file_name: expected the index of a mask set")
     label = part.relative_to(folder)
@@ -63,9 +80,9 @@ def _rows(part, faults, folder):
         name = row["file_name"]
         if name in seen:
             faults.append(f"{label / name}: listed twice")
-        elif ".." in Path(name).parts or Path(name).is_absolute():
-            faults.append(f"{name}: leads out of the mask set")
-        elif not (part / name).is_file():
+        elif not leads_inside(name):
+            faults.append(f"{name:.80}: leads out of the mask set")
+        elif not _is_there(part / name):
             faults.append(f"{label / name}: listed, but not there")
         else:
             good.append(row)
@@ -118,10 +135,9 @@ def _counts(recipe, parts):
         return []
     listed = dict.fromkeys(counts, 0)
     for part in parts:
-        with (part / INDEX).open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row.get("category") in listed:
-                    listed[row["category"]] += 1
+        for row in read_rows(part / INDEX):
+            if row.get("category") in listed:
+                listed[row["category"]] += 1
     return [
         f"{RECIPE}: {name} has {listed[name]} masks in the index, the recipe says {count}"
         for name, count in counts.items()
@@ -131,24 +147,25 @@ def _counts(recipe, parts):
 
 def _checksums(folder, spread):
     """What differs from `checksums.sha256`: files changed, missing, or there without a line."""
-    lines = [line.partition("  ") for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()]
+    text = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
+    lines = [line.partition("  ")[::2] for line in text.splitlines()]
     batches = [lines[i : i + FILES] for i in range(0, len(lines), FILES)]
-    faults, listed = [], {name for _, _, name in lines}
+    faults, listed = [], {name for _, name in lines}
     for told in spread(functools.partial(_check_files, folder=folder.absolute()), batches):
         faults += told
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in listed and path.name != CHECKSUMS:
+        if path.is_file() and name not in listed and path.name != CHECKSUMS and path.name[0] != ".":
             faults.append(f"{name}: there, but not in {CHECKSUMS}")
     return faults
 
 
 def _check_files(lines, folder):
     faults = []
-    for digest, _, name in lines:
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            faults.append(f"{CHECKSUMS}: {name} leads out of the mask set")
-        elif not (folder / name).is_file():
+    for digest, name in lines:
+        if not leads_inside(name):
+            faults.append(f"{CHECKSUMS}: {name:.80} leads out of the mask set")
+        elif not _is_there(folder / name):
             faults.append(f"{name}: in {CHECKSUMS}, but not there")
         else:
             with (folder / name).open("rb") as file:

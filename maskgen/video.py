@@ -1,6 +1,5 @@
 """Frames of a video file or of a folder of pictures, one at a time."""
 
-import csv
 import hashlib
 import os
 import re
@@ -9,10 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from maskgen.errors import BadInput
-from maskgen.maskset import natural
+from maskgen.maskset import natural, read_rows
 
 VIDEOS = (
     *(
@@ -54,6 +52,7 @@ VIDEOS = (
 )
 PICTURES = (".png", ".jpg", ".jpeg")
 SMALLEST = 64  # px, the shorter side below which optical flow has nothing to hold on to
+NEIGHBOURS = cv2.GaussianBlur(np.eye(8), (7, 1), 0.7, borderType=cv2.BORDER_REPLICATE)  # weights of 8 shades
 NEAR = 100  # frames; a frame no farther ahead is reached by decoding, a farther one by seeking
 
 
@@ -198,9 +197,9 @@ class FolderReader:
             return None
         try:
             data = np.fromfile(self.files[index], np.uint8)
-        except OSError:
+            frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        except (OSError, cv2.error):  # the latter where it claims an absurd size
             return None
-        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         return None if frame is None else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     def close(self):
@@ -290,7 +289,8 @@ def colours(frame: np.ndarray) -> np.ndarray:
     small = cv2.resize(frame, (96, 96), interpolation=cv2.INTER_NEAREST)  # counts need no smooth pixels
     fields = [small[y : y + 32, x : x + 32] for y in (0, 32, 64) for x in (0, 32, 64)]
     counts = np.stack([cv2.calcHist([field], [0, 1, 2], None, [8] * 3, [0, 256] * 3) for field in fields])
-    counts = gaussian_filter(counts.astype(np.float64), (0, 0.7, 0.7, 0.7), mode="nearest")
+    for _ in "RGB":  # along the last axis, which then becomes the first of the three
+        counts = np.moveaxis(counts @ NEIGHBOURS, -1, 1)
     return counts / counts.sum((1, 2, 3), keepdims=True)
 
 
@@ -311,9 +311,8 @@ def credits(paths: list[Path]) -> dict[str, dict]:
     for folder in sorted({path.parent for path in paths}):
         table = folder / "SOURCES.csv"
         if table.is_file():
-            with table.open(newline="", encoding="utf-8", errors="replace") as stream:
-                for row in csv.DictReader(stream):
-                    if row.get("file"):
-                        kept = {key: row[key] for key in ("source", "licence", "license", "url") if row.get(key)}
-                        rows[str(folder / row["file"])] = kept
+            for row in read_rows(table):
+                if row.get("file"):
+                    kept = {key: row[key] for key in ("source", "licence", "license", "url") if row.get(key)}
+                    rows[str(folder / row["file"])] = kept
     return rows

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import pickle
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from pconv_model.settings import NetConfig
 from pconv_model.unet import UNet, build
 
 FORMAT = "pconv_model 1"
+MAX_WEIGHTS = 2**28  # numbers in one layer of a file, 1 GB; a damaged one may claim anything
 
 
 def save(path: Path, net: UNet, *, history=(), half=False, about=None) -> None:
@@ -53,29 +53,67 @@ def read_header(path: Path) -> dict:
         ) from None
     if header.get("format") != FORMAT:
         raise BadInput(f"{path} is no net of ours, its header lacks {FORMAT!r}: make it with `pconv convert`")
-    config = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header["config"]).items()}
-    told = {key: json.loads(header[key]) for key in ("history", "about")}
-    return {"config": NetConfig(**config), "version": header["version"], **told}
+    try:
+        told = {key: json.loads(header[key]) for key in ("config", "history", "about")}
+        version = header["version"]
+    except (KeyError, ValueError) as error:
+        raise BadInput(f"{path} has a damaged header ({error}): make it anew") from None
+    if not isinstance(told["history"], list) or not isinstance(told["about"], dict):
+        raise BadInput(f"{path} has a damaged header: its history is no list or its about no dict; make it anew")
+    return {**told, "config": net_config(told["config"], path), "version": version}
+
+
+def net_config(told, path) -> NetConfig:
+    """The NetConfig that a file describes with a dict. Raises BadInput for what is none, or no net of sensible size."""
+    try:
+        config = NetConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in told.items()})
+        sensible = (
+            all(isinstance(number, int | float) for number in (config.width, config.eps, *config.mean, *config.std))
+            and all(isinstance(text, str) for text in (config.kind, config.bias, config.fill, config.head))
+            and isinstance(config.depth, int)
+            and len(config.mean) == len(config.std) == 3
+            and 0 < config.width <= 16
+            and 1 <= config.depth <= 16
+        )
+    except (AttributeError, TypeError):
+        sensible = False
+    if not sensible:
+        raise BadInput(f"{path} describes no net that we know: {str(told)[:80]}")
+    return config
 
 
 def load(path: Path) -> UNet:
     """Read a net of ours, in float32 and ready for inference. Raises BadInput for any other file."""
     from safetensors.torch import load_file
 
-    net = build(read_header(path)["config"])
-    load_weights(net, load_file(path), path)
-    return net.eval()
+    return _filled(read_header(path)["config"], load_file(path), path).eval()
+
+
+def _filled(config, state, path):
+    """A net of a config with the weights of a state dict, which has to fit before anything is made."""
+    with torch.device("meta"):  # costs no memory, whatever size a damaged file claims
+        _check_fits(build(config), state, path)
+    net = build(config)
+    load_weights(net, state, path)
+    return net
 
 
 def load_weights(net: UNet, state: dict, name) -> None:
     """Copy a state dict into a net, by name; BadInput names the first tensor that is missing, unknown or misshapen."""
+    _check_fits(net, state, name)
+    kept = {key: value.float() for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    net.load_state_dict(kept, strict=False)
+
+
+def _check_fits(net, state, name):
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise BadInput(f"{name} holds no tensors by name")
     mine = {key: value for key, value in net.state_dict().items() if not key.endswith("num_batches_tracked")}
     theirs = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     for key in (*mine, *theirs):
         if key not in theirs or key not in mine or mine[key].shape != theirs[key].shape:
             shapes = [tuple(side[key].shape) if key in side else "nothing" for side in (mine, theirs)]
             raise BadInput(f"{name} does not fit the net: {key} should be {shapes[0]} and is {shapes[1]}")
-    net.load_state_dict({key: value.float() for key, value in theirs.items()}, strict=False)
 
 
 def past(path: Path) -> dict:
@@ -83,7 +121,7 @@ def past(path: Path) -> dict:
     if path.suffix == ".safetensors":
         header = read_header(path)
         return {"history": header["history"], "about": header["about"]}
-    told = {} if path.suffix in (".h5", ".hdf5") else _torch_file(path)
+    told = {} if path.suffix in (".h5", ".hdf5") else torch_file(path)
     return {key: told[key] for key in ("history", "about") if isinstance(told, dict) and key in told}
 
 
@@ -112,15 +150,12 @@ def detect(path: Path) -> str:
 
 def read_training(path: Path) -> UNet:
     """The averaged net in a checkpoint of `pconv train`, or its net where no average was kept."""
-    told = _torch_file(path)
+    told = torch_file(path)
     try:
-        config = {key: tuple(v) if isinstance(v, list) else v for key, v in told["about"]["net"].items()}
-        net = build(NetConfig(**config))
-        state = told.get("average", told["net"])
+        config, state = told["about"]["net"], told.get("average", told["net"])
     except (KeyError, TypeError, AttributeError):
         raise BadInput(f"{path} is no checkpoint of `pconv train`") from None
-    load_weights(net, state, path)
-    return net
+    return _filled(net_config(config, path), state, path)
 
 
 def read_naoto0804(path: Path) -> UNet:
@@ -203,34 +238,37 @@ def _assemble(convs, norms, path, more=None, **config):
             f"{path} holds {len(convs)} convolutions and {len(norms)} batch norms: no U-Net of the paper's form"
         )
     config = {"bias": "all" if any(bias is not None for _, bias in convs[1:-1]) else "ends"} | config
-    net = build(NetConfig(width=len(convs[0][0]) / 64, depth=len(convs) // 2, **config))
+    if any(weight.ndim != 4 for weight, _ in convs):
+        raise BadInput(f"{path} holds kernels that are not of four dimensions: no U-Net of the paper's form")
+    config = net_config({"width": len(convs[0][0]) / 64, "depth": len(convs) // 2, **config}, path)
+    with torch.device("meta"):
+        wanted = build(config).state_dict()
     names = [f"{side}.{i}" for side in ("encoder", "decoder") for i in range(len(convs) // 2)]
     state = dict(more or {})
     for name, (weight, bias) in zip(names, convs, strict=True):
         state[f"{name}.conv.weight"] = weight
-        if f"{name}.conv.bias" in net.state_dict():
+        if f"{name}.conv.bias" in wanted:
             state[f"{name}.conv.bias"] = torch.zeros(len(weight)) if bias is None else bias
     for name, values in zip(names[1:-1], norms, strict=True):
         for part, value in zip(("weight", "bias", "running_mean", "running_var"), values, strict=True):
             state[f"{name}.norm.{part}"] = value
-    load_weights(net, state, path)
-    return net
+    return _filled(config, state, path)
 
 
-def _torch_file(path):
+def torch_file(path: Path):
     """What a `.pth` holds: tensors and plain values; code in it is never run."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadInput(f"no such file: {path} (expected a checkpoint)") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first = str(error).partition("\n")[0]
+    except Exception as error:  # torch raises whatever bytes without sense lead to
+        first = str(error).partition("\n")[0] or type(error).__name__
         raise BadInput(f"{path} is no checkpoint of tensors and plain values alone: {first}") from None
 
 
 def _tensors(path):
     """The tensors of a `.pth`, out of whatever dict they are in, without DataParallel's prefix."""
-    found = _torch_file(path)
+    found = torch_file(path)
     for key in ("state_dict", "model", "net"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
@@ -286,14 +324,18 @@ def _h5_layers(path):
                 found = {}
 
                 def take(name, item, found=found):
+                    if isinstance(item, h5py.Dataset) and item.size > MAX_WEIGHTS:
+                        raise BadInput(f"{path} claims {item.size:,} numbers in {name}: expected weights of a net")
                     if isinstance(item, h5py.Dataset):
                         found[name.rpartition("/")[2].partition(":")[0]] = torch.from_numpy(
                             np.asarray(item, np.float32)
                         )
 
                 group.visititems(take)
-                layers[layer] = found
-    except (OSError, AttributeError) as error:
+                layers[str(layer)] = found  # bytes, where a name is damaged
+    except BadInput:
+        raise
+    except Exception as error:  # h5py raises whatever bytes without sense lead to
         raise BadInput(f"{path} is no HDF5 file of Keras weights: {error}") from None
     return layers
 

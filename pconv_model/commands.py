@@ -18,7 +18,17 @@ from maskgen.shell import (
     picked,
     settings_of,
 )
-from pconv_model.settings import FORMS, KINDS, LOSSES, POLARITIES, TILE, LossConfig, NetConfig, TrainConfig
+from pconv_model.settings import (
+    FORMS,
+    KINDS,
+    LOSSES,
+    POLARITIES,
+    PRECISIONS,
+    TILE,
+    LossConfig,
+    NetConfig,
+    TrainConfig,
+)
 
 
 @click.group(cls=Tool, context_settings=CONTEXT)
@@ -30,6 +40,12 @@ def pconv():
 weights_option = click.option("--weights", type=FILE, help="A trained net. [default: the one that ships]")
 kind_option = click.option("--kind", type=click.Choice(KINDS), default="pconv", help="The paper's net or its baseline.")
 device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [default: the best there is]")
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=PRECISIONS[0],
+    help="bf16 is faster where the processor has it, and changes results slightly.",
+)
 
 
 def training_options(command):
@@ -119,7 +135,9 @@ def training(images, masks, vgg, exclude, favour, cache, options):
 @settings_of(
     LossConfig, even="Hole terms are multiplied by (0.3 / hole ratio)^EVEN: images with small holes count more."
 )
-@click.option("--at", default=0, help="Step that --start has reached: the run goes on from there.")
+@click.option(
+    "--at", type=click.IntRange(0), default=0, help="Step that --start has reached: the run goes on from there."
+)
 @click.option(
     "--no-vgg",
     "use_vgg",
@@ -150,12 +168,14 @@ def train(images, masks, vgg, exclude, favour, cache, resume, at, out, **options
 @click.option("--batch", type=click.IntRange(1), default=8, help="Images of one size that go through together.")
 @click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
 @device_option
-def inpaint(images, masks, out, weights, kind, device, **how):
+@precision_option
+def inpaint(images, masks, out, weights, kind, device, precision, **how):
     """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT."""
     from pconv_model.inpaint import inpaint_files, load
     from pconv_model.train import best_device
 
-    made = inpaint_files(load(weights, kind, device or best_device()), images, masks, out, **how)
+    model = load(weights, kind, device or best_device(), precision)
+    made = inpaint_files(model, images, masks, out, **how)
     click.echo(f"{made} images in {out}")
 
 
@@ -167,13 +187,15 @@ def inpaint(images, masks, out, weights, kind, device, **how):
 @kind_option
 @click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
 @device_option
-def superres(images, out, factor, weights, kind, tile, device):
+@precision_option
+def superres(images, out, factor, weights, kind, tile, device, precision):
     """Enlarge a photo or a folder of IMAGES into OUT, with bicubic interpolation beside."""
     from pconv_model.inpaint import load
     from pconv_model.superres import superres_files
     from pconv_model.train import best_device
 
-    made = superres_files(load(weights, kind, device or best_device()), images, out, factor, tile=tile)
+    model = load(weights, kind, device or best_device(), precision)
+    made = superres_files(model, images, out, factor, tile=tile)
     click.echo(f"{made} images in {out}")
 
 

@@ -82,6 +82,10 @@ class Pairs:
     """
 
     def __init__(self, photos: list[Path], sampler, config: TrainConfig, *, favour=(), cache=4 * 2**30):
+        for name, shares in (("scale", config.scale), ("mask-scale", config.mask_scale)):
+            if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
+                came = ",".join(f"{share:g}" for share in shares)
+                raise BadInput(f"{name} is two shares, 0 < least <= most <= 1, got {came}")
         self.photos, self.sampler, self.config = photos, sampler, config
         self.edges = odds(photos, favour).cumsum()
         self.keep = 2 * max(config.size)  # px, short side
@@ -100,9 +104,8 @@ class Pairs:
         crop = resized(photo[top : top + side, left : left + side], size)
         if rng.random() < 0.5:
             crop = np.ascontiguousarray(crop[:, ::-1])
-        return recolour(crop, self.config.colour, rng), fitted(
-            window(self.sampler[i], self.config.mask_scale, rng), size
-        )
+        crop = recolour(crop, self.config.colour, rng)
+        return crop, fitted(window(self.sampler[i], self.config.mask_scale, rng), size)
 
     def _photo(self, number):
         if number in self.kept:

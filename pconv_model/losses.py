@@ -66,10 +66,9 @@ def tv_loss(comp, valid):
 def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
     """The weighted sum and its unweighted terms: a dict with "total" and one entry per term.
 
-    The hole term is `evened` by config.even.
-
-    out, truth: in [0, 1]. features: turns (B, 3, H, W) in [0, 1] into a list of features, as
-    pconv_model.features.load_vgg does; None leaves the perceptual and style terms out.
+    out, truth: in [0, 1]. The hole term is `evened` where config.even is not 0. features: turns (B, 3, H, W) in
+    [0, 1] into a list of features, as pconv_model.features.load_vgg does; None leaves the perceptual and style terms
+    out.
     """
     comp = composite(out, truth, valid)
     factor = evened(valid, config.even) if config.even else 1

@@ -7,6 +7,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 KINDS = ("pconv", "conv")
 FORMS = ("ours", "training", "naoto0804", "mmagic", "keras", "nvidia")  # of checkpoints that can be read
 LOSSES = ("valid", "hole", "perceptual", "style", "tv")
+PRECISIONS = ("fp32", "bf16")  # bf16: autocast
 POLARITIES = ("hole-white", "hole-black")  # what white means in a mask file
 TILE = 512  # px, side of the tiles in which larger images are done
 OVERLAP = 128  # px, over which neighbouring tiles fade into each other
@@ -58,10 +59,7 @@ class TrainConfig:
     precision: str = "fp32"  # or "bf16": autocast, half the memory and faster where the processor has it
     ratio: tuple[float, float] = (0.01, 0.6)  # hole / all pixels of the training masks
     uniform: bool = False  # draw the ratio uniformly from that range, else as brush and raw mask make it
-    mask_scale: tuple[float, float] = (
-        1.0,
-        1.0,
-    )  # side of a window in a mask / side of the mask; 1: all of it, made small
+    mask_scale: tuple[float, float] = (1.0, 1.0)  # side of a window in a mask / side of the mask; 1: all of it
     scale: tuple[float, float] = (0.35, 1.0)  # side of a crop / short side of its photo
     colour: float = 0.1  # brightness, contrast and saturation change by up to this share
     hold_out: float = 0.1  # share of the photos kept for validation: 3,000 of CelebA-HQ's 30,000

@@ -5,7 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from maskgen.alone import alone
 from maskgen.errors import BadInput
+from maskgen.maskset import remove_parts
 from pconv_model.inpaint import inpaint
 from pconv_model.photos import find_images, places, read_image, write_image
 from pconv_model.settings import TILE
@@ -44,6 +46,7 @@ def bicubic(image: np.ndarray, factor: int) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC).reshape(size[1], size[0], *image.shape[2:])
 
 
+@alone("out")
 def superres_files(model: UNet, images: Path, out: Path, factor: int, *, tile: int = TILE) -> int:
     """Enlarge a photo or every photo below a folder: `<name>_x4.png` and, beside it, `<name>_x4_bicubic.png`.
 
@@ -53,6 +56,7 @@ def superres_files(model: UNet, images: Path, out: Path, factor: int, *, tile: i
 
     photos = [images] if images.is_file() else find_images(images)
     results = places(photos, images, out, f"_x{factor}.png")
+    remove_parts(out)
     todo = [(photo, path) for photo, path in zip(photos, results, strict=True) if not path.exists()]
     for photo, path in tqdm(todo, unit="image", disable=len(todo) < 2):
         image = read_image(photo)

@@ -4,7 +4,6 @@ import copy
 import io
 import math
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -19,15 +18,16 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
+from maskgen.alone import alone, alone_in
 from maskgen.errors import BadInput
-from maskgen.maskset import write_whole
+from maskgen.maskset import remove_parts, write_whole
 from maskgen.parallel import cores
 from maskgen.settings import SIZE
 from pconv_model import checkpoints
 from pconv_model.data import Fixed, Pairs, batches, split
 from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss
 from pconv_model.photos import write_image
-from pconv_model.settings import LOSSES, LossConfig, NetConfig, TrainConfig
+from pconv_model.settings import LOSSES, PRECISIONS, LossConfig, NetConfig, TrainConfig
 from pconv_model.unet import build
 
 NET, RUN = NetConfig(), TrainConfig()
@@ -81,6 +81,7 @@ class Run:
     def __init__(self, net_config: NetConfig, config: TrainConfig, device: str):
         torch.manual_seed(config.seed)
         self.config, self.device, self.step, self.history = config, device, 0, []
+        self.sums, self.summed = {}, 0  # of the loss terms since the last row of the history, and over how many steps
         self.net = build(net_config).to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False) if config.ema else None
         self.begin_phase(1)
@@ -90,7 +91,7 @@ class Run:
         self.phase = phase
         if phase == 2:
             self.net.freeze_encoder()
-        self.optimiser = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad])
+        self.optimiser = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad], fused=True)
 
     @property
     def best(self):
@@ -110,6 +111,7 @@ class Run:
         """Write everything needed to go on, whole or not at all."""
         told = {"format": checkpoints.FORMAT, "step": self.step, "phase": self.phase, "history": self.history}
         told |= {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), "about": about}
+        told |= {"sums": self.sums, "summed": self.summed}
         if self.average is not None:
             told["average"] = self.average.state_dict()
         data = io.BytesIO()
@@ -124,23 +126,33 @@ class Run:
             raise BadInput(f"{path} holds another net ({was}): give its settings, or another --out")
         if told["phase"] == 2:
             self.begin_phase(2)
-        self.net.load_state_dict(told["net"])
-        self.optimiser.load_state_dict(told["optimiser"])
-        if self.average is not None:
-            self.average.load_state_dict(told["average"])
+        try:
+            self.net.load_state_dict(told["net"])
+            for group in told["optimiser"]["param_groups"]:
+                group["fused"] = True  # checkpoints of older versions say otherwise
+            self.optimiser.load_state_dict(told["optimiser"])
+            if self.average is not None:
+                self.average.load_state_dict(told["average"])
+        except Exception as error:  # torch raises whatever values without sense lead to
+            raise BadInput(
+                f"{path} is a damaged training checkpoint ({str(error).splitlines()[0]}): begin anew with --fresh"
+            ) from None
         self.step, self.history = told["step"], told["history"]
+        self.sums = {name: term.to(self.device) for name, term in told.get("sums", {}).items()}
+        self.summed = told.get("summed", 0)
         before, now = ({**side["train"], **side["loss"]} for side in (told["about"], about))
         return [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
 
 
 def read_checkpoint(path: Path) -> dict:
     """The dict of a training checkpoint; tensors and plain values only. Raises BadInput for any other file."""
-    try:
-        told = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"{path} is no training checkpoint that can be read: {error}") from None
+    told = checkpoints.torch_file(path)
     if not isinstance(told, dict) or told.get("format") != checkpoints.FORMAT:
         raise BadInput(f"{path} is no training checkpoint of ours")
+    parts = {"step": int, "phase": int, "history": list, "net": dict, "optimiser": dict, "about": dict}
+    whole = all(isinstance(told.get(key), kind) for key, kind in parts.items())
+    if not whole or not all(isinstance(told["about"].get(key), dict) for key in ("net", "train", "loss")):
+        raise BadInput(f"{path} is a damaged training checkpoint: begin anew with --fresh, or name another --out")
     return told
 
 
@@ -192,7 +204,7 @@ def train(
     kind of machine; resume=False begins anew. Under `torchrun` every process takes its part of each step. In `out`:
     checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/.
     """
-    with _processes(device) as (rank, world, device):
+    with _processes(device) as (rank, world, device), nullcontext() if rank else alone_in(out):
         photos, held = split(folders, exclude=exclude, config=config)
         about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(photos)}
         run = _begin(net, config, out, about, start, at, resume, device, rank)
@@ -213,7 +225,7 @@ def train(
                 first = max(stage.first, run.step)
                 source = batches(pairs, _numbers(config, first, stage, rank, world), stage.size, workers=workers)
                 for _ in range(first, stage.last):
-                    log.add(_step(run, model, source, features, loss), stage.batch * config.accumulate * world)
+                    log.add(run, _step(run, model, source, features, loss), stage.batch * config.accumulate * world)
                     ends = run.step == stage.last
                     if ends or run.step % log_every == 0:
                         log.write(run, stage)
@@ -234,13 +246,15 @@ def train(
 def _begin(net_config, config, out, about, start, at, resume, device, rank):
     """A run at its first step, or where the checkpoint in `out` left it."""
     for name, value, known in (
-        ("precision", config.precision, ("fp32", "bf16")),
+        ("precision", config.precision, PRECISIONS),
         ("decay", config.decay, ("constant", "cosine")),
         ("bias", net_config.bias, ("ends", "all")),
     ):
         if value not in known:
             raise BadInput(f"{name} is one of {', '.join(known)}, got {value!r}")
     run = Run(net_config, config, device)
+    if at and start is None:
+        raise BadInput(f"step {at} is what the weights of --start have reached: name them, or leave --at out")
     if resume and (out / CHECKPOINT).exists():
         changed = run.load(out / CHECKPOINT, about)
         if rank == 0:
@@ -253,7 +267,8 @@ def _begin(net_config, config, out, about, start, at, resume, device, rank):
             checkpoints.load_weights(each, state, start)
         run.step = at
         run.history = [row for row in checkpoints.read_header(start)["history"] if row["step"] <= at]
-    out.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        remove_parts(out)
     return run
 
 
@@ -373,21 +388,22 @@ class _Log:
             self.board.close()
 
     def _clear(self):
-        self.sums, self.steps, self.images, self.since = {}, 0, 0, time.monotonic()
+        self.images, self.since = 0, time.monotonic()
 
-    def add(self, terms, images):
+    def add(self, run, terms, images):
         for name, term in terms.items():
-            self.sums[name] = self.sums.get(name, 0) + term
-        self.steps, self.images = self.steps + 1, self.images + images
+            run.sums[name] = run.sums.get(name, 0) + term
+        run.summed, self.images = run.summed + 1, self.images + images
         self.bar.update()
 
     def write(self, run, stage):
         """One row of means since the last."""
-        means = {name: float(total) / self.steps for name, total in self.sums.items()}
+        means = {name: float(total) / run.summed for name, total in run.sums.items()}
         speed = self.images / (time.monotonic() - self.since)
         self.bar.set_postfix({**{name: f"{value:.3g}" for name, value in means.items()}, "images/s": f"{speed:.1f}"})
         told = {"step": run.step, "phase": stage.phase, "size": stage.size, "lr": rate(run.config, run.step - 1)}
         self._row(run, {**told, **means, "images_per_s": round(speed, 2)})
+        run.sums, run.summed = {}, 0
         self._clear()
 
     def judged(self, run, row):
@@ -450,6 +466,7 @@ def _until_stopped():
             signal.signal(number, handler)
 
 
+@alone("out")
 def search(folders, sampler, out: Path, candidates: list[LossConfig], *, config: TrainConfig = RUN, **how):
     """Try loss weights on a validation set, as the paper did on 100 images. Returns a DataFrame, the best first.
 

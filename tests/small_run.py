@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 
 from evaluation import benchmark
-from evaluation.benchmark import Sources
 from evaluation.methods import parse_all
+from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig
 from maskgen import maskset
 
@@ -47,6 +47,10 @@ import numpy as np
 def good(image, hole):
     return np.full_like(image, 100)
 
+def rude(image, hole):
+    image[:], hole[:] = 100, True
+    return image
+
 def loud(image, hole):
     print("words on stdout")
     return good(image, hole)
@@ -57,6 +61,12 @@ def crash(image, hole):
 
 def killed(image, hole):
     os.kill(os.getpid(), signal.SIGKILL)
+
+def shot(image, hole):
+    if not os.path.exists("shot"):
+        open("shot", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return good(image, hole)
 
 def hang(image, hole):
     time.sleep(1000)

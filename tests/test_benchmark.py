@@ -3,9 +3,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import click
@@ -17,9 +19,11 @@ from click.testing import CliRunner
 from small_run import SIDE, folders, photo, plug_in, score
 
 from evaluation import benchmark, experiments, metrics, shapes
-from evaluation.benchmark import Journal, Sources, draw_pairs, find_masks, fit, make_pairs, read_pairs
+from evaluation import pairs as pairs_module
+from evaluation.benchmark import Journal, draw_pairs, find_masks, make_pairs, read_pairs
 from evaluation.commands import Size, evaluate
-from evaluation.methods import parse_all
+from evaluation.methods import decode_image, parse_all
+from evaluation.pairs import Pair, Sources, fit, load_pair, reduced, sparse
 from evaluation.settings import BenchmarkConfig
 from maskgen import maskset
 from maskgen.categories import CATEGORIES, measure
@@ -43,6 +47,13 @@ def test_images_are_dealt_without_replacement():
     pairs = draw_pairs([f"{i}.png" for i in range(10)], table(a=4, b=3), CONFIG)
     assert len({image for image, _ in pairs}) == 7
     assert [row["category"] for _, row in pairs] == ["a"] * 4 + ["b"] * 3
+
+
+def test_a_file_that_is_no_image_is_told_before_a_run(tmp_path):
+    images, masks = folders(tmp_path, images=1)
+    (images / "notes.png").write_text("no picture")
+    with pytest.raises(BadInput, match=r"notes\.png is not an image that can be read: remove it"):
+        make_pairs(images, masks, CONFIG)
 
 
 def test_few_images_are_used_equally_often():
@@ -118,19 +129,19 @@ def test_a_file_that_changed_since_it_was_paired_is_refused(tmp_path):
     pair = make_pairs(images, masks, CONFIG)[0]
     cv2.imwrite(str(images / "photo0.png"), photo(9))
     with pytest.raises(BadInput, match=r"photo0\.png is not the file that its pair was made with"):
-        benchmark.load_pair(pair, Sources(images, masks), CONFIG)
+        load_pair(pair, Sources(images, masks), CONFIG)
 
 
 def test_a_method_never_sees_what_is_missing(tmp_path):
     images, masks = folders(tmp_path)
-    truth, image, hole = benchmark.load_pair(make_pairs(images, masks, CONFIG)[0], Sources(images, masks), CONFIG)
+    truth, image, hole = load_pair(make_pairs(images, masks, CONFIG)[0], Sources(images, masks), CONFIG)
     assert (image[hole] == 0).all() and (image[~hole] == truth[~hole]).all() and (truth[hole] != 0).any()
 
 
 def test_a_mask_of_another_size_is_stretched_without_grey(tmp_path):
     images, masks = folders(tmp_path)
     config = replace(CONFIG, size=(SIDE * 2, SIDE))
-    _, _, hole = benchmark.load_pair(make_pairs(images, masks, config)[0], Sources(images, masks), config)
+    _, _, hole = load_pair(make_pairs(images, masks, config)[0], Sources(images, masks), config)
     original = maskset.read_hole(masks / "0.png")
     assert (hole == original.repeat(2, 0)).all()
 
@@ -150,7 +161,7 @@ def test_scores_are_those_of_the_metrics_on_the_composited_image(tmp_path, monke
     scores = score(tmp_path, ["good"])
     raw = score(tmp_path, ["good"], out="raw", config=replace(CONFIG, raw=True))
     pair = make_pairs(tmp_path / "images", tmp_path / "masks", CONFIG)[0]
-    truth, _, hole = benchmark.load_pair(pair, Sources(tmp_path / "images", tmp_path / "masks"), CONFIG)
+    truth, _, hole = load_pair(pair, Sources(tmp_path / "images", tmp_path / "masks"), CONFIG)
     flat = np.full_like(truth, 100)
     assert scores["l1_image"][0] == metrics.l1_image(np.where(hole[..., None], flat, truth), truth, hole)
     assert raw["l1_image"][0] == metrics.l1_image(flat, truth, hole)
@@ -161,6 +172,29 @@ def test_two_workers_give_the_bytes_of_one(tmp_path):
     score(tmp_path, ["telea", "mean"], out="one", workers=1)
     score(tmp_path, ["telea", "mean"], out="two", workers=2)
     assert every_file(tmp_path / "one") == every_file(tmp_path / "two")
+
+
+def test_an_image_is_read_once_for_all_its_masks(tmp_path, monkeypatch):
+    folders(tmp_path, images=3)
+    read = []
+    monkeypatch.setattr(pairs_module, "_truth", lru_cache(maxsize=1)(pairs_module._truth.__wrapped__))
+    monkeypatch.setattr(pairs_module, "decode_image", lambda data, name: read.append(name) or decode_image(data, name))
+    score(tmp_path, ["grey", "mean"])
+    assert len(read) == len(set(read)) == 3
+
+
+def test_pairs_of_one_image_come_together_in_the_order_of_the_first():
+    pairs = [Pair(name, image, "", "", 0.1, 0, "", "") for name, image in (("0", "x"), ("1", "y"), ("2", "x"))]
+    assert [[pair.pair for pair in group] for group in benchmark.by_image(pairs)] == [["0", "2"], ["1"]]
+
+
+def test_a_run_leaves_no_temporary_files(tmp_path, monkeypatch):
+    folders(tmp_path)
+    plug_in(tmp_path, monkeypatch)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    score(tmp_path, ["telea", "moody", "hang"], timeout=0.5)
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_a_torn_journal_is_mended(tmp_path):
@@ -212,6 +246,16 @@ def test_odd_methods_cost_their_own_pairs_only(tmp_path, monkeypatch):
     assert told["moody"] == ["", "", *["its process was ended with code 1"] * 2]
     assert told["hang"] == ["no result within 0.5 s"] * 4
     assert scores[scores["error"] != ""][["l1_image", "psnr"]].isna().all(axis=None)
+
+
+def test_a_method_that_is_killed_from_outside_once_loses_no_pair(tmp_path, monkeypatch):
+    folders(tmp_path)
+    plug_in(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    scores = score(tmp_path, ["shot", "killed"])
+    told = {method: rows["error"].tolist() for method, rows in scores.groupby("method")}
+    assert (tmp_path / "shot").exists() and told["shot"] == [""] * 4
+    assert all("killed by SIGKILL" in error for error in told["killed"])
 
 
 def test_failed_pairs_are_kept_until_they_are_tried_again(tmp_path, monkeypatch):
@@ -284,7 +328,7 @@ def test_metrics_of_sets_are_computed_from_the_journal(tmp_path, monkeypatch):
     rows = benchmark.set_scores(tmp_path / "out", pairs)
     for _, row in rows.iterrows():
         group = [pair for pair in pairs if pair.category == row["category"]]
-        parities = {benchmark.load_pair(pair, sources, config)[0][-1, -1, 0] % 2 for pair in group}
+        parities = {load_pair(pair, sources, config)[0][-1, -1, 0] % 2 for pair in group}
         assert row["mean"] == pytest.approx(len(parities), abs=1e-5)
     assert rows["n"].tolist() == [2, 2]
 
@@ -319,7 +363,7 @@ def test_pairs_can_be_written_for_lama_and_for_nets_where_white_is_valid(tmp_pat
     images, masks = folders(tmp_path)
     pairs, sources = make_pairs(images, masks, CONFIG), Sources(images, masks)
     experiments.export(pairs, sources, tmp_path / "lama", CONFIG, layout="lama", white="valid")
-    hole = benchmark.load_pair(pairs[0], sources, CONFIG)[2]
+    hole = load_pair(pairs[0], sources, CONFIG)[2]
     assert (maskset.read_hole(tmp_path / "lama" / "00000_mask001.png", polarity="hole-black") == hole).all()
     assert (tmp_path / "lama" / "00000.png").is_file()
 
@@ -354,7 +398,7 @@ def test_drawn_pairs_fill_every_class(tmp_path):
 
 def test_super_resolution_spreads_a_small_image_over_a_lattice():
     small = photo(0, 2)
-    image, hole = benchmark.sparse(small, 4)
+    image, hole = sparse(small, 4)
     assert image.shape == (8, 8, 3) and (~hole).sum() == 4
     assert (image[2, 6] == small[0, 1]).all() and not hole[2, 6]  # (x, y) = (1, 0) goes to (4 + 2, 0 + 2)
 
@@ -362,7 +406,7 @@ def test_super_resolution_spreads_a_small_image_over_a_lattice():
 def test_the_small_image_averages_blocks():
     truth = np.zeros((4, 4, 3), np.uint8)
     truth[:2, 2:] = [[[4]], [[8]]]
-    assert benchmark.reduced(truth, 2)[..., 0].tolist() == [[0, 6], [0, 0]]
+    assert reduced(truth, 2)[..., 0].tolist() == [[0, 6], [0, 0]]
 
 
 def test_super_resolution_needs_a_multiple_of_the_factor(tmp_path):
@@ -388,6 +432,22 @@ def test_the_command_prints_a_table_and_names_the_report(tmp_path):
     assert "as published by Liu et al. 2018" in out and "results/report.html" in out
     for name in ("scores.csv", "table.csv", "table.md", "table.tex", "tests.csv", "grid.jpg", "report.html"):
         assert (tmp_path / "results" / name).is_file(), name
+
+
+def test_a_metric_to_show_by_is_checked_before_the_run(tmp_path):
+    folders(tmp_path)
+    running = command(tmp_path, "--by", "ssim")
+    assert running.wait() == 2
+    assert "expected one of l1_image, psnr" in running.stderr.read()
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_recipe_names_the_masks_that_ship_and_not_where_they_lie(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--per-class", "1", "--method", "grey", "--metric", "psnr", "--size", "64", "--workers", "1"]
+    assert CliRunner().invoke(evaluate, asked).exit_code == 0
+    sources = json.loads((tmp_path / "results" / "recipe.json").read_text())["sources"]
+    assert (sources["images"], sources["masks"]) == ("scikit-image", "irregular-masks")
 
 
 def test_without_masks_the_set_that_ships_is_scored(tmp_path, monkeypatch):
@@ -419,8 +479,8 @@ def test_super_resolution_scores_every_method_on_the_large_image(tmp_path):
     scores = benchmark.run(
         parse_all(["bicubic", "mean"]), pairs, Sources(images, tmp_path), tmp_path / "out", config, workers=1
     )
-    truth = benchmark.fit(photo(0), (SIDE, SIDE))
-    small = benchmark.reduced(truth, 4)
+    truth = fit(photo(0), (SIDE, SIDE))
+    small = reduced(truth, 4)
     expected = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     assert scores["category"].eq("x4").all() and scores["error"].eq("").all()
     assert scores["psnr"][0] == metrics.psnr(expected, truth, np.ones((SIDE, SIDE), bool))

@@ -78,6 +78,14 @@ def test_extract_says_what_it_made(tmp_path):
     assert done.exit_code == 0 and "train: 4 masks, as many as wanted" in done.stdout
 
 
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="only Linux has a folder where not even root may write")
+def test_a_folder_without_the_right_to_write_gives_one_line(tmp_path):
+    write_video(tmp_path / "film.avi", 30)
+    done = typed("maskgen", "extract", tmp_path / "film.avi", "--out", "/sys/kernel/masks", "--workers", "1")
+    assert done.exit_code == 2 and len(done.output.strip().splitlines()) == 1
+    assert done.output.strip().endswith("mend that, and the same command goes on")
+
+
 def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
     from maskgen import maskset
 

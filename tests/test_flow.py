@@ -73,7 +73,7 @@ def test_flat_frames_do_not_move(name):
 def test_what_follow_reads_is_bilinear_to_the_last_digits():
     flow = np.random.default_rng(3).normal(0, 5, (9, 11, 2)).astype(np.float32)
     u, v = np.full((9, 11), 0.3, np.float32), np.full((9, 11), 0.4, np.float32)
-    dx, dy, _ = follow(flow, u, v)
+    dx, dy, _ = follow(cv2.split(flow), u, v)
     # between the four corners around (2.3, 4.4), with pencilled weights
     corners = 0.42 * flow[4, 2] + 0.18 * flow[4, 3] + 0.28 * flow[5, 2] + 0.12 * flow[5, 3]
     assert (dx[4, 2], dy[4, 2]) == pytest.approx(tuple(corners), abs=1e-5)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from maskgen import indexing
 from maskgen.errors import BadInput
 from maskgen.indexing import Rules, blocks, find_polarity, grid, measure_masks, open_masks, parse_edges
 from maskgen.maskset import Masks, encode
@@ -158,3 +159,34 @@ def test_the_command_writes_an_index_where_it_is_asked_to(folder, tmp_path):
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     run = maskgen("bin", tmp_path / "nowhere")
     assert run.returncode == 2 and run.stderr.count("\n") == 1 and "no such file or folder" in run.stderr
+
+
+def test_a_set_whose_making_was_interrupted_is_made_to_its_end(folder, tmp_path_factory, monkeypatch):
+    out = tmp_path_factory.mktemp("sets")
+
+    def everything(top):
+        return {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    measure_masks(Masks(folder), Rules(), out / "whole", workers=1)
+    for moment in ("write_whole", "write_index", "write_checksums"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(indexing, moment, stop if moment != "write_whole" else after_three(stop))
+            measure_masks(Masks(folder), Rules(), out / "cut", workers=1)
+    with pytest.raises(BadInput, match="not empty"):
+        measure_masks(Masks(folder), Rules(border=20), out / "cut", workers=1)
+    measure_masks(Masks(folder), Rules(), out / "cut", workers=1)
+    assert everything(out / "cut") == everything(out / "whole")
+
+
+def after_three(stop):
+    """write_whole, but for the fourth file it stops."""
+    left, write = [3], indexing.write_whole
+
+    def limited(*arguments):
+        left[0] -= 1
+        return write(*arguments) if left[0] >= 0 else stop()
+
+    return limited

@@ -28,6 +28,18 @@ def box(height, width, top, left, down, right):
     return hole
 
 
+@pytest.mark.parametrize("tile", [512, 32])  # 32: in tiles
+def test_bf16_runs_the_convolutions_in_half_precision_and_changes_filled_pixels_slightly(tmp_path, model, tile):
+    checkpoints.save(tmp_path / "net.safetensors", model)
+    image, hole = photo(60, 75, 3), box(60, 75, 5, 10, 40, 50)
+    full, half = (inpaint.load(tmp_path / "net.safetensors", precision=precision) for precision in ("fp32", "bf16"))
+    seen = []
+    half.encoder[0].conv.register_forward_hook(lambda conv, given, got: seen.append(got[0].dtype))
+    exact, rough = (inpaint.inpaint(net, image, hole, tile=tile).astype(int) for net in (full, half))
+    assert set(seen) == {torch.bfloat16} and (exact[~hole] == rough[~hole]).all()
+    assert 0 < np.abs(exact - rough).max() <= 8  # a bfloat16 has 8 bits, and layer follows upon layer
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(40, 53), (33, 20, 1), (16, 16, 3), (37, 41, 4), (7, 5, 3), (1, 1, 3)])
 def test_any_image_comes_back_in_its_own_shape_and_dtype_with_known_pixels_untouched(model, shape, dtype):
@@ -117,6 +129,11 @@ def test_a_mask_that_does_not_fit_is_refused(model):
         inpaint.inpaint(model, np.zeros((4, 4, 3)), np.zeros((4, 4), bool))
     with pytest.raises(BadInput, match=r"\(4, 4, 2\)"):
         inpaint.inpaint(model, np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), bool))
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(BadInput, match="fp32, bf16"):
+        inpaint.load(precision="fp16")
 
 
 def test_weights_of_another_kind_or_none_are_refused_and_the_way_out_is_told(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from small_run import photo, plug_in
 
 from evaluation import methods
 from evaluation.methods import METHODS, Failed, load, parse, parse_all
-from evaluation.worker import Hand, checked
+from evaluation.worker import Desk, Hand, checked
 from maskgen.errors import BadInput
 
 TRUTH = photo(0)
@@ -174,6 +174,34 @@ def test_what_a_method_prints_does_not_get_among_its_results(tmp_path, monkeypat
     plug_in(tmp_path, monkeypatch)
     (result,) = ask(parse("loud"))
     assert (result == 100).all()
+
+
+def test_a_method_may_write_on_its_input(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    image, hole = IMAGE.copy(), HOLE.copy()
+    first, second = ask(parse("rude"), pairs=[("0", image, hole), ("1", image, hole)])
+    assert (first == 100).all() and (second == 100).all()
+    assert (image == IMAGE).all() and (hole == HOLE).all()
+
+
+def test_pairs_of_several_sizes_pass_through_one_process():
+    hand = Hand(parse("grey"))
+    for size in ((8, 8), (64, 48), (16, 4), (64, 48)):
+        hole = np.eye(*size, dtype=bool)
+        (result,) = hand.fill([("0", np.zeros((*size, 3), np.uint8), hole)])
+        assert (result == 128 * hole[..., None]).all()
+    hand.close()
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    resource = pytest.importorskip("resource", reason="limits of Unix")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(BadInput, match=r"desk cannot hold 300,000 bytes \(File too large\): make room there"):
+            Desk(tmp_path / "desk", 300_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_one_bad_pair_of_a_batch_does_not_take_the_others_along(tmp_path, monkeypatch):

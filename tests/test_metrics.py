@@ -13,6 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from evaluation import benchmark, inception, iscore, lpips, metrics, settings
 from evaluation.methods import read_image
+from evaluation.pairs import fit
 from maskgen.errors import BadInput
 
 BLACK, WHITE = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
@@ -23,7 +24,7 @@ HOLE = np.broadcast_to(LEFT, (16, 16))
 def on_photos(*names):
     """(result, truth, hole) of photos that scikit-image brings: a filled box, and all pixels a bit off."""
     for name in names:
-        truth = benchmark.fit(read_image(benchmark.image_folder(None) / name), (256, 256))
+        truth = fit(read_image(benchmark.image_folder(None) / name), (256, 256))
         hole = np.zeros((256, 256), bool)
         hole[60:140, 100:220] = True
         yield cv2.inpaint(truth, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA), truth, hole

@@ -75,3 +75,9 @@ def _lives(process):
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs a system with signal masks")
+def test_workers_are_deaf_to_ctrl_c_from_their_first_moment_and_the_parent_is_not():
+    deaf = list(parallel.run(lambda _: signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []), [0], workers=2))
+    assert deaf == [True] and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

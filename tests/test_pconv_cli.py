@@ -1,4 +1,7 @@
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +11,8 @@ from click.testing import CliRunner
 import cli
 from pconv_model import checkpoints
 from pconv_model.unet import PConvUNet
+
+ROOT = Path(__file__).parents[1]
 
 
 class Sampler:
@@ -116,6 +121,16 @@ def test_inpaint_fills_a_folder_with_one_mask(place):
     assert (before[20:] == after[20:]).all() and (before[10:20, 10:20] != after[10:20, 10:20]).any()
 
 
+@pytest.mark.parametrize("command", [("inpaint", "images/1.png", "masks/one.png"), ("superres", "images/1.png")])
+def test_the_precision_reaches_the_net_and_fp32_is_the_default(place, command, monkeypatch):
+    run, seen = PConvUNet.forward, []
+    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(net.precision) or run(net, *x))
+    for out, more in (("a", ()), ("b", ("--precision", "bf16"))):
+        told = call(*command, out, "--weights", "net.safetensors", "--device", "cpu", *more)
+        assert told.exit_code == 0, told.output
+    assert seen == ["fp32", "bf16"]
+
+
 def test_superres_writes_the_larger_image(place):
     result = call("superres", "images/1.png", "out", "--factor", 3, "--weights", "net.safetensors", "--device", "cpu")
     assert result.exit_code == 0 and cv2.imread("out/1_x3.png").shape == (120, 150, 3)
@@ -127,6 +142,22 @@ def test_convert_turns_a_training_checkpoint_into_half_precision_weights(place):
     assert result.exit_code == 0 and "pconv, width 0.05, depth 2" in result.output
     header = checkpoints.read_header(place / "half.safetensors")
     assert header["history"][-1]["step"] == 1 and header["about"]["photos"] == 4
+
+
+def test_a_photo_that_is_cut_short_gives_one_line_and_no_word_of_the_decoder(tmp_path):
+    whole = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
+    (tmp_path / "photo.png").write_bytes(whole[: len(whole) // 2])
+    cv2.imwrite(str(tmp_path / "mask.png"), np.zeros((64, 64), np.uint8))
+    checkpoints.save(tmp_path / "net.safetensors", PConvUNet(width=0.05, depth=2))
+    words = ["-c", "import cli; cli.pconv()", "inpaint", "photo.png", "mask.png", "--weights", "net.safetensors"]
+    done = subprocess.run(  # a process of its own, since the decoder writes past Python
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "photo.png cannot be read" in done.stderr
 
 
 def test_export_says_what_goes_in_and_out(place):

@@ -9,7 +9,8 @@ import pytest
 from small_run import SIDE, folders, plug_in, score
 
 from evaluation import report, statistics, tables
-from evaluation.benchmark import Sources, make_pairs
+from evaluation.benchmark import make_pairs
+from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
@@ -124,6 +125,12 @@ def test_worst_median_and_best_are_picked_by_the_mean_over_methods():
     assert report.choose(table[table["pair"] == "q"], "psnr") == {"a": {"median": "q"}}
 
 
+def test_a_method_that_failed_everywhere_does_not_hide_the_pictures():
+    rows = [("good", "p", 1.0), ("good", "q", 2.0), ("bad", "p", np.nan), ("bad", "q", np.nan)]
+    table = pd.DataFrame(rows, columns=["method", "pair", "psnr"]).assign(category="a")
+    assert report.choose(table, "psnr") == {"a": {"worst": "p", "median": "q"}}
+
+
 def test_the_report_loads_nothing_from_elsewhere(tmp_path):
     written(tmp_path, paper=True)
     text = (tmp_path / "out" / "report.html").read_text()
@@ -158,7 +165,7 @@ def test_the_report_is_the_same_twice(tmp_path):
 
 
 def test_a_metric_that_was_not_computed_picks_nothing(tmp_path):
-    with pytest.raises(BadInput, match="--by ssim is no metric of this run: expected one of l1_image, psnr"):
+    with pytest.raises(BadInput, match="computes for a pair: expected one of l1_image, psnr"):
         written(tmp_path, report=ReportConfig(by="ssim"))
 
 

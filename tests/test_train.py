@@ -92,6 +92,12 @@ def test_a_killed_run_goes_on_to_the_same_weights_as_one_that_was_not(photos, tm
     monkeypatch.setattr(train, "_step", real)
     assert train.read_checkpoint(tmp_path / "checkpoint.pt")["step"] == last
     assert same(weights(run(photos, tmp_path)), weights(finished))
+    assert history(tmp_path) == history(finished.parent)
+
+
+def history(out):
+    """All that history.csv tells but the speed."""
+    return [{**row, "images_per_s": ""} for row in csv.DictReader((out / "history.csv").open())]
 
 
 def test_the_number_of_threads_changes_nothing(photos, tmp_path, finished):
@@ -201,6 +207,22 @@ def test_a_run_can_begin_with_the_weights_of_another(photos, tmp_path, finished)
         train._begin(replace(NET, width=0.1), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
 
 
+def test_a_checkpoint_of_the_unfused_adam_goes_on_with_the_fused_one_to_the_same_weights(tmp_path):
+    pairs = [(torch.rand(2, 3, 16, 16), (torch.rand(2, 1, 16, 16) > 0.3).float()) for _ in range(3)]
+    about = {"net": {}, "train": {}, "loss": {}}
+    plain = train.Run(NET, RUN, "cpu")
+    plain.optimiser = torch.optim.Adam(plain.net.parameters(), fused=False)
+    train._step(plain, plain.net, iter(pairs[:1]), None, LossConfig())
+    plain.save(tmp_path / "checkpoint.pt", about)
+    fused = train.Run(NET, RUN, "cpu")
+    assert fused.load(tmp_path / "checkpoint.pt", about) == []
+    for pair in pairs[1:]:
+        for it in (plain, fused):
+            train._step(it, it.net, iter([pair]), None, LossConfig())
+    assert fused.optimiser.param_groups[0]["fused"] and not plain.optimiser.param_groups[0]["fused"]
+    torch.testing.assert_close(fused.net.state_dict(), plain.net.state_dict(), atol=1e-6, rtol=1e-4)
+
+
 def test_a_checkpoint_of_another_net_is_refused(photos, finished):
     with pytest.raises(BadInput, match="another net"):
         train.train([photos], Boxes(), finished.parent, net=replace(NET, depth=2), config=RUN, device="cpu")
@@ -279,6 +301,20 @@ def test_a_scale_of_one_takes_the_whole_mask_and_draws_nothing():
     hole, rng = np.eye(8, dtype=bool), np.random.default_rng(0)
     assert data.window(hole, (1.0, 1.0), rng) is hole
     assert rng.random() == np.random.default_rng(0).random()
+
+
+@pytest.mark.parametrize("name", ["scale", "mask_scale"])
+@pytest.mark.parametrize("wrong", [(0.5, 1.5), (0.8, 0.4), (0.0, 1.0), (0.5,), (0.2, 0.3, 0.4)])
+def test_a_share_that_is_none_is_refused(photos, tmp_path, name, wrong):
+    with pytest.raises(
+        BadInput, match=rf"{name.replace('_', '-')} is two shares.*got {','.join(f'{w:g}' for w in wrong)}$"
+    ):
+        run(photos, tmp_path, replace(RUN, **{name: wrong}))
+
+
+def test_a_step_that_no_weights_have_reached_is_refused(photos, tmp_path):
+    with pytest.raises(BadInput, match=r"step 7 .* --start"):
+        run(photos, tmp_path, at=7)
 
 
 def test_a_mask_without_a_hole_stays_whole():

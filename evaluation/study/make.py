@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from evaluation.benchmark import TRUTH, fit, image_folder, in_order, jpeg, read_pairs
+from evaluation.benchmark import TRUTH, image_folder, in_order, read_pairs
 from evaluation.methods import Failed, read_image
+from evaluation.pairs import fit, jpeg
 from evaluation.settings import BUILT_IN
 from evaluation.study import store
 from evaluation.study.settings import PARTS, StudyConfig

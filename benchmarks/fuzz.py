@@ -1,0 +1,619 @@
+"""Do the readers stand whatever bytes they are given? Valid small files are spoiled at random and read again.
+
+    python benchmarks/fuzz.py [--minutes 10] [--seed 0] [--reader png ...]
+
+Every reader works in a process of its own, with bounded memory, and has some seconds for a file. Allowed is what the
+reader documents: a result, or a `BadInput`. A crash of the interpreter, a hang, memory without end and every other
+exception are faults. Prints a Markdown table, and each fault once with the seed that makes it.
+"""
+
+import csv
+import io
+import json
+import os
+import resource
+import select
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import traceback
+import zipfile
+from collections import Counter
+from contextlib import suppress
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+
+from maskgen import maskset
+from maskgen.errors import BadInput
+from maskgen.settings import ExtractConfig, FillConfig, PublishConfig
+
+SIDE = 96  # px of masks and photos, large enough for every reader
+ROOM = 1024**3  # bytes of address space that a reader may take beyond what it has after its imports
+PATIENCE = 20  # s for one file
+INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
+CELLS = ("", "nan", "inf", "-1", "1e999", "0", "../../etc/passwd", "/etc/passwd", "a\0b", "x" * 5000, '"', "\ud7ff,;\n")
+VALUES = (None, True, -1, 0, 1e308, 10**30, "", "text", [], [1], {}, {"a": 1}, [[]], "\u0000")
+
+
+# How files are spoiled.
+
+
+def spoil_bytes(data, rng):
+    """One to six of: bits turned, bytes or numbers replaced, pieces cut, doubled, zeroed, moved, inserted."""
+    data = bytearray(data)
+    for _ in range(int(rng.integers(1, 7))):
+        if not data:
+            break
+        # Headers are short and decide most: half of all changes fall into the first 256 bytes.
+        top = min(len(data), 256) if rng.random() < 0.5 else len(data)
+        at, length = int(rng.integers(top)), int(rng.integers(1, 64))
+        way = int(rng.integers(8))
+        if way == 0:
+            data[at] ^= 1 << int(rng.integers(8))
+        elif way == 1:
+            data[at] = int(rng.integers(256))
+        elif way == 2:
+            size, order = int(rng.choice([2, 4, 8])), str(rng.choice(["little", "big"]))
+            number = int(rng.choice(INTERESTING)) % 256**size
+            data[at : at + size] = number.to_bytes(size, order)
+        elif way == 3:
+            del data[at:]
+        elif way == 4:
+            del data[at : at + length]
+        elif way == 5:
+            data[at:at] = data[at : at + length]
+        elif way == 6:
+            data[at : at + length] = bytes(min(length, len(data) - at))
+        else:
+            data[at:at] = rng.bytes(length)
+    return bytes(data)
+
+
+def spoil_csv(data, rng):
+    """Replace cells, drop or double columns and rows; now and then spoil the bytes as well."""
+    rows = list(csv.reader(io.StringIO(data.decode())))
+    for _ in range(int(rng.integers(1, 4))):
+        i = int(rng.integers(len(rows)))
+        j = int(rng.integers(len(rows[i]) or 1))
+        way = int(rng.integers(5))
+        if way < 2 and rows[i]:
+            rows[i][j] = str(rng.choice(CELLS))
+        elif way == 2:
+            del rows[i][j : j + 1]
+        elif way == 3:
+            rows.insert(i, list(rows[i]))
+        elif len(rows) > 1:
+            del rows[i]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    data = text.getvalue().encode(errors="replace")
+    return spoil_bytes(data, rng) if rng.random() < 0.3 else data
+
+
+def spoil_json(data, rng):
+    """Replace values by others of any type, or drop them; every line of its own; now and then spoil the bytes."""
+    lines = data.decode().splitlines() if data.count(b"\n{") else [data.decode()]
+    i = int(rng.integers(len(lines)))
+    told = json.loads(lines[i])
+    for _ in range(int(rng.integers(1, 3))):
+        places = list(_places(told))
+        holder, key = places[int(rng.integers(len(places)))] if places else ([told], 0)
+        if rng.random() < 0.3:
+            del holder[key]
+        else:
+            holder[key] = deepcopy(VALUES[int(rng.integers(len(VALUES)))])
+    if rng.random() < 0.05:
+        told = VALUES[int(rng.integers(len(VALUES)))]
+    lines[i] = json.dumps(told)
+    data = ("\n".join(lines) + "\n").encode()
+    return spoil_bytes(data, rng) if rng.random() < 0.2 else data
+
+
+def _places(told):
+    for key in list(told) if isinstance(told, dict) else range(len(told)) if isinstance(told, list) else ():
+        yield told, key
+        yield from _places(told[key])
+
+
+# The valid files, and what reads them.
+
+
+def drawn(seed):
+    """A hole: a few boxes, bool (SIDE, SIDE)."""
+    hole, rng = np.zeros((SIDE, SIDE), bool), np.random.default_rng(seed)
+    for _ in range(3):
+        top, left = rng.integers(0, SIDE - 30, 2)
+        hole[top : top + 20, left : left + 25] = True
+    return hole
+
+
+def picture(seed):
+    """Smooth noise, uint8 (SIDE, SIDE, 3)."""
+    noise = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+
+
+def film(path, codec):
+    """Twelve frames in which a picture slides."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), 25, (SIDE, SIDE))
+    for i in range(12):
+        writer.write(np.roll(picture(1), 3 * i, 1))
+    writer.release()
+
+
+def mask_set(folder, split="test", count=6):
+    """A small mask set with index, recipe and checksums."""
+    rows = []
+    for i in range(count):
+        data, name = maskset.encode(drawn(i)), f"clip/{i:06d}_occluded.png"
+        (folder / split / "clip").mkdir(parents=True, exist_ok=True)
+        (folder / split / name).write_bytes(data)
+        told = {"source": "clip", "frame": i, "gap": 1, "square": 0, "kind": "occluded"}
+        rows.append({**maskset.describe(drawn(i), name, data), **told})
+    maskset.write_index(folder / split, rows)
+    settings = {"edges": [0.01, 0.1, 0.2], "border": 50, "any_size": False}
+    sources = [{"name": "clip", "file": "clip.mp4", "sha256": "0" * 64, "split": split, "licence": "CC0-1.0"}]
+    recipe = {"settings": settings, "sources": sources, "counts": {"interior_0.01-0.1": 0, "free_0.1-0.2": 6}}
+    maskset.write_recipe(folder, recipe)
+    maskset.write_checksums(folder)
+
+
+def read_video(path):
+    """As `maskgen extract` looks at a video and reads it, with a seek."""
+    from maskgen import video
+
+    source = video.probe(path, "film")
+    reader = video.open_reader(path)
+    for index in (0, 1, source.frames - 2, source.frames // 2):
+        reader.read(max(0, index))
+    reader.close()
+
+
+def read_masks(path):
+    """As `maskgen bin`: polarity, then every mask."""
+    from maskgen.indexing import Rules, measure_masks, open_masks
+
+    masks, rules, _ = open_masks(path, Rules("auto"))
+    masks.names = masks.names[:20]
+    measure_masks(masks, rules, workers=1)
+
+
+def read_mask_set(folder):
+    """Everything that takes a mask set by its index and recipe."""
+    from evaluation import benchmark
+    from maskgen.testset import raw_masks
+    from maskgen.verify import find_faults
+
+    each(
+        partial(find_faults, folder, workers=1),
+        partial(maskset.read_recipe, folder),
+        partial(raw_masks, folder / "test"),
+        partial(benchmark.find_masks, folder),
+    )
+
+
+def each(*calls):
+    """All calls, also where some refuse."""
+    for call in calls:
+        with suppress(BadInput):
+            call()
+
+
+def go_on_extract(folder):
+    """An extraction that finds the recipe of an earlier one."""
+    from maskgen.extract import extract
+
+    config = ExtractConfig(train=2, test=2, size=64)
+    extract([folder / "film.avi"], folder / "raw", config, workers=1, say=lambda line: None)
+
+
+def go_on_testset(folder):
+    """A test set that finds its journal, made of an index."""
+    from maskgen.testset import make_testset
+
+    make_testset(folder / "raw", folder / "set", FillConfig(per_category=1), workers=1)
+
+
+def go_on_augment(folder):
+    """Training masks that find the recipe of an earlier run."""
+    from maskgen.augmented import augment_folder
+    from maskgen.sampler import MaskSampler
+
+    augment_folder(MaskSampler(folder / "raw", size=64), folder / "train", 2, workers=1)
+
+
+def press(folder):
+    """Publish a set, without the pictures, which take no part in the reading."""
+    from maskgen import plots
+    from maskgen.publish import publish
+
+    plots.draw_figures = lambda *arguments: None
+    publish(folder / "set", folder / "dist", PublishConfig(archives=()), credits=folder / "SOURCES.csv")
+
+
+def read_results(folder):
+    """A benchmark that finds recipe, pairs and journals of an earlier run."""
+    from evaluation import benchmark
+    from evaluation.settings import BenchmarkConfig
+
+    config = BenchmarkConfig(metrics=("psnr",), size=(SIDE, SIDE))
+    pairs = benchmark.read_pairs(folder / "results" / "pairs.csv")
+    sources = benchmark.Sources(folder / "photos", folder / "masks")
+    each(*(partial(benchmark.load_pair, pair, sources, config) for pair in pairs[:3]))
+    benchmark._settle_recipe(folder / "results", {"mean": {}}, pairs, config, ("photos", "masks"))
+    journal = benchmark.Journal(folder / "results" / "journal" / "mean.jsonl")
+    journal.forget_failures()
+    benchmark.write_scores(folder / "results", pairs)
+
+
+def read_net(path):
+    """Any file of weights, as `pconv convert` reads it."""
+    from pconv_model import checkpoints
+
+    each(partial(checkpoints.read, path), partial(checkpoints.past, path))
+
+
+def read_training(path):
+    """A checkpoint that `pconv train` goes on from."""
+    from pconv_model.settings import NetConfig, TrainConfig
+    from pconv_model.train import Run
+
+    run = Run(NetConfig(width=0.05, depth=2), TrainConfig(), "cpu")
+    about = {"net": vars(NetConfig(width=0.05, depth=2)), "train": {}, "loss": {}}
+    each(partial(run.load, path, about), partial(read_net, path))
+
+
+def read_photo(path):
+    """A photo, as each of the three packages reads one."""
+    from evaluation.methods import Failed
+    from evaluation.methods import read_image as read_result
+    from pconv_model.data import read_rgb
+    from pconv_model.photos import read_image
+
+    each(partial(read_image, path), partial(read_rgb, path, 64))
+    with suppress(Failed):
+        read_result(path)
+
+
+def seed_videos(folder):
+    for name, codec in (("a.mp4", "mp4v"), ("b.avi", "MJPG"), ("c.mkv", "mp4v"), ("d.webm", "VP80")):
+        film(folder / name, codec)
+    return [folder / name for name in ("a.mp4", "b.avi", "c.mkv", "d.webm")]
+
+
+def seed_png(folder):
+    (folder / "a.png").write_bytes(maskset.encode(drawn(0)))
+    cv2.imwrite(str(folder / "b.png"), picture(0))
+    cv2.imwrite(str(folder / "c.jpg"), picture(0))
+    return [folder / "a.png", folder / "b.png", folder / "c.jpg"]
+
+
+def seed_photos(folder):
+    deep = picture(0).astype(np.uint16) * 257
+    for ending in ("png", "jpg", "webp", "bmp", "tif"):
+        cv2.imwrite(str(folder / f"a.{ending}"), picture(0))
+    cv2.imwrite(str(folder / "deep.png"), deep)
+    return sorted(folder.iterdir())
+
+
+def seed_zip(folder):
+    for name, way in (("a.zip", zipfile.ZIP_STORED), ("b.zip", zipfile.ZIP_DEFLATED)):
+        with zipfile.ZipFile(folder / name, "w", way) as archive:
+            for i in range(5):
+                archive.writestr(f"mask/{i}.png", maskset.encode(drawn(i)))
+    return [folder / "a.zip", folder / "b.zip"]
+
+
+def seed_tar(folder):
+    for name, way in (("a.tar", "w"), ("b.tar.gz", "w:gz"), ("c.tar.xz", "w:xz"), ("d.tar.bz2", "w:bz2")):
+        with tarfile.open(folder / name, way) as archive:
+            for i in range(5):
+                data = maskset.encode(drawn(i))
+                entry = tarfile.TarInfo(f"mask/{i}.png")
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+    return [folder / name for name in ("a.tar", "b.tar.gz", "c.tar.xz", "d.tar.bz2")]
+
+
+def seed_mask_set(*names, folder):
+    mask_set(folder)
+    return [folder / name for name in names]
+
+
+def seed_extract(folder):
+    film(folder / "film.avi", "MJPG")
+    go_on_extract(folder)
+    (folder / "raw" / ".progress").mkdir()
+    shutil.copy(folder / "raw" / "recipe.json", folder / "raw" / ".progress" / "recipe.json")
+    return [folder / "raw" / "recipe.json", folder / "raw" / ".progress" / "recipe.json"]
+
+
+def seed_testset(folder):
+    big = [np.kron(drawn(i), np.ones((6, 6), bool))[:512, :512] for i in range(6)]
+    (folder / "raw" / "test").mkdir(parents=True)
+    rows = []
+    for i, hole in enumerate(big):
+        data = maskset.encode(hole)
+        (folder / "raw" / "test" / f"{i}.png").write_bytes(data)
+        rows.append({**maskset.describe(hole, f"{i}.png", data), "source": "clip", "frame": i, "kind": "occluded"})
+    maskset.write_index(folder / "raw" / "test", rows)
+    maskset.write_recipe(folder / "raw", {"settings": {}, "sources": [{"name": "clip"}], "counts": {}})
+    return folder
+
+
+def seed_testset_index(folder):
+    seed_testset(folder)
+    return [folder / "raw" / "test" / "metadata.csv"]
+
+
+def seed_testset_recipe(folder):
+    seed_testset(folder)
+    go_on_testset(folder)
+    return [folder / "set" / "recipe.json", folder / "raw" / "recipe.json"]
+
+
+def seed_testset_journal(folder):
+    seed_testset(folder)
+    go_on_testset(folder)
+    head = json.loads((folder / "set" / "recipe.json").read_text())
+    with (folder / "set" / "test" / "metadata.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    head = {key: head[key] for key in ("settings", "raw_sha256")}
+    (folder / "set" / "test" / "made.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [head, *rows]))
+    return [folder / "set" / "test" / "made.jsonl"]
+
+
+def seed_augment(folder):
+    mask_set(folder / "raw", "train")
+    go_on_augment(folder)
+    return [folder / "train" / "recipe.json", folder / "raw" / "recipe.json"]
+
+
+def seed_publish(*names, folder):
+    seed_testset(folder)
+    go_on_testset(folder)
+    (folder / "SOURCES.csv").write_text("file,source,licence\nclip.mp4,a lake,CC0-1.0\n")
+    return [folder / name for name in names]
+
+
+def seed_results(*names, folder):
+    from evaluation import benchmark
+    from evaluation.settings import BenchmarkConfig
+
+    for kind, make in (("photos", picture), ("masks", drawn)):
+        (folder / kind).mkdir()
+        for i in range(3):
+            data = make(i)
+            cv2.imwrite(str(folder / kind / f"{i}.png"), data if kind == "photos" else data.astype(np.uint8) * 255)
+    config = BenchmarkConfig(metrics=("psnr",), size=(SIDE, SIDE))
+    pairs = benchmark.make_pairs(folder / "photos", folder / "masks", config)
+    benchmark._settle_recipe(folder / "results", {"mean": {}}, pairs, config, ("photos", "masks"))
+    (folder / "results" / "journal").mkdir()
+    journal = benchmark.Journal(folder / "results" / "journal" / "mean.jsonl")
+    for pair in pairs:
+        journal.add({"pair": pair.pair, "hole_ratio": 0.1, "error": "", "psnr": 20.0})
+    (folder / "results" / "pairs.csv").write_bytes(benchmark.pairs_csv(pairs))
+    return [folder / "results" / name for name in names]
+
+
+def tiny():
+    from pconv_model.settings import NetConfig
+    from pconv_model.unet import build
+
+    return build(NetConfig(width=0.05, depth=2))
+
+
+def seed_safetensors(folder):
+    from pconv_model import checkpoints
+
+    checkpoints.save(folder / "a.safetensors", tiny(), history=[{"step": 1}], about={"net": {}})
+    return [folder / "a.safetensors"]
+
+
+def seed_training(folder):
+    from pconv_model.settings import NetConfig, TrainConfig
+    from pconv_model.train import Run
+
+    net = NetConfig(width=0.05, depth=2)
+    Run(net, TrainConfig(), "cpu").save(folder / "checkpoint.pt", {"net": vars(net), "train": {}, "loss": {}})
+    return [folder / "checkpoint.pt"]
+
+
+def seed_foreign(folder):
+    import torch
+
+    state = {}
+    for i, name in enumerate(("enc_1", "enc_2", "dec_2", "dec_1")):
+        state[f"{name}.conv.input_conv.weight"] = torch.rand(4, 3 + i, 3, 3)
+        for part in ("weight", "bias", "running_mean", "running_var") if 0 < i < 3 else ():
+            state[f"{name}.bn.{part}"] = torch.rand(4)
+    torch.save({"model": state}, folder / "a.pth")
+    torch.save(state, folder / "b.pth", _use_new_zipfile_serialization=False)
+    return [folder / "a.pth", folder / "b.pth"]
+
+
+def seed_h5(folder):
+    import h5py
+
+    with h5py.File(folder / "a.h5", "w") as file:
+        for i in range(4):
+            group = file.create_group(f"p_conv2d_{i}")
+            group.create_dataset("img_kernel:0", data=np.random.default_rng(i).random((3, 3, 3, 4), np.float32))
+            group.create_dataset("bias:0", data=np.zeros(4, np.float32))
+        head = file.create_group("outputs_img")
+        head.create_dataset("kernel:0", data=np.zeros((1, 1, 3, 3), np.float32))
+        head.create_dataset("bias:0", data=np.zeros(3, np.float32))
+    return [folder / "a.h5"]
+
+
+def seed_with(seed, *names):
+    """A maker of seed files with the names of those to spoil."""
+    return lambda folder: seed(*names, folder=folder)
+
+
+SETS = ("test/metadata.csv", "recipe.json", "checksums.sha256")
+RESULTS = ("pairs.csv", "recipe.json", "journal/mean.jsonl")
+READERS = {  # name: who makes the valid files, who spoils them, who reads them, whether it takes the file or its folder
+    "video": (seed_videos, spoil_bytes, read_video, "file"),
+    "png": (seed_png, spoil_bytes, maskset.read_hole, "file"),
+    "photo": (seed_photos, spoil_bytes, read_photo, "file"),
+    "zip": (seed_zip, spoil_bytes, read_masks, "file"),
+    "tar": (seed_tar, spoil_bytes, read_masks, "file"),
+    "index": (seed_with(seed_mask_set, SETS[0]), spoil_csv, read_mask_set, "folder"),
+    "recipe": (seed_with(seed_mask_set, SETS[1]), spoil_json, read_mask_set, "folder"),
+    "checksums": (seed_with(seed_mask_set, SETS[2]), spoil_bytes, read_mask_set, "folder"),
+    "recipe of extract": (seed_extract, spoil_json, go_on_extract, "folder"),
+    "index of testset": (seed_testset_index, spoil_csv, go_on_testset, "folder"),
+    "recipe of testset": (seed_testset_recipe, spoil_json, go_on_testset, "folder"),
+    "journal of testset": (seed_testset_journal, spoil_json, go_on_testset, "folder"),
+    "recipe of augment": (seed_augment, spoil_json, go_on_augment, "folder"),
+    "recipe of publish": (seed_with(seed_publish, "set/recipe.json"), spoil_json, press, "folder"),
+    "index of publish": (seed_with(seed_publish, "set/test/metadata.csv"), spoil_csv, press, "folder"),
+    "SOURCES.csv": (seed_with(seed_publish, "SOURCES.csv"), spoil_csv, press, "folder"),
+    "pairs.csv": (seed_with(seed_results, RESULTS[0]), spoil_csv, read_results, "folder"),
+    "recipe of evaluate": (seed_with(seed_results, RESULTS[1]), spoil_json, read_results, "folder"),
+    "journal of evaluate": (seed_with(seed_results, RESULTS[2]), spoil_json, read_results, "folder"),
+    "safetensors": (seed_safetensors, spoil_bytes, read_net, "file"),
+    "training checkpoint": (seed_training, spoil_bytes, read_training, "file"),
+    "pth of others": (seed_foreign, spoil_bytes, read_net, "file"),
+    "h5": (seed_h5, spoil_bytes, read_net, "file"),
+}
+
+
+# The process that reads, and the one that watches it.
+
+
+def child(name, seed, number, folder):
+    """Spoil and read, case after case, telling stdout what comes of each."""
+    make, spoil, read, takes = READERS[name]
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a reader prints must not fall among the answers
+    source = Path(folder) / "valid"
+    source.mkdir()
+    spoilt = make(source)
+    read_valid(name, source, spoilt, read, takes, Path(folder))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while True:
+        rng = np.random.default_rng([seed, number])
+        trial = Path(folder) / "trial"
+        shutil.rmtree(trial, ignore_errors=True)
+        shutil.copytree(source, trial)
+        victim = trial / spoilt[int(rng.integers(len(spoilt)))].relative_to(source)
+        victim.write_bytes(spoil(victim.read_bytes(), rng))
+        print("begin", number, file=answers, flush=True)
+        try:
+            read(victim if takes == "file" else trial)
+            told = "read"
+        except BadInput as error:
+            told = "refused" if str(error).strip() else "fault BadInput without a word"
+        except Exception as error:
+            told = f"fault {described(error)}"
+        print("end", number, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, told, file=answers, flush=True)
+        number += 1
+
+
+def described(error):
+    """What an exception is and where in our code it came up, in one line."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    ours = [frame for frame in ours if Path(frame.filename).name != "fuzz.py"] or ours
+    where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+    return f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:150]}"
+
+
+def read_valid(name, source, spoilt, read, takes, folder):
+    """What is not spoilt has to be read: else nothing is tested."""
+    for victim in spoilt:
+        trial = folder / "trial"
+        shutil.rmtree(trial, ignore_errors=True)
+        shutil.copytree(source, trial)
+        try:
+            read(trial / victim.relative_to(source) if takes == "file" else trial)
+        except BadInput as error:
+            if name not in ("pth of others", "h5"):  # these seeds are too small for a whole net
+                raise AssertionError(f"{name}: the valid file is refused: {error}") from error
+
+
+def watch(name, seed, until, tally, faults):
+    """Run the child of a reader until a time, starting it again after whatever ended it."""
+    number, peak = 0, 0
+    while time.monotonic() < until:
+        with tempfile.TemporaryDirectory() as folder:
+            line = [sys.executable, __file__, "--child", name, "--seed", str(seed), "--number", str(number)]
+            environment = {**os.environ, "TQDM_DISABLE": "1", "OPENCV_LOG_LEVEL": "OFF", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
+            environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+            said = Path(folder) / "said"  # a pipe that nobody reads would fill with a decoder's chatter, and hang
+            with said.open("w") as errors:
+                process = subprocess.Popen(
+                    [*line, "--folder", folder], stdout=subprocess.PIPE, stderr=errors, env=environment
+                )
+            begun = None
+            while time.monotonic() < until:
+                patience = PATIENCE if begun is not None else 120  # imports and seeds
+                ready = select.select([process.stdout], [], [], patience)[0]
+                line = process.stdout.readline().decode(errors="replace") if ready else None
+                if line is None:
+                    tally["hang"] += 1
+                    faults[f"{name}: hangs"] = number
+                    break
+                if not line:
+                    code = process.wait()
+                    if begun is None:
+                        raise RuntimeError(f"{name}: {said.read_text(errors='replace')[-1500:]}")
+                    tally["crash"] += 1
+                    faults[f"{name}: the interpreter ended with code {code}"] = number
+                    break
+                word, at, *rest = line.split(maxsplit=3)
+                number = int(at)
+                if word == "begin":
+                    begun = number
+                    continue
+                peak = max(peak, int(rest[0]) // 1024)
+                told = rest[1].strip()
+                tally[told.split()[0]] += 1
+                if told.startswith("fault"):
+                    place, _, words = told[6:].partition(": ")
+                    faults.setdefault(f"{name}: {place}", f"{number}, {words}")
+                number += 1
+            process.kill()
+            process.communicate()
+            if begun == number:
+                number += 1  # what hung or crashed is not tried again
+    return peak
+
+
+@click.command()
+@click.option("--minutes", default=10.0, show_default=True, help="In all, shared evenly by the readers.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--reader", "names", multiple=True, type=click.Choice(list(READERS)), default=list(READERS))
+@click.option("--child", "as_child", type=click.Choice(list(READERS)), hidden=True)
+@click.option("--number", default=0, hidden=True)
+@click.option("--folder", hidden=True)
+def main(minutes, seed, names, as_child, number, folder):
+    if as_child:
+        child(as_child, seed, number, folder)
+    head = ("reader", "files", "read", "refused", "crashes", "hangs", "other faults", "peak MB")
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
+    faults = {}
+    for name in names:
+        tally = Counter()
+        peak = watch(name, seed, time.monotonic() + 60 * minutes / len(names), tally, faults)
+        counts = [tally[key] for key in ("read", "refused", "crash", "hang", "fault")]
+        print(f"| {name} | {sum(counts)} | {' | '.join(map(str, counts))} | {peak} |", flush=True)
+    print()
+    for fault, at in faults.items():
+        print(f"* {fault} (seed {seed}, number {at})", flush=True)
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
