@@ -5,6 +5,7 @@ lost, Dask gives what it was at to another. Files appear whole, and are the same
 or comes twice.
 """
 
+import asyncio
 import hashlib
 import logging
 import pickle
@@ -15,7 +16,7 @@ import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count, islice
@@ -50,21 +51,54 @@ def run(function: Callable, tasks: Iterable, address: str, sees: Iterable[Path])
         client.close(timeout=ANSWER)
 
 
-def _connect(address):
+def check(address: str) -> None:
+    """Raise BadInput unless a Dask scheduler answers at the address within ANSWER seconds."""
     try:
-        from distributed import Client
+        import distributed  # noqa: F401 - only whether it is there
     except ImportError:
         raise BadInput("--cluster needs Dask: pip install 'irregular-masks[cluster]'") from None
     for name in ("distributed", "distributed.client"):  # in their place the user gets one line from us
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    if not address.strip():
+        raise BadInput(f"--cluster expects the address of a Dask scheduler such as tcp://host:8786, got {address!r}")
     try:
-        with warnings.catch_warnings(action="ignore"):
-            return Client(address, timeout=ANSWER, set_as_default=False)
+        with ThreadPoolExecutor(1) as thread:  # where the caller has an event loop, it is not in our way there
+            kind = thread.submit(asyncio.run, _kind(address)).result()
+        why = f"a {kind.lower()} does"
+    except TimeoutError:
+        kind, why = "", f"nothing there says anything for {ANSWER:g} s"
+    except (TypeError, ValueError) as error:  # of the address itself, or of tls:// without keys
+        kind, why = "", str(error)
     except Exception as error:  # anything may stand at an address, and answer anything
+        reason = str(error.__cause__ or "").rpartition(">: ")[2]
+        kind, why = "", reason or ("nothing does" if error.__cause__ else "something else does")
+    if kind != "Scheduler":
+        raise BadInput(f"no Dask scheduler answers at {address}, expected for example tcp://host:8786 ({why})")
+
+
+async def _kind(address):
+    """What answers at an address: "Scheduler", "Worker", "Nanny"."""
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    async def ask():
+        # A server that is no scheduler may keep silent: half of the time is for reaching it, the rest for its answer.
+        async with rpc(address, timeout=ANSWER / 2, connection_args=Security().get_connection_args("client")) as there:
+            return str((await there.identity())["type"])
+
+    return await asyncio.wait_for(ask(), ANSWER)
+
+
+def _connect(address):
+    check(address)
+    from distributed import Client
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of versions: those that matter are compared on every worker
+            return Client(address, timeout=ANSWER, set_as_default=False)
+    except Exception as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(
-            f"no Dask scheduler answers at {address}: expected for example tcp://host:8786 ({why})"
-        ) from None
+        raise BadInput(f"the Dask scheduler at {address} takes no connection ({why}): start it again") from None
 
 
 def _in_order(road, tasks):

@@ -41,7 +41,7 @@ def run(
     BadInput where a worker, the scheduler or the folder that all share is missing.
     """
     workers = workers or cores()
-    if cluster:
+    if cluster is not None:
         from maskgen import cluster as far
 
         yield from far.run(function, tasks, cluster, sees)

@@ -4,17 +4,20 @@ import hashlib
 import operator
 import os
 import signal
+import socket
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from films import write_video
 from rawmasks import write_raw
 from small_run import folders, score
 
 from maskgen import cluster, parallel
 from maskgen.augmented import augment_folder
+from maskgen.commands import maskgen
 from maskgen.errors import BadInput
 from maskgen.extract import extract
 from maskgen.indexing import Rules, measure_masks
@@ -105,8 +108,30 @@ def test_another_version_on_a_worker_is_told(address, monkeypatch):
 
 def test_an_address_where_nothing_answers_is_told(monkeypatch):
     monkeypatch.setattr(cluster, "ANSWER", 0.5)
-    with pytest.raises(BadInput, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1: expected for example"):
+    with pytest.raises(BadInput, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1, expected for example"):
         next(parallel.run(abs, [1], cluster="tcp://127.0.0.1:1"))
+
+
+def test_an_address_where_another_server_keeps_silent_is_told_in_time(monkeypatch):
+    monkeypatch.setattr(cluster, "ANSWER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begin = time.monotonic()
+        with pytest.raises(BadInput, match=r"answers at .*nothing there says anything for 0\.5 s"):
+            cluster.check(f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - begin < 5
+
+
+def test_the_address_of_a_worker_is_told(machines):
+    with pytest.raises(BadInput, match=r"no Dask scheduler answers at tcp://.* \(a worker does\)"):
+        cluster.check(machines.workers[1].worker_address)
+
+
+def test_commands_tell_an_empty_address_before_they_write_anything(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in ("extract", "augment", "testset", "bin", "verify"):
+        done = CliRunner().invoke(maskgen, [command, "--cluster", ""])
+        assert done.exit_code == 2 and "--cluster expects the address of a Dask scheduler such as" in done.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_extract_gives_the_same_bytes(address, tmp_path):
