@@ -227,11 +227,11 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
             size = min(TASK, max(FEW, sum(count for _, count, _ in asked) // 16))  # so that no worker has to wait long
             cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered, size)]
             cut.sort(key=lambda piece: -piece[1])  # the long ones first: then all workers end at about the same time
-            tasks = [_task(*piece, folder, i) for i, piece in enumerate(cut)]
+            tasks = (_task(*piece, _result(folder, i)) for i, piece in enumerate(cut))  # one by one: they are large
             done = parallel.run(pairs.make, tasks, workers=workers, cluster=cluster, sees=sees)
-            for (part, _, _), task, _ in zip(cut, tasks, done, strict=True):
+            for i, ((part, _, _), _) in enumerate(zip(cut, done, strict=True)):
                 room = wanted[part.split] - len(rows[part.split])
-                masks = pairs.results(task)
+                masks = pairs.results(_result(folder, i))
                 part.look_at(dict.fromkeys((mask.frame, mask.gap, mask.square) for mask in masks))
                 new = list(_merge(masks, part, out, room, passed_over, hashes, strict))
                 rows[part.split] += new
@@ -240,18 +240,21 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
 
 
 def _pieces(wanted, offered, size):
-    """Cut what is asked of a part into tasks of about `size` masks, by time: (masks wanted, pairs to choose from)."""
+    """Cut what is asked of a part into tasks of about `size` masks, by time: (masks wanted, codes to choose from)."""
     count = ceil(max(min(wanted, len(offered)) / size, len(offered) / (SLOW * TASK)))
     edges = [[i * whole // count for i in range(count + 1)] for whole in (wanted, len(offered))]
     for (more, most), (first, last) in zip(*map(pairwise, edges), strict=True):
         if most > more:
-            yield most - more, tuple(offered[first:last])
+            yield most - more, offered[first:last]
 
 
-def _task(part, wanted, offered, folder, number):
-    source, result = part.source, folder / f"{number // 1000:03d}" / f"{number:06d}.npz"
-    squares, shape = tuple(part.squares), (source.height, source.width)
-    return pairs.Task(source.path.absolute(), offered, wanted, squares, shape, part.config, result.absolute())
+def _result(folder, number):
+    return folder / f"{number // 1000:03d}" / f"{number:06d}.npz"
+
+
+def _task(part, wanted, codes, result):
+    path, squares, shape = part.source.path.absolute(), tuple(part.squares), (part.source.height, part.source.width)
+    return pairs.Task(path, part.pairs(codes), wanted, squares, shape, part.config, result.absolute())
 
 
 def _merge(masks, part, out, room, passed_over, hashes, strict):
