@@ -35,33 +35,26 @@ class Job:
     shared: Path | None = None  # folder for pixels on their way to other machines; without one tasks carry them
 
 
-class _Hands(threading.local):
-    """Methods that are running, for each thread its own: a Dask worker may have several."""
-
-    def __init__(self):
-        self.running = {}
-
-
-_hands = _Hands()
+_hands = {}  # of this process: methods that are running, for each thread its own, since a Dask worker may have several
 
 
 def hand(method: Method, job: Job, threads: int) -> Hand:
     """This thread's process of a method; it is started by its first pair, and those of earlier runs end."""
     # Super-resolution scores every pixel, but the small image's own stay as they are, as in the paper.
-    key = (method, job.config.raw and not job.config.factor, job.timeout)
-    running = _hands.running
-    if key not in running:
-        for other in [other for other in running if other[0] not in job.methods or other[1:] != key[1:]]:
-            running.pop(other).close()  # of an earlier run
-        running[key] = Hand(method, raw=key[1], threads=threads, timeout=job.timeout)
-    return running[key]
+    raw = job.config.raw and not job.config.factor
+    how = raw, job.timeout, threading.get_ident()
+    if (method, *how) not in _hands:
+        for other in [other for other in list(_hands) if other[3] == how[2]]:
+            if other[0] not in job.methods or other[1:] != how:
+                _hands.pop(other).close()  # of an earlier run
+        _hands[method, *how] = Hand(method, raw=raw, threads=threads, timeout=job.timeout)
+    return _hands[method, *how]
 
 
 def close_hands() -> None:
-    """End every method that runs for this thread."""
-    for running in _hands.running.values():
-        running.close()
-    _hands.running.clear()
+    """End every method that runs for this process."""
+    for key in list(_hands):
+        _hands.pop(key).close()
 
 
 @dataclass(frozen=True)
@@ -73,6 +66,14 @@ class Call:
 
     def __call__(self, task):
         return self.function(self.job, task)
+
+    def close(self):
+        """Leave no method running on a machine that others use as well, but those that another run has use of."""
+        for key, running in list(_hands.items()):
+            if running.turn.acquire(blocking=False):
+                _hands.pop(key, None)
+                running.close()
+                running.turn.release()
 
 
 def fill_and_score(job: Job, task: list[tuple[Pair, tuple[str, ...]]]) -> list[dict[str, dict]]:

@@ -17,6 +17,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count, islice
@@ -48,6 +49,9 @@ def run(function: Callable, tasks: Iterable, address: str, sees: Iterable[Path])
     try:
         yield from _in_order(_Road(client, address, key, head), iter(tasks))
     finally:
+        if hasattr(function, "close"):
+            with suppress(Exception):  # whatever is gone has nothing left to close
+                client.run(function.close, on_error="ignore")
         client.close(timeout=ANSWER)
 
 

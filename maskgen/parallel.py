@@ -37,8 +37,9 @@ def run(
     then does the work. sees: files and folders that a worker of the cluster must find as they are here; what a task
     names should be absolute paths. OpenCV keeps to one thread wherever a task runs. Tasks and results must pickle; a
     generator of tasks is drawn from as workers become free. A process unpickles the function once for all its tasks.
-    Closing the iterator, or Ctrl-C, stops processes at once; a cluster ends the tasks that it has begun. Raises
-    BadInput where a worker, the scheduler or the folder that all share is missing.
+    Closing the iterator, or Ctrl-C, stops processes at once; a cluster ends the tasks that it has begun, and then calls
+    the function's `close()`, where it has one, on every worker. Raises BadInput where a worker, the scheduler or the
+    folder that all share is missing.
     """
     workers = workers or cores()
     if cluster is not None:

@@ -163,7 +163,20 @@ def test_evaluate_gives_the_same_bytes(address, tmp_path):
     folders(tmp_path)
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/00000.png").write_bytes((tmp_path / "images/photo0.png").read_bytes())
-    methods = ["telea", "theirs=dir:theirs"]  # theirs lacks the other pairs, which scores.csv tells
+    (tmp_path / "copy").write_text('#!/bin/sh\ncp "$1" "$2"\n')
+    (tmp_path / "copy").chmod(0o755)
+    methods = [
+        "telea",
+        "theirs=dir:theirs",  # lacks the other pairs, which scores.csv tells
+        "copy=cmd:./copy {image} {output} {mask}",
+    ]
     score(here, methods, out="one", workers=1)
     score(here, methods, out="far", cluster=address)
     assert same(tmp_path / "one", tmp_path / "far")
+
+
+def test_evaluate_leaves_no_method_running_on_the_workers(machines, address, tmp_path):
+    folders(tmp_path)
+    score(tmp_path.relative_to(tmp_path), ["mean"], cluster=address)
+    with distributed.Client(address) as client:
+        assert list(client.run(lambda: len(__import__("evaluation.scoring").scoring._hands)).values()) == [0, 0]
