@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -107,11 +107,18 @@ class Method:
     kind: str  # "name", "network", "dir", "cmd" or "onnx"
     argument: str  # the name, or what follows the door's colon
     weights: str = ""  # file of a network; empty takes the one that ships
+    folder: str = ""  # where it works; empty where its process is started
 
     @property
     def batched(self) -> bool:
         """Whether it runs once, on all cores or the graphics card, and not in several processes."""
         return self.kind in ("network", "onnx")
+
+    def absolute(self) -> "Method":
+        """The same, for a worker that is in another folder."""
+        argument = str(Path(self.argument).absolute()) if self.kind in ("dir", "onnx") else self.argument
+        weights = self.weights and str(Path(self.weights).absolute())
+        return replace(self, argument=argument, weights=weights, folder=str(Path.cwd()) if self.kind == "cmd" else "")
 
     @property
     def always_starts(self) -> bool:
@@ -265,8 +272,11 @@ def _from_folder(folder, pair, image, hole):
     for suffix in (".png", ".jpg", ".jpeg", ".webp", ".bmp"):
         path = folder / f"{pair}{suffix}"
         if path.is_file():
-            return read_image(path)
-    raise Failed(f"no {pair}.png in {folder}")
+            try:
+                return read_image(path)
+            except Failed as error:  # goes into the table, which is the same wherever the folder lies
+                raise Failed(str(error).replace(str(path), path.name)) from None
+    raise Failed(f"no {pair}.png in {folder.name}")
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -70,9 +70,9 @@ def make(task: Task) -> None:
     maskset.write_whole(task.result, file.getvalue())
 
 
-def results(task: Task) -> list[Mask]:
-    """What `make` left, in the order of the pairs."""
-    with np.load(task.result) as saved:
+def results(path: Path) -> list[Mask]:
+    """What `make` left in a file, in the order of the pairs."""
+    with np.load(path) as saved:
         outcome, data, cells = json.loads(str(saved["outcome"])), saved["data"].tobytes(), iter(saved["cells"])
     masks, begin = [], 0
     for frame, gap, square, kind, reason, row, length in outcome:

@@ -19,7 +19,20 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 seed_option = click.option("--seed", default=0, show_default=True, help="Every random choice comes from it.")
 workers_option = click.option("--workers", type=click.IntRange(1), help="Processes. [default: all cores]")
-cluster_option = click.option("--cluster", metavar="ADDRESS", help="Dask scheduler that does the work instead.")
+
+
+def _answers(context, param, address):
+    """Before anything is written: whether a scheduler is there."""
+    if address is not None:
+        from maskgen.cluster import check
+
+        check(address)
+    return address
+
+
+cluster_option = click.option(
+    "--cluster", metavar="ADDRESS", callback=_answers, help="Dask scheduler that does the work instead."
+)
 
 
 class Numbers(click.ParamType):

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from small_run import SIDE, folders, photo, plug_in, score
 
-from evaluation import benchmark, experiments, metrics, shapes
+from evaluation import benchmark, experiments, metrics, scoring, shapes
 from evaluation import pairs as pairs_module
 from evaluation.benchmark import Journal, draw_pairs, find_masks, make_pairs, read_pairs
 from evaluation.commands import Size, evaluate
@@ -495,3 +496,15 @@ def test_super_resolution_scores_every_method_on_the_large_image(tmp_path):
     assert scores["psnr"][0] == metrics.psnr(expected, truth, np.ones((SIDE, SIDE), bool))
     by_method = scores.groupby("method")["psnr"].mean()
     assert by_method["bicubic"] > by_method["mean"]
+
+
+def test_pixels_for_other_machines_go_through_the_shared_folder(tmp_path):
+    folders(tmp_path)
+    config = BenchmarkConfig(size=(SIDE, SIDE), metrics=("l1_image",))
+    pair = benchmark.make_pairs(tmp_path / "images", tmp_path / "masks", config)[0]
+    near = scoring.Job((), Sources(tmp_path / "images", tmp_path / "masks"), config, 9, None, 90)
+    far = replace(near, shared=tmp_path)
+    result = photo(8)
+    task = scoring.lay_out(far, pair, "net", result)
+    assert len(pickle.dumps(task)) < 1000 < len(pickle.dumps(scoring.lay_out(near, pair, "net", result)))
+    assert scoring.score_filled(far, task) == scoring.score_filled(near, (pair, "net", result))
