@@ -111,7 +111,7 @@ def test_results_without_pictures_are_refused_in_one_line(run, tmp_path):
         ("recipe.json", '"size": [', '"size": 64, "lost": ['),
         ("recipe.json", '"size": [', '"size": [64, "lost"], "old": ['),
         ("recipe.json", '"size": [', '"size": [64], "old": ['),
-        ("recipe.json", '"raw": false', '"raw": false, "factor": []'),
+        ("recipe.json", '"factor": 0', '"factor": []'),
     ],
 )
 def test_results_that_were_tampered_with_are_refused_in_one_line(run, tmp_path, name, old, new):
