@@ -109,6 +109,9 @@ def test_results_without_pictures_are_refused_in_one_line(run, tmp_path):
         ("recipe.json", '"pairs_sha256"', '"lost"'),
         ("recipe.json", '"raw"', '"lost"'),
         ("recipe.json", '"size": [', '"size": 64, "lost": ['),
+        ("recipe.json", '"size": [', '"size": [64, "lost"], "old": ['),
+        ("recipe.json", '"size": [', '"size": [64], "old": ['),
+        ("recipe.json", '"factor": 0', '"factor": []'),
     ],
 )
 def test_results_that_were_tampered_with_are_refused_in_one_line(run, tmp_path, name, old, new):

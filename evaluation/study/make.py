@@ -21,6 +21,7 @@ from maskgen import maskset
 from maskgen.errors import BadInput
 
 SPOILT = "spoilt"  # stands among the methods for a true image with loud blots, the wrong answer of a catch trial
+LARGEST = 2**14  # px, side of a result; a recipe that claims more is not one of evaluate
 PRACTICE = 2  # trials of each part before the first that counts
 
 
@@ -95,7 +96,9 @@ def gather(folders: list[Path], images: Path | None) -> tuple[list[Item], list[s
         try:
             scores = pd.read_csv(folder / "scores.csv", dtype={"pair": str}, keep_default_na=False)
             size, name = tuple(recipe["settings"]["size"]), str(recipe["sources"]["images"])
-            how = (size, recipe["settings"].get("factor", 0), recipe["settings"]["raw"])
+            if len(size) != 2 or not all(type(side) is int and 0 < side <= LARGEST for side in size):
+                raise ValueError(f"its size is {size}")
+            how = (size, int(recipe["settings"].get("factor", 0)), bool(recipe["settings"]["raw"]))
             done = {label: recipe["methods"][label] for label in scores["method"]}
             errors = {(row["method"], row["pair"]): row["error"] for row in scores.to_dict("records")}
             failed = {(label, pair.pair) for label in done for pair in pairs if errors[label, pair.pair]}
