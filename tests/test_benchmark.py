@@ -434,6 +434,17 @@ def test_the_command_prints_a_table_and_names_the_report(tmp_path):
         assert (tmp_path / "results" / name).is_file(), name
 
 
+def test_the_command_tells_why_the_first_of_failed_pairs_failed(tmp_path):
+    images, masks = folders(tmp_path)
+    (tmp_path / "empty").mkdir()
+    line = ["--images", str(images), "--masks", str(masks), "--size", str(SIDE), "--workers", "1"]
+    line += ["--method", "grey", "--method", f"mine=dir:{tmp_path / 'empty'}", "--out", str(tmp_path / "out")]
+    told = CliRunner().invoke(evaluate, line)
+    assert told.exit_code == 0
+    lines = [line for line in told.stderr.splitlines() if "failed" in line]
+    assert lines == [f"mine: 4 pairs failed, the first, 00000: no 00000.png in {tmp_path / 'empty'}"]
+
+
 def test_a_metric_to_show_by_is_checked_before_the_run(tmp_path):
     folders(tmp_path)
     running = command(tmp_path, "--by", "ssim")
