@@ -168,6 +168,8 @@ def _benchmark(config, pairs, images, masks, name, polarity, out, *, methods, by
     names = (str(images or BUILT_IN), name)
     scores = benchmark.run(methods, pairs, sources, out, config, names=names, **how)
     click.echo(report.write(out, scores, pairs, sources, config, ReportConfig(by=by), paper=paper, pages=pages))
+    for method, failed in scores[scores["error"] != ""].groupby("method", sort=False):
+        warn(f"{method}: {len(failed)} pairs failed, the first, {failed['pair'].iloc[0]}: {failed['error'].iloc[0]}")
     click.echo(f"\nscores, tables and pictures are in {out}; look at {out / 'report.html'}")
 
 

@@ -321,11 +321,12 @@ def _by_program(words, pair, image, hole):
         parent = os.getpid()
         first = (lambda: die_with(parent)) if sys.platform == "linux" else None
         done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=first, check=False)
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        last_word = f": {said[-1]}" if said else ""
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise Failed(f"{line[0]} ended with code {done.returncode}" + (f": {said[-1]}" if said else ""))
+            raise Failed(f"{line[0]} ended with code {done.returncode}{last_word}")
         if not paths["output"].is_file():
-            raise Failed(f"{line[0]} ended well but wrote no output")
+            raise Failed(f"{line[0]} ended well but wrote no output{last_word}")
         return read_image(paths["output"])
 
 

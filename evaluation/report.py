@@ -277,7 +277,7 @@ def _notes(table, tests):
     return "<h2>Notes</h2>" + "".join(f"<p class=soft>{html.escape(line)}.</p>" for line in lines)
 
 
-WIDE, HIGH, LEFT, LOW = 420, 260, 46, 30  # px of a chart, and of its margins left and below
+WIDE, HIGH, LEFT, LOW = 420, 266, 46, 36  # px of a chart, and of its margins left and below
 
 
 def curves(table: pd.DataFrame, scores: pd.DataFrame, name: str) -> str:

@@ -452,6 +452,17 @@ def test_a_mistake_in_an_option_is_told_before_any_file_is_read(name, words, tol
     assert done.exit_code == 2 and told in done.output and not list(tmp_path.iterdir())
 
 
+def test_the_command_tells_why_the_first_of_failed_pairs_failed(tmp_path):
+    images, masks = folders(tmp_path)
+    (tmp_path / "empty").mkdir()
+    line = ["--images", str(images), "--masks", str(masks), "--size", str(SIDE), "--workers", "1"]
+    line += ["--method", "grey", "--method", f"mine=dir:{tmp_path / 'empty'}", "--out", str(tmp_path / "out")]
+    told = CliRunner().invoke(evaluate, line)
+    assert told.exit_code == 0
+    lines = [line for line in told.stderr.splitlines() if "failed" in line]
+    assert lines == ["mine: 4 pairs failed, the first, 00000: no 00000.png in empty"]
+
+
 def test_the_recipe_names_the_masks_that_ship_and_not_where_they_lie(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = ["--per-class", "1", "--method", "grey", "--metric", "psnr", "--size", "64", "--workers", "1"]
