@@ -26,7 +26,8 @@ from maskgen import video
 
 BASE = 4  # clips that are taken
 FRAMES = 100  # of each
-FACTORS = (1, 2, 4)
+FACTORS = (1, 2, 4)  # by which numbers and lengths grow
+SIDES = (1, 2, 3)  # the same of a frame's sides
 MIRRORS = ((), (1,), (0,), (0, 1))  # axes: four films of the same kind out of one
 
 
@@ -98,6 +99,7 @@ def series(taken, masks, folder):
         for i, frames in enumerate(chain(*kinds[:factor])):
             write(folder / f"number{factor}" / f"{i}.mp4", frames)
         write(folder / f"length{factor}" / "film.mp4", chain(*chain(*kinds[:factor])))
+    for factor in SIDES:
         for i, frames in enumerate(taken):
             write(folder / f"size{factor}" / f"{i}.mp4", frames, (640 * factor, 480 * factor))
     each, lengths = BASE * masks, [(f"{BASE * FRAMES * factor:,} frames", factor) for factor in FACTORS]
@@ -118,7 +120,7 @@ def series(taken, masks, folder):
     )
     yield (
         f"size of the frames, {each} masks",
-        [(f"{640 * factor}x{480 * factor}", factor**2, folder / f"size{factor}", each) for factor in FACTORS],
+        [(f"{640 * factor}x{480 * factor}", factor**2, folder / f"size{factor}", each) for factor in SIDES],
     )
 
 
