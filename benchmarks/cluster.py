@@ -74,6 +74,12 @@ class Machines:
         command = [PROGRAMS / "dask", *words]
         self.running.append(subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log))
 
+    def busy(self):
+        """Seconds of processor time that all of them have used."""
+        programs = [psutil.Process(process.pid) for process in self.running]
+        everyone = programs + [child for program in programs for child in program.children(recursive=True)]
+        return sum(sum(process.cpu_times()[:2]) for process in everyone)
+
     def kill_a_worker(self):
         """Kill the process that works; the nanny beside it starts another, as on any machine."""
         with Client(self.address) as client:
@@ -150,13 +156,17 @@ def speed(videos, masks, folder):
     with machines(folder, 1) as here:
         one, _, _ = Command(videos, folder / "one", masks, "--cluster", here.address).end()
     with machines(folder, 2) as here:
+        before = here.busy()
         two, own, _ = Command(videos, folder / "two", masks, "--cluster", here.address).end()
-    plain, _, _ = Command(videos, folder / "plain", masks, "--workers", "2").end()
+        busy = here.busy() - before + own
+    plain, busy_plain, _ = Command(videos, folder / "plain", masks, "--workers", "2").end()
     yield "one Dask worker, s", f"{one:.1f}", ""
     yield "two Dask workers, s", f"{two:.1f}", ""
     yield "two plain processes, s", f"{plain:.1f}", ""
     yield "one Dask worker / two", f"{one / two:.2f}", ">= 1.7"
     yield "two Dask workers / two plain processes", f"{two / plain:.3f}", "<= 1.10"
+    yield "processor time of all processes, Dask / plain, s", f"{busy:.1f} / {busy_plain:.1f}", ""
+    yield "the ratio of these", f"{busy / busy_plain:.3f}", "<= 1.10"
     yield "same bytes", same(*(folder / name for name in ("one", "two", "plain"))), "yes"
     yield "processor time of the command itself, s", f"{own:.1f}", ""
     yield "the same for a mask, ms", f"{1000 * own / masks:.1f}", ""
