@@ -57,6 +57,7 @@ def run(videos, config, workers, folder):
     tasks = []
 
     def noted(function, some, **how):
+        some = list(some)
         tasks.extend(task for task in some if isinstance(task, pairs.Task))
         return parallel.run(function, some, **how)
 

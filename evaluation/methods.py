@@ -5,6 +5,7 @@ returns uint8 (H, W, 3). What it returns outside the hole counts only in a raw b
 """
 
 import ctypes
+import difflib
 import hashlib
 import os
 import shlex
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -106,11 +107,18 @@ class Method:
     kind: str  # "name", "network", "dir", "cmd" or "onnx"
     argument: str  # the name, or what follows the door's colon
     weights: str = ""  # file of a network; empty takes the one that ships
+    folder: str = ""  # where it works; empty where its process is started
 
     @property
     def batched(self) -> bool:
         """Whether it runs once, on all cores or the graphics card, and not in several processes."""
         return self.kind in ("network", "onnx")
+
+    def absolute(self) -> "Method":
+        """The same, for a worker that is in another folder."""
+        argument = str(Path(self.argument).absolute()) if self.kind in ("dir", "onnx") else self.argument
+        weights = self.weights and str(Path(self.weights).absolute())
+        return replace(self, argument=argument, weights=weights, folder=str(Path.cwd()) if self.kind == "cmd" else "")
 
     @property
     def always_starts(self) -> bool:
@@ -132,19 +140,25 @@ class Method:
 def parse(text: str, weights: dict[str, str] | None = None) -> Method:
     """Read one --method: `telea`, `dir:FOLDER`, `cmd:PROGRAM`, `onnx:FILE`, each with `LABEL=` before it if wanted.
 
-    weights: files for networks by their name. Raises BadInput for an unknown name, a bad label or an empty door.
+    weights: files for networks by their name. Raises BadInput for an unknown name, with the nearest ones, for a bad
+    label, for an empty door, and for a program that is not there or has no place for its files.
     """
     label, spec = _label_and_spec(text)
     door, colon, argument = spec.partition(":")
     if colon and door in DOORS:
         if not argument.strip():
             raise BadInput(f"--method {text!r} names nothing after {door}: - expected {door}:SOMETHING")
+        if door == "cmd":
+            _words(argument)
         return Method(_checked(label or _short(door, argument)), door, argument)
     if spec in NETWORKS:
         return Method(_checked(label or spec), "network", spec, str((weights or {}).get(spec, "")))
-    if spec not in METHODS and spec not in entry_points(group=GROUP).names:
+    others = entry_points(group=GROUP).names
+    if spec not in METHODS and spec not in others:
+        near = difflib.get_close_matches(spec.lower(), [*METHODS, *NETWORKS, *others])
+        meant = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise BadInput(
-            f"no method {spec!r}: expected one of {', '.join([*METHODS, *NETWORKS])}, "
+            f"no method {spec!r}{meant}: expected one of {', '.join([*METHODS, *NETWORKS])}, "
             "dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}' or onnx:FILE"
         )
     return Method(_checked(label or spec), "name", spec)
@@ -258,8 +272,11 @@ def _from_folder(folder, pair, image, hole):
     for suffix in (".png", ".jpg", ".jpeg", ".webp", ".bmp"):
         path = folder / f"{pair}{suffix}"
         if path.is_file():
-            return read_image(path)
-    raise Failed(f"no {pair}.png in {folder}")
+            try:
+                return read_image(path)
+            except Failed as error:  # goes into the table, which is the same wherever the folder lies
+                raise Failed(str(error).replace(str(path), path.name)) from None
+    raise Failed(f"no {pair}.png in {folder.name}")
 
 
 def read_image(path: Path) -> np.ndarray:

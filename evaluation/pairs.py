@@ -36,6 +36,10 @@ class Sources:
     masks: Path
     polarity: str = "hole-white"
 
+    def absolute(self) -> "Sources":
+        """The same, for a worker that is in another folder."""
+        return Sources(self.images.absolute(), self.masks.absolute(), self.polarity)
+
 
 def read_bytes(path: Path, sha256: str = "") -> bytes:
     """The bytes of a file. Raises BadInput where it cannot be read, or is not the one whose hash is given."""

@@ -3,6 +3,8 @@
 Nothing here imports pandas: a worker is ready in half the time without it.
 """
 
+import io
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,27 +32,29 @@ class Job:
     timeout: float
     pictures: Path | None
     quality: int
+    shared: Path | None = None  # folder for pixels on their way to other machines; without one tasks carry them
 
 
-_hands = {}  # of this process: methods that are running
+_hands = {}  # of this process: methods that are running, for each thread its own, since a Dask worker may have several
 
 
 def hand(method: Method, job: Job, threads: int) -> Hand:
-    """The method's running process; it is started by its first pair, and those of earlier runs end."""
+    """This thread's process of a method; it is started by its first pair, and those of earlier runs end."""
     # Super-resolution scores every pixel, but the small image's own stay as they are, as in the paper.
-    key = (method, job.config.raw and not job.config.factor, job.timeout)
-    if key not in _hands:
-        for other in [other for other in _hands if other[0] not in job.methods or other[1:] != key[1:]]:
-            _hands.pop(other).close()  # of an earlier run in this process
-        _hands[key] = Hand(method, raw=key[1], threads=threads, timeout=job.timeout)
-    return _hands[key]
+    raw = job.config.raw and not job.config.factor
+    how = raw, job.timeout, threading.get_ident()
+    if (method, *how) not in _hands:
+        for other in [other for other in list(_hands) if other[3] == how[2]]:
+            if other[0] not in job.methods or other[1:] != how:
+                _hands.pop(other).close()  # of an earlier run
+        _hands[method, *how] = Hand(method, raw=raw, threads=threads, timeout=job.timeout)
+    return _hands[method, *how]
 
 
 def close_hands() -> None:
     """End every method that runs for this process."""
-    for running in _hands.values():
-        running.close()
-    _hands.clear()
+    for key in list(_hands):
+        _hands.pop(key).close()
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,14 @@ class Call:
     def __call__(self, task):
         keep_memory()
         return self.function(self.job, task)
+
+    def close(self):
+        """Leave no method running on a machine that others use as well, but those that another run has use of."""
+        for key, running in list(_hands.items()):
+            if running.turn.acquire(blocking=False):
+                _hands.pop(key, None)
+                running.close()
+                running.turn.release()
 
 
 def fill_and_score(job: Job, task: list[tuple[Pair, tuple[str, ...]]]) -> list[dict[str, dict]]:
@@ -82,9 +94,26 @@ def _fill_and_score(job, pair, lacking):
     return rows
 
 
-def score_filled(job: Job, task: tuple[Pair, str, np.ndarray | str]) -> dict[str, dict]:
-    """Score what a network has already made of a pair."""
+def lay_out(job: Job, pair: Pair, label: str, result: np.ndarray | str) -> tuple[Pair, str, np.ndarray | Path | str]:
+    """The task of scoring what a network has made of a pair; its pixels go into the shared folder if there is one."""
+    if job.shared is None or isinstance(result, str):
+        return pair, label, result
+    path, data = laid_out(job, pair.pair, label), io.BytesIO()
+    np.save(data, result)
+    maskset.write_whole(path, data.getvalue())
+    return pair, label, path
+
+
+def laid_out(job: Job, pair: str, label: str) -> Path:
+    """Where a result lies on its way to another machine."""
+    return job.shared / f"{label}-{pair}.npy"
+
+
+def score_filled(job: Job, task: tuple[Pair, str, np.ndarray | Path | str]) -> dict[str, dict]:
+    """Score what a network has already made of a pair. The task: as `lay_out` gives it."""
     pair, label, result = task
+    if isinstance(result, Path):
+        result = np.load(result)
     truth, _, hole = load_pair(pair, job.sources, job.config)
     return {label: _score(job, pair, label, result, truth, hole)}
 

@@ -12,6 +12,7 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -131,6 +132,11 @@ class Hand:
         for library in ("OMP", "OPENBLAS", "MKL"):
             environment[f"{library}_NUM_THREADS"] = str(self.threads)
         self.close()
+        if self.method.folder and not Path(self.method.folder).is_dir():
+            raise BadInput(
+                f"the method {self.method.label} works in {self.method.folder}, which is not there on "
+                f"{socket.gethostname()}: expected a folder that all machines share"
+            )
         # What the method leaves among temporary files goes with its process, however that ends.
         self.scratch = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
         environment.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self.scratch.name))
@@ -141,6 +147,7 @@ class Hand:
             stdout=subprocess.PIPE,
             stderr=self.said,
             env=environment,
+            cwd=self.method.folder or None,
             start_new_session=True,  # a program that the method started dies with it
         )
         self.answers = queue.SimpleQueue()

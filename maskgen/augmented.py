@@ -28,7 +28,9 @@ IN_A_FOLDER = 1000
 
 
 @alone("out")
-def augment_folder(sampler: MaskSampler, out: Path, count: int, *, workers: int | None = None) -> int:
+def augment_folder(
+    sampler: MaskSampler, out: Path, count: int, *, workers: int | None = None, cluster: str | None = None
+) -> int:
     """Write the sampler's masks 0 to count - 1 to `out/train`, with index, recipe and checksums. Returns count.
 
     Masks that are there already stay, so an interrupted run goes on, and a larger count adds to a smaller one.
@@ -39,10 +41,11 @@ def augment_folder(sampler: MaskSampler, out: Path, count: int, *, workers: int 
     _check_earlier(out, settings, count)
     write_recipe(out, {"settings": settings, "sources": _sources(sampler.raw.path), "counts": {"train": count}})
     batches = [range(i, min(i + BATCH, count)) for i in range(0, count, BATCH)]
-    job = functools.partial(_write_batch, sampler=sampler, folder=out / "train")
+    job = functools.partial(_write_batch, sampler=sampler, folder=(out / "train").absolute())
+    sees = (sampler.raw.a_file, out / RECIPE)
     rows = []
     with tqdm(total=count, unit="mask", desc="augment") as bar:
-        for made in parallel.run(job, batches, workers=workers):
+        for made in parallel.run(job, batches, workers=workers, cluster=cluster, sees=sees):
             rows += made
             bar.update(len(made))
     write_index(out / "train", rows)
@@ -84,7 +87,7 @@ def _write_batch(numbers, sampler, folder):
         name = f"{i // IN_A_FOLDER:04d}/{i:06d}.png"
         path = folder / name
         if not path.exists() or path.read_bytes() != data:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, data)
         rows.append({**describe(hole, name, data), **told, "seed": f"{sampler.seed} {i}"})
     return rows

@@ -95,14 +95,15 @@ def extract(videos, out, workers, cluster, strict, **settings):
 @click.option("--threshold", type=click.IntRange(1, 255), default=128, help="Grey levels from it upwards are white.")
 @seed_option
 @workers_option
-def augment(raw, out, count, workers, shape, rotate, min_ratio, max_ratio, polarity, threshold, **told):
+@cluster_option
+def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_ratio, polarity, threshold, **told):
     """Make random training masks OUT from raw masks RAW (their train part), or from NVIDIA's train archive."""
     from maskgen.augmented import augment_folder
     from maskgen.sampler import MaskSampler
 
     sampler = MaskSampler(raw, ratio=(min_ratio, max_ratio), polarity=polarity, threshold=threshold, **told)
     sampler.config = replace(sampler.config, shape=shape, rotate=rotate)
-    made = augment_folder(sampler, out, count, workers=workers)
+    made = augment_folder(sampler, out, count, workers=workers, cluster=cluster)
     click.echo(f"{made} masks in {out}")
 
 
@@ -140,7 +141,8 @@ def testset(raw, out, per_category, preset, seed, workers, cluster):
 @click.option("--index", type=click.Path(dir_okay=False, path_type=Path), help="Write the index to this CSV file.")
 @click.option("--out", type=FOLDER, help="Write a sorted mask set to this folder.")
 @workers_option
-def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out, workers):
+@cluster_option
+def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out, workers, cluster):
     """Sort MASKS, a folder, zip or tar, into classes; print how many each has. [default: masks/testset or masks/raw]"""
     from maskgen import indexing
     from maskgen.maskset import write_table
@@ -148,7 +150,7 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
     masks = masks or (Path(TESTSET) if Path(TESTSET).is_dir() else Path(RAW))
     rules = indexing.Rules(polarity, threshold, resize, indexing.parse_edges(ratios), border)
     found, rules, why = indexing.open_masks(masks, rules, layout)
-    rows = indexing.measure_masks(found, rules, out, workers=workers)
+    rows = indexing.measure_masks(found, rules, out, workers=workers, cluster=cluster)
     if index:
         write_table(index, rows)
     for line in filter(None, (why and f"polarity: {why}", out and f"{len(rows)} masks in {out}")):
@@ -189,11 +191,12 @@ def publish(masks, out, layout, archives, sources, **told):
 @maskgen.command()
 @click.argument("masks", type=FOLDER, default=TESTSET)
 @workers_option
-def verify(masks, workers):
+@cluster_option
+def verify(masks, workers, cluster):
     """Measure every mask of MASKS again and list what is not as the index says. Exit code 1 for any fault."""
     from maskgen.verify import find_faults
 
-    number, faults = find_faults(masks, workers=workers)
+    number, faults = find_faults(masks, workers=workers, cluster=cluster)
     for fault in faults:
         click.echo(fault)
     click.echo(f"{number} masks, {len(faults) or 'no'} fault{'s' * (len(faults) != 1)}", err=bool(faults))

@@ -11,7 +11,7 @@ import shutil
 from bisect import bisect, insort
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count, pairwise
 from math import ceil
 from pathlib import Path
@@ -114,10 +114,11 @@ def _check(config):
 def _look_at(paths, out, workers, cluster, strict, say):
     """The usable sources, and what is wrong with the others."""
     found = video.find(paths, outside=out)
-    looks = parallel.run(_probe, found, workers=workers, cluster=cluster)
+    looks = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, sees=[found[0][0]])
     sources, unusable = [], []
     for (path, name), look in zip(tqdm(found, "looking at videos", unit="", leave=False), looks, strict=True):
         if isinstance(look, video.Source):
+            look = replace(look, path=path)
             sources.append(look)
             fault = _truncation(look)
         else:
@@ -132,6 +133,11 @@ def _look_at(paths, out, workers, cluster, strict, say):
     return sources, unusable
 
 
+def _absolute(found):
+    """(absolute path, path as given, name): a worker on another machine is in a folder of its own."""
+    return ((path.absolute(), path, name) for path, name in found)
+
+
 def _truncation(source):
     if source.frames >= source.announced - 2:  # a header that counts one or two too many is usual
         return ""
@@ -139,11 +145,11 @@ def _truncation(source):
 
 
 def _probe(found):
-    path, name = found
+    path, given, name = found
     try:
         return video.probe(path, name)
     except (BadInput, OSError) as error:
-        return str(error)
+        return str(error).replace(str(path), str(given))
 
 
 def _recipe(sources, unusable, parts, config):
@@ -211,6 +217,7 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
     """Returns the index rows of each split, and a Counter of (source, reason) for the masks passed over."""
     rows, passed_over, hashes = {split: [] for split in SPLITS}, Counter(), set()
     wanted = {split: getattr(config, split) for split in SPLITS}
+    sees = (out / PROGRESS / maskset.RECIPE, parts[0].source.path)
     with tqdm(total=sum(wanted.values()), desc="masks", unit=" masks", smoothing=0.05) as bar:
         for number in count():
             asked = plan.ask(parts, {split: wanted[split] - len(rows[split]) for split in SPLITS}, number)
@@ -220,11 +227,11 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
             size = min(TASK, max(FEW, sum(count for _, count, _ in asked) // 16))  # so that no worker has to wait long
             cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered, size)]
             cut.sort(key=lambda piece: -piece[1])  # the long ones first: then all workers end at about the same time
-            tasks = [_task(*piece, folder, i) for i, piece in enumerate(cut)]
-            done = parallel.run(pairs.make, tasks, workers=workers, cluster=cluster)
-            for (part, _, _), task, _ in zip(cut, tasks, done, strict=True):
+            tasks = (_task(*piece, _result(folder, i)) for i, piece in enumerate(cut))  # one by one: they are large
+            done = parallel.run(pairs.make, tasks, workers=workers, cluster=cluster, sees=sees)
+            for i, ((part, _, _), _) in enumerate(zip(cut, done, strict=True)):
                 room = wanted[part.split] - len(rows[part.split])
-                masks = pairs.results(task)
+                masks = pairs.results(_result(folder, i))
                 part.look_at(dict.fromkeys((mask.frame, mask.gap, mask.square) for mask in masks))
                 new = list(_merge(masks, part, out, room, passed_over, hashes, strict))
                 rows[part.split] += new
@@ -233,18 +240,21 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
 
 
 def _pieces(wanted, offered, size):
-    """Cut what is asked of a part into tasks of about `size` masks, by time: (masks wanted, pairs to choose from)."""
+    """Cut what is asked of a part into tasks of about `size` masks, by time: (masks wanted, codes to choose from)."""
     count = ceil(max(min(wanted, len(offered)) / size, len(offered) / (SLOW * TASK)))
     edges = [[i * whole // count for i in range(count + 1)] for whole in (wanted, len(offered))]
     for (more, most), (first, last) in zip(*map(pairwise, edges), strict=True):
         if most > more:
-            yield most - more, tuple(offered[first:last])
+            yield most - more, offered[first:last]
 
 
-def _task(part, wanted, offered, folder, number):
-    source, result = part.source, folder / f"{number // 1000:03d}" / f"{number:06d}.npz"
-    squares, shape = tuple(part.squares), (source.height, source.width)
-    return pairs.Task(source.path, offered, wanted, squares, shape, part.config, result)
+def _result(folder, number):
+    return folder / f"{number // 1000:03d}" / f"{number:06d}.npz"
+
+
+def _task(part, wanted, codes, result):
+    path, squares, shape = part.source.path.absolute(), tuple(part.squares), (part.source.height, part.source.width)
+    return pairs.Task(path, part.pairs(codes), wanted, squares, shape, part.config, result.absolute())
 
 
 def _merge(masks, part, out, room, passed_over, hashes, strict):

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ NVIDIA_THRESHOLD = 153  # "threshold 0.6 to binarize the masks", of 255
 EVIDENCE = 64  # masks that are looked at to find out what white means
 BEGUN = ".begun"  # in the folder of a mask set that is being made
 BATCH = 50  # masks that one worker measures at a time
+UNSORTED = ".unsorted"  # folder of masks that are written, but have no number in their class yet
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,14 @@ def open_masks(path: Path, rules: Rules, layout: str = "any") -> tuple[Masks, Ru
 
 
 @alone("out")
-def measure_masks(masks: Masks, rules: Rules, out: Path | None = None, *, workers: int | None = None) -> list[dict]:
+def measure_masks(
+    masks: Masks,
+    rules: Rules,
+    out: Path | None = None,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+) -> list[dict]:
     """Measure every mask; one index row each, in the order of masks.names, with `size` and what it was called before.
 
     out: a mask set is written there as well: `test/<category>/NNNNN.png` in our one form, index, recipe and
@@ -97,21 +106,25 @@ def measure_masks(masks: Masks, rules: Rules, out: Path | None = None, *, worker
     if out is not None:
         _begin(out, json.dumps([told, masks.path.name, len(masks)]).encode())
     batches = [range(i, min(i + BATCH, len(masks))) for i in range(0, len(masks), BATCH)]
-    job = functools.partial(_measure_batch, masks=masks, rules=rules, keep=out is not None)
+    unsorted = None if out is None else (out / UNSORTED).absolute()
+    job = functools.partial(_measure_batch, masks=masks, rules=rules, unsorted=unsorted)
     rows, taken = [], {}
+    if out is not None:
+        unsorted.mkdir(exist_ok=True)
+    sees = [masks.a_file, *([unsorted] if out is not None else [])]
     with tqdm(total=len(masks), unit="mask", desc="bin") as bar:
-        for measured in parallel.run(job, batches, workers=workers):
+        for measured in parallel.run(job, batches, workers=workers, cluster=cluster, sees=sees):
             for row in measured:
-                data = row.pop("data")
                 if out is not None:
                     row["source"], group = row["file_name"], row["category"] or "outside"
                     number = taken[group] = taken.get(group, -1) + 1
                     row["file_name"] = f"{group}/{number:05d}.png"
                     (out / "test" / group).mkdir(parents=True, exist_ok=True)
-                    write_whole(out / "test" / row["file_name"], data)
+                    _unsorted(unsorted, len(rows)).replace(out / "test" / row["file_name"])
                 rows.append(row)
             bar.update(len(measured))
     if out is not None:
+        shutil.rmtree(unsorted)
         write_index(out / "test", rows)
         sources = [{"name": masks.path.name}]
         counts = {name: taken.get(name, -1) + 1 for name in [*names(rules.edges), "outside"]}
@@ -131,16 +144,24 @@ def _begin(out, what):
     write_whole(begun, what)
 
 
-def _measure_batch(places, masks, rules, keep):
+def _unsorted(folder, i):
+    return folder / f"{i // 1000:04d}" / f"{i:06d}.png"
+
+
+def _measure_batch(places, masks, rules, unsorted):
     rows = []
     for i in places:
         hole = masks[i]
         if rules.resize:
             side = (rules.resize, rules.resize)
             hole = cv2.resize(hole.view(np.uint8), side, interpolation=cv2.INTER_NEAREST_EXACT).view(bool)
-        data = encode(hole) if keep or rules.resize else masks.data(i)
+        data = encode(hole) if unsorted or rules.resize else masks.data(i)
         row = describe(hole, masks.names[i], data, edges=rules.edges, border=rules.border)
-        rows.append({**row, "width": hole.shape[1], "height": hole.shape[0], "data": data if keep else b""})
+        rows.append({**row, "width": hole.shape[1], "height": hole.shape[0]})
+        if unsorted:  # its number depends on all masks before it
+            path = _unsorted(unsorted, i)
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, data)
     return rows
 
 

@@ -7,8 +7,10 @@ import lzma
 import os
 import re
 import tarfile
+import uuid
 import zipfile
 import zlib
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -47,7 +49,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises OSError where the disk refuses, after removing what it had begun.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # not .png: nothing may pick up a half-written mask
+    # Not .png: nothing may pick up a half-written mask. Process numbers are the same on many machines of a cluster.
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         part.write_bytes(data)
         part.replace(path)
@@ -58,7 +61,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Remove what a killed run had begun to write below a folder. Only for a run that has the folder to itself."""
-    for part in folder.rglob("*.[0-9]*.part"):  # as write_whole names them, and nobody's downloads
+    for part in folder.rglob(f"*.{'[0-9a-f]' * 12}.part"):  # as write_whole names them, and nobody's downloads
         part.unlink(missing_ok=True)
 
 
@@ -123,29 +126,48 @@ class Masks:
     """The masks of a folder, a zip or a tar, in natural order, read one at a time and never trusted.
 
     Raises BadInput for an archive with names that lead out of it, with links, or with more than a mask set holds.
-    polarity and threshold: as in `read_hole`. May be pickled and used after a fork; `keep` remembers each hole it has
-    read, packed into about 3 KB, so that the next reading costs a tenth.
+    polarity and threshold: as in `read_hole`. May be pickled and used after a fork; pickled it is small, and finds its
+    names again where it is used. `keep` remembers each hole it has read, packed into about 3 KB, so that the next
+    reading costs a tenth.
     """
 
     def __init__(self, path: Path, *, polarity: str = "hole-white", threshold: int = 128, keep: bool = False):
         self.path, self.polarity, self.threshold = Path(path), polarity, threshold
         self.packed: dict | None = {} if keep else None
         self.process, self.archive = None, None
+        self.known: str | None = None  # of the names, where they were found before
         if polarity not in POLARITIES:
             raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
-        if self.path.is_dir():
-            self.names = [found.relative_to(self.path).as_posix() for found in find_masks(self.path)]
-        else:
-            self.names = sorted((name for name in self._open() if name.lower().endswith(".png")), key=natural)
         if not self.names:
             raise BadInput(f"no PNG in {path}: expected an archive of masks")
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Every PNG in natural order, relative to the folder."""
+        if self.path.is_dir():
+            names = [found.relative_to(self.path).as_posix() for found in find_masks(self.path)]
+        else:
+            names = sorted((name for name in self._open() if name.lower().endswith(".png")), key=natural)
+        if self.known not in (None, _digest(names)):
+            raise BadInput(
+                f"the masks in {self.path} are not the same as a while ago: let nothing change them meanwhile"
+            )
+        return names
 
     def __len__(self):
         return len(self.names)
 
+    @property
+    def a_file(self) -> Path:
+        """A file by which to tell whether another machine sees these masks: the archive, or the first mask."""
+        return self.path / self.names[0] if self.path.is_dir() else self.path
+
     def __getstate__(self):
         # An open archive does not travel to another process, and what was kept would cost more than reading it.
-        return {**self.__dict__, "process": None, "archive": None, "packed": None if self.packed is None else {}}
+        # Nor do the names: of NVIDIA's 55,116 masks they are a megabyte. A path has to mean the same in any folder.
+        state = {name: value for name, value in self.__dict__.items() if name != "names"}
+        state |= {"process": None, "archive": None, "packed": None if self.packed is None else {}}
+        return state | {"path": self.path.absolute(), "known": _digest(self.names)}
 
     def data(self, i: int) -> bytes:
         """The bytes of file i."""
@@ -181,6 +203,10 @@ class Masks:
             raise BadInput(f"cannot read {self.path}: {error.strerror or error}") from None
         self.process = os.getpid()
         return self.archive.names()
+
+
+def _digest(names):
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def open_archive(path: Path):
@@ -340,6 +366,8 @@ def read_index(folder: Path):
     try:
         table = pd.read_csv(path, keep_default_na=False, dtype={"file_name": str, "category": str, "sha256": str})
     except FileNotFoundError:
+        if not folder.is_dir():
+            raise BadInput(f"no such folder: {folder} (expected a mask set, as maskgen writes it)") from None
         raise BadInput(
             f"no {INDEX} in {folder}: expected a mask set, `maskgen bin {folder}` measures any folder"
         ) from None
@@ -398,7 +426,7 @@ def read_recipe(folder: Path) -> dict:
         recipe = json.loads(path.read_text())
     except FileNotFoundError:
         raise BadInput(f"no {RECIPE} in {folder}: expected a finished mask set") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from None
     if not isinstance(recipe, dict):
         raise BadInput(f"{path} holds no JSON object: expected what `maskgen` wrote")

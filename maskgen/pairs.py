@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -50,7 +49,7 @@ class Mask:
 
 def make(task: Task) -> None:
     """Leave a task's masks, with what is passed over, in `task.result`. Nothing to do if they are there already."""
-    if _is_whole(task.result):
+    if is_whole(task.result):
         return
     outcome, pngs, cells, quota = [], [], [], _Quota(task)
     for pair, first, second in _frames_of_pairs(task, quota.is_due):
@@ -71,9 +70,9 @@ def make(task: Task) -> None:
     maskset.write_whole(task.result, file.getvalue())
 
 
-def results(task: Task) -> list[Mask]:
-    """What `make` left, in the order of the pairs."""
-    with np.load(task.result) as saved:
+def results(path: Path) -> list[Mask]:
+    """What `make` left in a file, in the order of the pairs."""
+    with np.load(path) as saved:
         outcome, data, cells = json.loads(str(saved["outcome"])), saved["data"].tobytes(), iter(saved["cells"])
     masks, begin = [], 0
     for frame, gap, square, kind, reason, row, length in outcome:
@@ -82,13 +81,12 @@ def results(task: Task) -> list[Mask]:
     return masks
 
 
-def _is_whole(path):
+def is_whole(path: Path) -> bool:
+    """Whether `make` has left its results there, all of them."""
     try:
-        with np.load(path) as saved:
-            return {"outcome", "data", "cells"} <= set(saved)
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # what a power cut left there is made again
+        with np.load(path) as saved:  # looks at the bytes' checksums as it reads
+            return all(saved[name] is not None for name in ("outcome", "data", "cells"))
+    except Exception:  # whatever numpy raises for what a power cut left there: it is made again
         return False
 
 

@@ -25,7 +25,7 @@ class Part:
     stop: int  # after the last frame
     config: ExtractConfig
     squares: list[tuple[int, int, int]] = field(init=False)  # x, y, side in px of the source
-    left: np.ndarray = field(init=False)  # int64, codes of the pairs not looked at yet, ascending in time
+    gone: np.ndarray = field(init=False)  # int64, ascending: codes of the pairs that are not offered any more
     looked_at: int = 0  # pairs
     accepted: int = 0  # masks
     seen: dict = field(default_factory=dict)  # per square: time, kind and cells of the masks accepted so far
@@ -33,31 +33,43 @@ class Part:
     def __post_init__(self):
         self.squares = video.squares(self.source.width, self.source.height, self.config.crops)
         gaps = np.array(self.config.gaps)
-        # A pair's code is (frame * gaps + gap number) * squares + square number: 8 bytes, also for a long film.
-        frame_and_gap = np.arange(self.start * gaps.size, self.stop * gaps.size)
-        inside = frame_and_gap // gaps.size + gaps[frame_and_gap % gaps.size] < self.stop
-        self.left = (frame_and_gap[inside, None] * len(self.squares) + np.arange(len(self.squares))).ravel()
+        # A pair's code is (frame * gaps + gap number) * squares + square number. Those that are gone are kept, and not
+        # those that are left: first the pairs that lead beyond the end, later what was looked at.
+        frame_and_gap = np.arange(max(self.start, self.stop - max(gaps)) * gaps.size, self.stop * gaps.size)
+        beyond = frame_and_gap // gaps.size + gaps[frame_and_gap % gaps.size] >= self.stop
+        self.gone = (frame_and_gap[beyond, None] * len(self.squares) + np.arange(len(self.squares))).ravel()
+
+    @property
+    def left(self) -> int:
+        """Pairs that may still be offered."""
+        return (self.stop - self.start) * len(self.config.gaps) * len(self.squares) - self.gone.size
 
     @property
     def per_pair(self) -> float:
         """Masks that a pair of this part gives, from those looked at; 1 before there are any."""
         return min(2, (self.accepted + 1) / (self.looked_at + 1))
 
-    def offer(self, wanted: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-        """Pairs not looked at yet for `wanted` masks to be chosen from, with some to spare.
+    def offer(self, wanted: int, rng: np.random.Generator) -> np.ndarray:
+        """Codes of pairs not looked at yet for `wanted` masks to be chosen from, with some to spare: int64, ascending.
 
-        Spread evenly: (frame, gap, square number), ascending in time.
+        Spread evenly; `pairs` tells what they mean.
         """
-        count = min(self.left.size, ceil(SPARE * wanted / min(1, self.per_pair)))
-        rest, square = np.divmod(self.left[spread(count, self.left.size, rng)], len(self.squares))
+        places = spread(min(self.left, ceil(SPARE * wanted / min(1, self.per_pair))), self.left, rng)
+        first = self.start * len(self.config.gaps) * len(self.squares)
+        left_before = self.gone - first - np.arange(self.gone.size)  # of each that is gone
+        return first + places + np.searchsorted(left_before, places, side="right")
+
+    def pairs(self, codes: np.ndarray) -> tuple[tuple[int, int, int], ...]:
+        """The pairs of these codes: (frame, gap, square number)."""
+        rest, square = np.divmod(codes, len(self.squares))
         frame, gap = np.divmod(rest, len(self.config.gaps))
-        return [(int(f), self.config.gaps[g], int(s)) for f, g, s in zip(frame, gap, square, strict=True)]
+        return tuple((int(f), self.config.gaps[g], int(s)) for f, g, s in zip(frame, gap, square, strict=True))
 
     def look_at(self, pairs: Iterable[tuple[int, int, int]]) -> None:
         """Count these pairs as looked at: none of them is offered again."""
         number = {gap: i for i, gap in enumerate(self.config.gaps)}
         codes = [(f * len(number) + number[gap]) * len(self.squares) + square for f, gap, square in pairs]
-        self.left = np.setdiff1d(self.left, codes, assume_unique=True)
+        self.gone = np.sort(np.concatenate([self.gone, np.array(codes, np.int64)]))
         self.looked_at += len(codes)
 
 
@@ -92,8 +104,8 @@ def _cut_in_two(source, config, say):
     return [Part(source, "train", 0, end, config), Part(source, "test", end + gap, source.frames, config)]
 
 
-def ask(parts: list[Part], missing: dict[str, int], number: int) -> list[tuple[Part, int, list]]:
-    """Who is asked for what in round `number`: (part, masks wanted of it, pairs to choose from).
+def ask(parts: list[Part], missing: dict[str, int], number: int) -> list[tuple[Part, int, np.ndarray]]:
+    """Who is asked for what in round `number`: (part, masks wanted of it, codes of the pairs to choose from).
 
     missing: masks still wanted, by split. Who has given least is asked first, for as much as can be expected of it:
     sources end up with like numbers of masks, whatever their lengths.
@@ -102,7 +114,7 @@ def ask(parts: list[Part], missing: dict[str, int], number: int) -> list[tuple[P
     for split in SPLITS:
         mine = [part for part in parts if part.split == split]
         hope = [min(2, HOPE * part.per_pair) if part.looked_at else 1 for part in mine]
-        room = [ceil(part.left.size * masks) for part, masks in zip(mine, hope, strict=True)]
+        room = [ceil(part.left * masks) for part, masks in zip(mine, hope, strict=True)]
         counts = share(missing[split], [part.accepted for part in mine], room)
         for part, count in zip(mine, counts, strict=True):
             if count:

@@ -1,7 +1,10 @@
 """What the commands share: options, types, and how a mistake of the user is told."""
 
+import _thread
 import errno
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -16,7 +19,20 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 seed_option = click.option("--seed", default=0, show_default=True, help="Every random choice comes from it.")
 workers_option = click.option("--workers", type=click.IntRange(1), help="Processes. [default: all cores]")
-cluster_option = click.option("--cluster", metavar="ADDRESS", help="Dask scheduler that does the work instead.")
+
+
+def _answers(context, param, address):
+    """Before anything is written: whether a scheduler is there."""
+    if address is not None:
+        from maskgen.cluster import check
+
+        check(address)
+    return address
+
+
+cluster_option = click.option(
+    "--cluster", metavar="ADDRESS", callback=_answers, help="Dask scheduler that does the work instead."
+)
 
 
 class Numbers(click.ParamType):
@@ -66,8 +82,36 @@ def warn(line):
     click.echo(line, err=True)
 
 
+def _not_lost(before):
+    """A hook for exceptions that Python cannot pass on, as in a destructor: Ctrl-C comes again, without a traceback."""
+
+    def hook(told):
+        if told.exc_type is KeyboardInterrupt:
+            threading.Timer(0.02, _ctrl_c).start()  # here and now it would be lost once more
+        else:
+            before(told)
+
+    return hook
+
+
+def _ctrl_c():
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # wakes it, wherever it waits
+    else:
+        _thread.interrupt_main()
+
+
 class Tool(click.Group):
     """A group of commands whose user sees one line where he made a mistake, and no traceback."""
+
+    def __call__(self, *args, **named):
+        """Run as a program: Ctrl-C stops it wherever it comes, and does nothing once all is done."""
+        sys.unraisablehook = _not_lost(sys.unraisablehook)
+        try:
+            return super().__call__(*args, **named)
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python's own end would show a traceback
 
     def main(self, args=None, prog_name=None, **extra):
         try:

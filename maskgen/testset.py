@@ -71,7 +71,7 @@ def make_testset(
     head = json.loads(json.dumps({"settings": settings, "raw_sha256": digest}))
     done = _begin(out, head)
     tasks = plan(config, len(names))
-    source = (str(split_of(raw, "test").resolve()), digest)
+    source = (str(split_of(raw, "test").absolute()), digest)
     rows = _make(tasks, done, out, config, source, workers, cluster)
     rows, closest = _tell_apart(tasks, rows, out, config, source, workers, cluster)
     return _finish(out, rows, head, raw, names, closest)
@@ -187,9 +187,10 @@ def _make(tasks, done, out, config, source, workers, cluster):
     for name in CATEGORIES:
         (folder / name).mkdir(parents=True, exist_ok=True)
     batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
-    job = functools.partial(_make_batch, source=source, folder=str(folder.resolve()), config=config)
+    job = functools.partial(_make_batch, source=source, folder=str(folder.absolute()), config=config)
+    sees = (Path(source[0]) / INDEX, folder / JOURNAL)
     with (folder / JOURNAL).open("a") as journal, tqdm(total=len(missing), unit="mask", desc="testset") as bar:
-        for made in parallel.run(job, batches, workers=workers, cluster=cluster):
+        for made in parallel.run(job, batches, workers=workers, cluster=cluster, sees=sees):
             journal.writelines(json.dumps(row) + "\n" for row in made)
             journal.flush()
             rows.update((row["file_name"], row) for row in made)

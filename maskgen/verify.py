@@ -13,11 +13,12 @@ from maskgen.errors import BadInput
 from maskgen.maskset import CHECKSUMS, INDEX, RECIPE, decode_grey, describe, leads_inside, read_recipe, read_rows
 from maskgen.settings import BORDER, EDGES
 
-BATCH = 50  # files that one worker looks at a time
+BATCH = 50  # masks that one worker measures at a time
+FILES = 500  # files that one worker compares with their checksums at a time
 MEASURED = ("hole_ratio", "border_distance", "components", "category", "sha256")
 
 
-def find_faults(folder: Path, *, workers: int | None = None) -> tuple[int, list[str]]:
+def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None = None) -> tuple[int, list[str]]:
     """Look at every file of a mask set. Returns how many masks it lists, and its faults, one line each.
 
     folder: what `maskgen` wrote: raw masks, a test set, a published one, or one part of them. Raises BadInput for
@@ -30,13 +31,15 @@ def find_faults(folder: Path, *, workers: int | None = None) -> tuple[int, list[
     settings = recipe.get("settings", {})
     rules = _rules(settings, folder)
     faults, sizes, found = [], set(), 0
+    place = folder.absolute()
+    spread = functools.partial(parallel.run, workers=workers, cluster=cluster, sees=[part / INDEX for part in parts])
     for part in parts:
         rows = _rows(part, faults, folder)
         found += len(rows)
         batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-        job = functools.partial(_check_batch, part=part, folder=folder, rules=rules)
+        job = functools.partial(_check_batch, part=part.absolute(), folder=place, rules=rules)
         with tqdm(total=len(rows), unit="mask", desc=f"verify {part.name}") as bar:
-            for told, shapes in parallel.run(job, batches, workers=workers):
+            for told, shapes in spread(job, batches):
                 faults += told
                 sizes |= shapes
                 bar.update(BATCH if bar.n + BATCH < len(rows) else len(rows) - bar.n)
@@ -44,7 +47,7 @@ def find_faults(folder: Path, *, workers: int | None = None) -> tuple[int, list[
         faults.append(f"masks have different sizes: {', '.join(f'{w}x{h}' for h, w in sorted(sizes))}")
     faults += _counts(recipe, parts)
     if (folder / CHECKSUMS).exists():
-        faults += _checksums(folder)
+        faults += _checksums(folder, spread)
     return found, faults
 
 
@@ -142,12 +145,24 @@ def _counts(recipe, parts):
     ]
 
 
-def _checksums(folder):
+def _checksums(folder, spread):
     """What differs from `checksums.sha256`: files changed, missing, or there without a line."""
-    faults, listed = [], set()
-    for line in (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace").splitlines():
-        digest, _, name = line.partition("  ")
-        listed.add(name)
+    text = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
+    lines = [line.partition("  ")[::2] for line in text.splitlines()]
+    batches = [lines[i : i + FILES] for i in range(0, len(lines), FILES)]
+    faults, listed = [], {name for _, name in lines}
+    for told in spread(functools.partial(_check_files, folder=folder.absolute()), batches):
+        faults += told
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in listed and path.name != CHECKSUMS and path.name[0] != ".":
+            faults.append(f"{name}: there, but not in {CHECKSUMS}")
+    return faults
+
+
+def _check_files(lines, folder):
+    faults = []
+    for digest, name in lines:
         if not leads_inside(name):
             faults.append(f"{CHECKSUMS}: {name:.80} leads out of the mask set")
         elif not _is_there(folder / name):
@@ -156,8 +171,4 @@ def _checksums(folder):
             with (folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     faults.append(f"{name}: differs from {CHECKSUMS}")
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in listed and path.name != CHECKSUMS and path.name[0] != ".":
-            faults.append(f"{name}: there, but not in {CHECKSUMS}")
     return faults

@@ -76,6 +76,7 @@ def training_options(command):
             uniform="Draw the masks' hole ratios uniformly.",
             mask_scale="Side of a window in a mask / side of the mask, least and most.",
             scale="Side of a crop / short side of its photo, least and most.",
+            flip="Mirror half of the crops.",
             colour="Share by which colours change.",
             hold_out="Share of the photos kept for validation.",
             validation="Photos of the fixed validation set.",

@@ -102,7 +102,7 @@ class Pairs:
         )  # no crop is blown up where the photo is large enough
         top, left = (int(rng.integers(0, length - side, endpoint=True)) for length in photo.shape[:2])
         crop = resized(photo[top : top + side, left : left + side], size)
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 and self.config.flip:
             crop = np.ascontiguousarray(crop[:, ::-1])
         crop = recolour(crop, self.config.colour, rng)
         return crop, fitted(window(self.sampler[i], self.config.mask_scale, rng), size)

@@ -61,6 +61,7 @@ class TrainConfig:
     uniform: bool = False  # draw the ratio uniformly from that range, else as brush and raw mask make it
     mask_scale: tuple[float, float] = (1.0, 1.0)  # side of a window in a mask / side of the mask; 1: all of it
     scale: tuple[float, float] = (0.35, 1.0)  # side of a crop / short side of its photo
+    flip: bool = True  # half of the crops are mirrored; not for writing, or whatever else has a left and a right
     colour: float = 0.1  # brightness, contrast and saturation change by up to this share
     hold_out: float = 0.1  # share of the photos kept for validation: 3,000 of CelebA-HQ's 30,000
     validation: int = 64  # photos of the fixed validation set

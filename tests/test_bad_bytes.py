@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import tarfile
 import zipfile
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from films import write_video
 from rawmasks import streaks, write_raw
 from small_run import SIDE, folders, score
 
@@ -16,15 +18,15 @@ from evaluation import benchmark
 from evaluation.methods import Failed
 from evaluation.methods import read_image as read_result
 from evaluation.settings import BenchmarkConfig
-from maskgen import maskset, video
+from maskgen import maskset, pairs, video
 from maskgen.augmented import augment_folder
 from maskgen.errors import BadInput
 from maskgen.publish import publish
 from maskgen.sampler import MaskSampler
-from maskgen.settings import FillConfig, PublishConfig
+from maskgen.settings import ExtractConfig, FillConfig, PublishConfig
 from maskgen.testset import make_testset
 from maskgen.verify import find_faults
-from pconv_model import checkpoints, train
+from pconv_model import checkpoints, features, train
 from pconv_model.photos import read_image
 from pconv_model.settings import NetConfig, TrainConfig
 from pconv_model.unet import build
@@ -192,6 +194,20 @@ def test_training_masks_whose_recipe_lost_its_counts_are_left_alone(tmp_path):
         augment_folder(sampler, tmp_path / "out", 2, workers=1)
 
 
+def test_what_a_task_left_is_made_again_where_any_byte_of_it_has_changed(tmp_path):
+    """As after a power cut: a file of the right length and name, with holes in it."""
+    write_video(tmp_path / "film.avi", 6)
+    offered, config = tuple((frame, 1, 0) for frame in range(4)), ExtractConfig(size=64, min_area=1, min_ratio=0)
+    task = pairs.Task(tmp_path / "film.avi", offered, 4, ((16, 0, 96),), (96, 128), config, tmp_path / "piece.npz")
+    pairs.make(task)
+    whole, wanted = task.result.read_bytes(), pairs.results(task)
+    assert len(wanted) == 4
+    for first in range(0, len(whole), 512):
+        task.result.write_bytes(whole[:first] + bytes(len(whole[first : first + 512])) + whole[first + 512 :])
+        pairs.make(task)
+        assert pairs.results(task) == wanted, f"zeros from {first}"
+
+
 @pytest.fixture
 def testset(tmp_path):
     """Twelve masks, one of each class, and the raw masks they are made of."""
@@ -255,6 +271,12 @@ def test_results_whose_recipe_makes_no_sense_are_left_alone(tmp_path, change):
         score(tmp_path, ["mean"])
 
 
+def test_a_recipe_that_nests_without_end_is_refused(tmp_path):
+    (tmp_path / "recipe.json").write_text("[" * 100_000)
+    with pytest.raises(BadInput, match="cannot be read"):
+        maskset.read_recipe(tmp_path)
+
+
 @pytest.mark.parametrize("line", ['{"pair": []}', '{"pair": "00001"}', '{"pair": "00001", "error": ""}', "\x00\x00"])
 def test_rows_of_a_journal_that_make_no_sense_are_scored_again(tmp_path, line):
     folders(tmp_path)
@@ -292,6 +314,17 @@ def test_a_header_without_a_part_is_refused(tmp_path, key):
     save_file(build(SMALL).state_dict(), tmp_path / "net.safetensors", header)
     with pytest.raises(BadInput, match="damaged header"):
         checkpoints.read_header(tmp_path / "net.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # numpy's, of an array of no known kind
+def test_no_byte_of_a_pickle_or_a_vgg_breaks_its_reader(tmp_path):
+    array, path = np.zeros((2, 2), np.float32), tmp_path / "file"
+    path.write_bytes(pickle.dumps({"VGG16_0": {"Conv_0": {"kernel": array, "bias": array}}}))
+    assert not refused_or_read(features.read_arrays, path)
+    assert sum(refused_or_read(features.read_arrays, path) for _ in spoilt(path, range(path.stat().st_size))) > 50
+    for old in (True, False):
+        torch.save({"features.0.weight": torch.zeros(2)}, path, _use_new_zipfile_serialization=not old)
+        assert all(refused_or_read(features.load_vgg, path) for _ in spoilt(path, range(0, path.stat().st_size, 9)))
 
 
 @pytest.mark.parametrize("new", [True, False])

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from small_run import SIDE, folders, photo, plug_in, score
 
-from evaluation import benchmark, experiments, metrics, shapes
+from evaluation import benchmark, experiments, metrics, scoring, shapes
 from evaluation import pairs as pairs_module
 from evaluation.benchmark import Journal, draw_pairs, find_masks, make_pairs, read_pairs
 from evaluation.commands import Size, evaluate
@@ -445,12 +446,21 @@ def test_the_command_tells_why_the_first_of_failed_pairs_failed(tmp_path):
     assert lines == [f"mine: 4 pairs failed, the first, 00000: no 00000.png in {tmp_path / 'empty'}"]
 
 
-def test_a_metric_to_show_by_is_checked_before_the_run(tmp_path):
-    folders(tmp_path)
-    running = command(tmp_path, "--by", "ssim")
-    assert running.wait() == 2
-    assert "expected one of l1_image, psnr" in running.stderr.read()
-    assert not (tmp_path / "results").exists()
+@pytest.mark.parametrize("name", ["", "dilation", "holes", "superres"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--method tela", "did you mean telea?"),
+        ("--method dir:lama", "no such folder: lama"),
+        ("--method cmd:not-there", "has no {image}"),
+        ("--weights net.pth", "expected one network among the methods"),
+        ("--by kid", "--by kid is no metric"),
+    ],
+)
+def test_a_mistake_in_an_option_is_told_before_any_file_is_read(name, words, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(evaluate, [*filter(None, [name]), "--images", "not-there", *words.split()])
+    assert done.exit_code == 2 and told in done.output and not list(tmp_path.iterdir())
 
 
 def test_the_recipe_names_the_masks_that_ship_and_not_where_they_lie(tmp_path, monkeypatch):
@@ -497,3 +507,15 @@ def test_super_resolution_scores_every_method_on_the_large_image(tmp_path):
     assert scores["psnr"][0] == metrics.psnr(expected, truth, np.ones((SIDE, SIDE), bool))
     by_method = scores.groupby("method")["psnr"].mean()
     assert by_method["bicubic"] > by_method["mean"]
+
+
+def test_pixels_for_other_machines_go_through_the_shared_folder(tmp_path):
+    folders(tmp_path)
+    config = BenchmarkConfig(size=(SIDE, SIDE), metrics=("l1_image",))
+    pair = benchmark.make_pairs(tmp_path / "images", tmp_path / "masks", config)[0]
+    near = scoring.Job((), Sources(tmp_path / "images", tmp_path / "masks"), config, 9, None, 90)
+    far = replace(near, shared=tmp_path)
+    result = photo(8)
+    task = scoring.lay_out(far, pair, "net", result)
+    assert len(pickle.dumps(task)) < 1000 < len(pickle.dumps(scoring.lay_out(near, pair, "net", result)))
+    assert scoring.score_filled(far, task) == scoring.score_filled(near, (pair, "net", result))

@@ -58,6 +58,8 @@ def test_the_help_of_extract_names_every_flow():
         (["extract", "--trian", "5"], "No such option"),
         (["extract", "nowhere.mp4"], "no such file or folder: nowhere.mp4"),
         (["extract", "--gap", "1;2"], "expected numbers such as 128,256"),
+        (["testset", "nowhere"], "no such folder: "),
+        (["show", "nowhere"], "no such folder: nowhere"),
         (["extract", "--size", "small"], "is not a valid integer"),
         (["extract", "--flow", "magic", "."], "no optical flow called 'magic'"),
     ],
@@ -103,3 +105,46 @@ def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
         .splitlines()[-1]
         .endswith("No space left on device; mend that, and the same command goes on")
     )
+
+
+INTERRUPTED = """
+import atexit, signal, time, click
+from maskgen.shell import Tool
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background has it ignored
+
+class Late:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+@click.group(cls=Tool)
+def tool():
+    pass
+
+@tool.command()
+def goes():
+    late = Late()
+    del late
+    time.sleep(20)
+    print("went on")
+
+@tool.command()
+def ends():
+    atexit.register(signal.raise_signal, signal.SIGINT)
+    print("all done")
+
+tool(prog_name="tool")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "out", "err"),
+    [
+        ("goes", 130, "", "tool: stopped; nothing is lost, the same command goes on from here\n"),  # in a destructor
+        ("ends", 0, "all done\n", ""),  # while Python itself ends
+    ],
+)
+def test_ctrl_c_stops_a_command_wherever_it_comes_and_shows_no_traceback(name, code, out, err):
+    line = [sys.executable, "-c", INTERRUPTED, name]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.lstrip()) == (code, out, err)

@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(films, tmp_path):
 def test_a_file_that_a_kill_left_half_written_goes(films, tmp_path):
     (tmp_path / "raw/.progress").mkdir(parents=True)
     (tmp_path / "raw/train/film0").mkdir(parents=True)
-    (tmp_path / "raw/train/film0/000001_occluded.png.123.part").write_bytes(b"half")
+    (tmp_path / "raw/train/film0/000001_occluded.png.0123456789ab.part").write_bytes(b"half")
     quietly([films], tmp_path / "raw", SMALL)
     assert not list((tmp_path / "raw").rglob("*.part"))
 
@@ -312,11 +312,26 @@ def test_a_task_spreads_what_it_looks_at_and_goes_on_where_nothing_moves():
 def test_a_pair_that_was_looked_at_is_not_offered_again():
     film = video.Source(Path("film.mp4"), "film", 20, 640, 480, "0" * 64, 20)
     part = plan.Part(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2), crops=2))
-    offered = part.offer(1000, np.random.default_rng(0))
-    assert len(offered) == len(set(offered)) == 2 * (19 + 18) and offered == sorted(offered)
-    part.look_at(offered[::3])
-    assert part.offer(1000, np.random.default_rng(0)) == [pair for i, pair in enumerate(offered) if i % 3]
-    assert part.looked_at == len(offered[::3])
+
+    def offered():
+        return part.pairs(part.offer(1000, np.random.default_rng(0)))
+
+    all_of_them = offered()
+    assert list(all_of_them) == [(f, g, s) for f in range(20) for g in (1, 2) for s in (0, 1) if f + g < 20]
+    part.look_at(all_of_them[::3])
+    assert offered() == tuple(pair for i, pair in enumerate(all_of_them) if i % 3)
+    part.look_at(all_of_them[1::3])
+    assert offered() == all_of_them[2::3] and part.left == len(all_of_them[2::3])
+    assert part.looked_at == len(all_of_them) - part.left
+
+
+def test_a_part_of_a_film_offers_its_own_pairs_only():
+    film = video.Source(Path("film.mp4"), "film", 900, 640, 480, "0" * 64, 900)
+    part = plan.Part(film, "test", 600, 700, replace(SMALL, gaps=(4, 1)))
+    part.look_at([(650, 1, 0), (600, 4, 0)])
+    offered = part.pairs(part.offer(1000, np.random.default_rng(0)))
+    pairs_of_it = [(f, g, 0) for f in range(600, 700) for g in (4, 1) if f + g < 700]
+    assert list(offered) == [pair for pair in pairs_of_it if pair not in ((650, 1, 0), (600, 4, 0))]
 
 
 def test_chosen_pairs_are_different_and_spread_over_the_whole_length():

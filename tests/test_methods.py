@@ -69,7 +69,10 @@ def test_doors_and_names_are_read():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("tela", "no method 'tela': expected one of mean"),
+        ("tela", r"no method 'tela' \(did you mean telea\?\): expected one of mean"),
+        ("Pconv", r"did you mean pconv or conv\?"),
+        ("lama", "no method 'lama': expected one of mean"),
+        ("cmd:python3 {image} {output}", r"has no \{mask\}"),
         ("dir:", "names nothing after dir:"),
         ("a/b=telea", "a method's label is a file name"),
         ("truth=telea", "no method can be called truth"),

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def test_an_error_in_a_task_reaches_the_caller(workers):
 
 def test_what_a_worker_has_loaded_is_no_work_for_its_garbage_collection():
     assert min(parallel.run(loaded_for_good, range(2), workers=2)) > 10_000  # objects of OpenCV, numpy and joblib
+
+
+def test_a_caller_that_stops_early_sees_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = parallel.run(late_if_even, range(9), workers=2)
+        assert next(results) == 0
+        results.close()
 
 
 def test_opencv_has_its_threads_back_after_a_run_in_this_process():
@@ -88,5 +97,10 @@ def _lives(process):
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs a system with signal masks")
 def test_workers_are_deaf_to_ctrl_c_from_their_first_moment_and_the_parent_is_not():
-    deaf = list(parallel.run(lambda _: signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []), [0], workers=2))
-    assert deaf == [True] and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    code = (  # in a process of its own, where nothing that joblib needs is running yet
+        "import signal; from maskgen import parallel;"
+        "deaf = lambda _: signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []);"
+        "print(list(parallel.run(deaf, [0], workers=2)), deaf(0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.stdout == "[True] False\n", done.stderr

@@ -100,6 +100,26 @@ def test_results_without_pictures_are_refused_in_one_line(run, tmp_path):
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("scores.csv", "ns,00001", "ns,1e999"),
+        ("scores.csv", "telea,", "nobody,"),
+        ("recipe.json", '"telea"', '"nobody"'),
+        ("recipe.json", '"pairs_sha256"', '"lost"'),
+        ("recipe.json", '"raw"', '"lost"'),
+        ("recipe.json", '"size": [', '"size": 64, "lost": ['),
+    ],
+)
+def test_results_that_were_tampered_with_are_refused_in_one_line(run, tmp_path, name, old, new):
+    shutil.copytree(run, tmp_path / "spoilt")
+    whole = (tmp_path / "spoilt" / name).read_text()
+    assert old in whole
+    (tmp_path / "spoilt" / name).write_text(whole.replace(old, new))
+    done = typed("make", tmp_path / "spoilt", tmp_path / "study")
+    assert done.exit_code == 2 and "holds no finished results" in done.output and done.output.count("\n") == 1
+
+
 # ---- who gets what ----
 
 
@@ -737,6 +757,24 @@ def test_prolific_links_work_once_for_a_person_and_returned_work_is_left_out(stu
     said = typed("import", tmp_path / "export.csv", study, "--platform", "prolific").output
     assert said == "matched: 1, left out: 1, unknown: 1\n"
     assert report.raters(report.read(study), StudyReportConfig())["left_out"].tolist() == ["returned on Prolific"]
+
+
+@pytest.mark.parametrize("words", [["report"], ["serve"], ["import", "done.csv"]])
+def test_a_damaged_database_is_told_in_one_line(study, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "done.csv").write_text("Participant id,Status\nA,APPROVED\n")
+    whole = (study / "study.sqlite").read_bytes()
+    (study / "study.sqlite").write_bytes(whole[:100] + bytes(len(whole) - 100))  # the header alone is left
+    platform = ["--platform", "prolific"] if words[0] == "import" else []
+    done = typed(*words, study, *platform)
+    assert done.exit_code == 2 and "is no study" in done.output and done.output.count("\n") == 1
+
+
+def test_a_consent_that_is_no_text_is_told_in_one_line(run, tmp_path):
+    (tmp_path / "consent.txt").write_bytes(b"\xff\xfe\x00")
+    done = typed("make", run, tmp_path / "study", "--consent", tmp_path / "consent.txt")
+    assert done.exit_code == 2 and "cannot be read as the text of a consent" in done.output
+    assert done.output.count("\n") == 1 and not (tmp_path / "study").exists()
 
 
 def test_a_report_without_answers_and_a_folder_without_a_study_are_one_line(study, tmp_path):

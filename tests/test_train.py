@@ -285,6 +285,8 @@ def test_a_sample_is_a_crop_of_a_photo_flipped_or_not_and_always_the_same(photos
         again = data.Pairs([tmp_path / "ramp.png"], Boxes(), config, cache=0)(i, 20)
         assert (again[0] == image).all() and (again[1] == hole).all()
     assert {sign for sign, _ in seen} == {-1, 1} and len(seen) > 4  # both ways round, from many places
+    upright = data.Pairs([tmp_path / "ramp.png"], Boxes(), replace(config, flip=False))
+    assert all(np.diff(upright(i, 20)[0][0, :, 0].astype(int))[10] > 0 for i in range(20))
 
 
 def test_a_window_of_a_mask_is_a_square_of_it_that_holds_hole_and_surroundings():

@@ -12,7 +12,7 @@ from flask import Flask, render_template
 from tqdm import tqdm
 
 from evaluation.study.settings import PARTS, TOLERANCE
-from evaluation.study.store import SIDES, Store
+from evaluation.study.store import DATABASE, SIDES, Store, sound
 from maskgen.errors import BadInput
 from maskgen.maskset import write_whole
 
@@ -153,7 +153,7 @@ def read(folder: Path, file: Path, platform: str) -> dict[str, int]:
     try:
         csv.field_size_limit(2**24)
         with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
+            rows = list(csv.DictReader(lines, restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{file} cannot be read as CSV: {error}") from None
     wanted = {
@@ -163,7 +163,8 @@ def read(folder: Path, file: Path, platform: str) -> dict[str, int]:
     missing = [name for name in wanted if not rows or name not in rows[0]]
     if missing:
         raise BadInput(f"{file} has no column {missing[0]}: expected the results that {platform} lets you download")
-    return _from_mturk(store, rows, file) if platform == "mturk" else _from_prolific(store, rows)
+    with sound(folder / DATABASE):
+        return _from_mturk(store, rows, file) if platform == "mturk" else _from_prolific(store, rows)
 
 
 def _from_mturk(store, rows, file):
@@ -206,7 +207,7 @@ def _readable(text, dealt):
                 return None
             if not all(0 <= number < 1e9 for number in numbers):
                 return None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return answers
 

@@ -94,29 +94,32 @@ def gather(folders: list[Path], images: Path | None) -> tuple[list[Item], list[s
         recipe, pairs = maskset.read_recipe(folder), read_pairs(folder / "pairs.csv")
         try:
             scores = pd.read_csv(folder / "scores.csv", dtype={"pair": str}, keep_default_na=False)
-            size, name = tuple(recipe["settings"]["size"]), recipe["sources"]["images"]
-            done = dict.fromkeys(scores["method"])
-            ratios = {(row["method"], row["pair"]): row for row in scores.to_dict("records")}
-        except (OSError, ValueError, KeyError) as error:
-            raise BadInput(f"{folder} holds no finished results ({error}): run evaluate again, it goes on") from None
+            size, name = tuple(recipe["settings"]["size"]), str(recipe["sources"]["images"])
+            how = (size, recipe["settings"].get("factor", 0), recipe["settings"]["raw"])
+            done = {label: recipe["methods"][label] for label in scores["method"]}
+            errors = {(row["method"], row["pair"]): row["error"] for row in scores.to_dict("records")}
+            failed = {(label, pair.pair) for label in done for pair in pairs if errors[label, pair.pair]}
+            told = {"methods": list(done), "pairs_sha256": recipe["sources"]["pairs_sha256"]}
+            sources.append({"name": folder.name, "version": recipe["version"], **told})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadInput(
+                f"{folder} holds no finished results ({type(error).__name__}: {error}): run evaluate again, it goes on"
+            ) from None
         photos = images or (image_folder(None) if name == BUILT_IN else Path(name))
         if not photos.is_dir():
             raise BadInput(f"the photos of {folder} were in {name}, which is not here: name their folder with --images")
         for label in done:
-            if identities.setdefault(label, recipe["methods"][label]) != recipe["methods"][label]:
+            if identities.setdefault(label, done[label]) != done[label]:
                 raise BadInput(f"{label} is two different methods in {' and '.join(map(str, folders))}: rename one")
         for pair in pairs:
-            how = (size, recipe["settings"].get("factor", 0), recipe["settings"]["raw"])
             key = (pair.image_sha256, pair.mask_sha256, *how)
             item = items.get(key)
             if item is None:
                 item = Item(photos / pair.image, pair.image_sha256, size, pair.category, float(pair.hole_ratio))
                 items[key] = item
             for label in done:
-                if not ratios[label, pair.pair]["error"]:
+                if (label, pair.pair) not in failed:
                     item.results.setdefault(label, folder / "pictures" / label / pair.category / f"{pair.pair}.jpg")
-        told = {"methods": list(done), "pairs_sha256": recipe["sources"]["pairs_sha256"]}
-        sources.append({"name": folder.name, "version": recipe["version"], **told})
     for item in items.values():
         for label, path in item.results.items():
             if not path.is_file():

@@ -11,7 +11,7 @@ import pandas as pd
 
 from evaluation.benchmark import TRUTH
 from evaluation.study.settings import TOLERANCE, StudyReportConfig
-from evaluation.study.store import DATABASE
+from evaluation.study.store import DATABASE, sound
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 from maskgen.maskset import write_whole
@@ -26,12 +26,16 @@ def read(folder: Path) -> pd.DataFrame:
         raise BadInput(f"no {DATABASE} in {folder}: expected a study, `evaluate study make RESULTS {folder}`")
     db = sqlite3.connect(path, timeout=30)
     try:
-        table = pd.read_sql_query(
-            "SELECT rater, source, excluded, trial, kind, category, pair, hole_ratio, a, b, exposure, side, choice, "
-            "shown_ms, answer_ms, width, views, flagged, at FROM answers JOIN dealt USING (rater, position) "
-            "JOIN trials USING (trial) JOIN raters USING (rater) WHERE kind != 'practice' ORDER BY rater, position",
-            db,
-        )
+        with sound(path):
+            found = db.execute(
+                "SELECT rater, source, excluded, trial, kind, category, pair, hole_ratio, a, b, exposure, side, "
+                "choice, shown_ms, answer_ms, width, views, flagged, at FROM answers "
+                "JOIN dealt USING (rater, position) JOIN trials USING (trial) JOIN raters USING (rater) "
+                "WHERE kind != 'practice' ORDER BY rater, position"
+            )
+            table = pd.DataFrame.from_records(
+                found.fetchall(), columns=[column[0] for column in found.description], coerce_float=True
+            )
     finally:
         db.close()
     table["won"] = table["choice"] == "a"

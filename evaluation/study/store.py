@@ -102,6 +102,15 @@ def create(folder: Path, trials: list[dict], settings: dict) -> None:
     part.replace(folder / DATABASE)
 
 
+@contextmanager
+def sound(path: Path):
+    """Turn what SQLite says of a damaged database into BadInput."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise BadInput(f"{path} is no study ({error}): make a new one or take a backup") from None
+
+
 class Taken(Exception):
     """This person takes part already, by another link."""
 
@@ -116,13 +125,11 @@ class Store:
         try:
             secret = json.loads((folder / SECRET).read_text())
             self.key, self.admin = bytes.fromhex(secret["key"]), secret["admin"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{folder / SECRET} cannot be read ({error}): expected what `study make` wrote") from None
         self.local = threading.local()
-        try:
+        with sound(folder / DATABASE):
             self.settings = {key: json.loads(value) for key, value in self.db.execute("SELECT key, value FROM study")}
-        except sqlite3.DatabaseError as error:
-            raise BadInput(f"{folder / DATABASE} is no study ({error}): make a new one or take a backup") from None
 
     @property
     def db(self) -> sqlite3.Connection:

@@ -1,0 +1,264 @@
+"""A Dask cluster of two workers on this machine: what it gains, what it costs, and what the loss of its parts costs.
+
+    python benchmarks/cluster.py [VIDEOS ...] [--masks 600] [--part speed] [--part faults] [--part traffic]
+
+Scheduler and workers are processes of their own, started as a user starts them. Without VIDEOS it takes a film that it
+makes. Prints Markdown tables; each part takes two to four minutes on two cores.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import click
+import cloudpickle
+import psutil
+from distributed import Client
+from extract import film
+
+from evaluation import benchmark
+from evaluation.methods import parse_all
+from evaluation.pairs import Sources
+from evaluation.settings import BenchmarkConfig
+from maskgen import cluster, parallel
+from maskgen.augmented import augment_folder
+from maskgen.errors import BadInput
+from maskgen.extract import extract
+from maskgen.indexing import Rules, measure_masks
+from maskgen.maskset import Masks
+from maskgen.sampler import MaskSampler
+from maskgen.settings import ExtractConfig, FillConfig
+from maskgen.testset import make_testset
+from maskgen.verify import find_faults
+
+PROGRAMS = Path(sys.executable).parent
+PARTS = ("speed", "faults", "traffic")
+EASY = 20_000  # tasks that cost nothing, by which the way to the cluster and back is measured
+
+
+class Machines:
+    """A scheduler and its workers, of one thread each, in a folder of their own."""
+
+    def __init__(self, folder):
+        self.folder, self.running = folder, []
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self.port}"
+
+    def start(self, workers):
+        """Start a scheduler and so many workers, and wait until they are there."""
+        self._program("scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
+        for _ in range(30):
+            try:
+                cluster.check(self.address)
+                break
+            except BadInput:
+                time.sleep(0.5)
+        for _ in range(workers):
+            self._program("worker", self.address, "--nthreads", "1", "--no-dashboard")
+        with Client(self.address) as client:
+            client.wait_for_workers(workers, timeout=60)
+        list(parallel.run(abs, range(50), cluster=self.address))  # all have imported what they need
+
+    def _program(self, *words):
+        log = (self.folder / f"{words[0]}.log").open("a")
+        command = [PROGRAMS / "dask", *words]
+        self.running.append(subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log))
+
+    def kill_a_worker(self):
+        """Kill the process that works; the nanny beside it starts another, as on any machine."""
+        with Client(self.address) as client:
+            worker = min(client.run(os.getpid).values())
+        os.kill(worker, signal.SIGKILL)
+
+    def kill_the_scheduler(self):
+        """Kill it without a word."""
+        self.running[0].kill()
+
+    def stop(self):
+        """End all of them."""
+        for process in reversed(self.running):
+            process.terminate()
+        for process in self.running:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.running.clear()
+
+
+@contextmanager
+def machines(folder, workers):
+    """Machines that are there, and are gone after the block."""
+    here = Machines(folder)
+    try:
+        here.start(workers)
+        yield here
+    finally:
+        here.stop()
+
+
+class Command:
+    """`maskgen extract` in a process of its own."""
+
+    def __init__(self, videos, out, masks, *how):
+        wanted = ["--train", str(masks * 7 // 10), "--test", str(masks * 3 // 10)]
+        self.begin = time.perf_counter()
+        self.process = subprocess.Popen(
+            [PROGRAMS / "maskgen", "extract", *videos, "--out", out, *wanted, *how],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def end(self, expected=0):
+        """Wait for it. Returns its seconds, those of its own processor time, and what it said on stderr."""
+        said = self.process.stderr.read()
+        _, status, used = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - self.begin
+        if self.process.returncode != expected:
+            raise SystemExit(f"expected exit code {expected}, got {self.process.returncode}: {said[-500:]}")
+        return seconds, used.ru_utime + used.ru_stime, said
+
+
+def digest(folder):
+    """One hash of all names and bytes below a folder."""
+    told = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        told.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return told.hexdigest()
+
+
+def same(*folders):
+    """Whether all folders hold the same files, in words."""
+    return "yes" if len({digest(folder) for folder in folders}) == 1 else "NO"
+
+
+def speed(videos, masks, folder):
+    """One Dask worker, two, and two plain processes at the same work."""
+    with machines(folder, 1) as here:
+        one, _, _ = Command(videos, folder / "one", masks, "--cluster", here.address).end()
+    with machines(folder, 2) as here:
+        two, own, _ = Command(videos, folder / "two", masks, "--cluster", here.address).end()
+    plain, _, _ = Command(videos, folder / "plain", masks, "--workers", "2").end()
+    yield "one Dask worker, s", f"{one:.1f}", ""
+    yield "two Dask workers, s", f"{two:.1f}", ""
+    yield "two plain processes, s", f"{plain:.1f}", ""
+    yield "one Dask worker / two", f"{one / two:.2f}", ">= 1.7"
+    yield "two Dask workers / two plain processes", f"{two / plain:.3f}", "<= 1.10"
+    yield "same bytes", same(*(folder / name for name in ("one", "two", "plain"))), "yes"
+    yield "processor time of the command itself, s", f"{own:.1f}", ""
+    yield "the same for a mask, ms", f"{1000 * own / masks:.1f}", ""
+
+
+def faults(videos, masks, folder):
+    """A worker killed halfway, and the scheduler killed halfway."""
+    with machines(folder, 2) as here:
+        how = "--cluster", here.address
+        whole, _, _ = Command(videos, folder / "whole", masks, *how).end()
+        command = Command(videos, folder / "worker", masks, *how)
+        time.sleep(whole / 2)
+        here.kill_a_worker()
+        wounded, _, _ = command.end()
+        yield "two Dask workers, undisturbed, s", f"{whole:.1f}", ""
+        yield "with a worker killed at half time, s", f"{wounded:.1f}", ""
+        yield "lost, s", f"{wounded - whole:.1f}", "< 60"
+        yield "same bytes", same(folder / "whole", folder / "worker"), "yes"
+        command = Command(videos, folder / "scheduler", masks, *how)
+        time.sleep(whole / 2)
+        here.kill_the_scheduler()
+        killed = time.perf_counter()
+        _, _, said = command.end(expected=2)
+        ended = time.perf_counter()
+        here.stop()
+        here.start(2)
+        again, _, _ = Command(videos, folder / "scheduler", masks, *how).end()
+    lines = [line for line in said.replace("\r", "\n").splitlines() if line.startswith("maskgen: ")]
+    yield "scheduler killed at half time: s until the command ends with exit code 2", f"{ended - killed:.1f}", ""
+    yield "lines of the command about it", f"{len(lines)}", "1"
+    yield "the same command again, s", f"{again:.1f}", ""
+    yield "lost, s", f"{killed - command.begin + again - whole:.1f}", "< 60"
+    yield "same bytes", same(folder / "whole", folder / "scheduler"), "yes"
+    print(*lines, sep="\n", file=sys.stderr)
+
+
+def traffic(videos, masks, folder):
+    """What the scheduler is given by each command: parcels and their bytes. Then how many can pass."""
+    sent, real = [], cluster._Road.send
+
+    def noted(road, parcel):
+        data = cloudpickle.dumps(cluster._Parcel(road.head, parcel), protocol=5)
+        sent.append((len(parcel), len(data), len(road.head)))
+        return real(road, parcel)
+
+    def row(what, things):
+        tasks, sizes, heads = zip(*sent, strict=True)
+        sent.clear()
+        own = sum(sizes) - sum(heads)
+        return (
+            f"{what} {things:,}",
+            f"{sum(tasks):,} tasks in {len(sizes):,} parcels; {sum(sizes) / len(sizes):,.0f} bytes a parcel, "
+            f"{max(sizes):,} at most; {own / sum(tasks):,.0f} bytes a task beside the function's {max(heads):,}",
+            "",
+        )
+
+    with machines(folder, 2) as here, mock.patch.object(cluster._Road, "send", noted):
+        far = here.address
+        config = ExtractConfig(train=masks * 7 // 10, test=masks * 3 // 10)
+        extract(videos, folder / "raw", config, cluster=far, say=lambda line: None)
+        yield row("extract, masks:", masks)
+        ready = benchmark.OWN_MASKS
+        make_testset(ready, folder / "set", FillConfig(per_category=5), cluster=far)
+        yield row("testset, masks:", 60)
+        find_faults(ready, cluster=far)
+        yield row("verify, masks:", 120)
+        measure_masks(Masks(ready / "test"), Rules(), folder / "sorted", cluster=far)
+        yield row("bin, masks:", 120)
+        augment_folder(MaskSampler(ready), folder / "augmented", 500, cluster=far)
+        yield row("augment, masks:", 500)
+        config = BenchmarkConfig(per_class=5, metrics=("l1_image", "psnr", "ssim"))
+        pairs = benchmark.make_pairs(None, ready, config)
+        sources = Sources(benchmark.image_folder(None), ready)
+        benchmark.run(parse_all(["telea"]), pairs, sources, folder / "results", config, cluster=far)
+        yield row("evaluate, pairs:", len(pairs))
+        scheduler = psutil.Process(here.running[0].pid)
+        before, busy, begin = scheduler.memory_info().rss, sum(scheduler.cpu_times()[:2]), time.perf_counter()
+        list(parallel.run(abs, range(EASY), cluster=far))
+        seconds = time.perf_counter() - begin
+        used, grown = sum(scheduler.cpu_times()[:2]) - busy, scheduler.memory_info().rss - before
+        parcels = len(sent)
+        yield f"{EASY:,} tasks that cost nothing, s", f"{seconds:.1f} ({parcels:,} parcels)", ""
+        yield "parcels a second, of two workers", f"{parcels / seconds:.0f}", ""
+        yield "the scheduler's processor time for a parcel, ms", f"{1000 * used / parcels:.2f}", ""
+        yield "its memory grew by, MB", f"{grown / 1024**2:.1f}", ""
+
+
+@click.command()
+@click.argument("videos", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--masks", default=600, show_default=True, help="Masks of each extraction.")
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="One part only. [default: all]")
+def main(videos, masks, parts):
+    for part in parts or PARTS:
+        folder = Path(tempfile.mkdtemp())
+        try:
+            films = [path.absolute() for path in videos] or [film(folder / "film.mp4", 1000)]
+            rows = list({"speed": speed, "faults": faults, "traffic": traffic}[part](films, masks, folder))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        print(f"\n| {part}, {masks} masks | measured | asked |\n|---|---|---|")
+        print("\n".join(f"| {what} | {value} | {asked} |" for what, value, asked in rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()

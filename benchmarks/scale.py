@@ -1,0 +1,140 @@
+"""How the time and memory of `maskgen extract` grow with the number of videos, their length and their frames' size.
+
+    python benchmarks/scale.py [CLIPS] [--masks 20]
+
+CLIPS: a folder of videos, of which four are taken and made into others of the same kind: mirrored so that each gives
+masks of its own, joined to longer films, enlarged. Without it a film that it makes is cut in four. One worker; a few
+minutes. Prints a Markdown table.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import chain
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+from extract import film
+
+from maskgen import video
+
+BASE = 4  # clips that are taken
+FRAMES = 100  # of each
+FACTORS = (1, 2, 4)
+MIRRORS = ((), (1,), (0,), (0, 1))  # axes: four films of the same kind out of one
+
+
+def clips(folder):
+    """The frames of BASE clips spread over the folder's, each uint8 (FRAMES, 480, 640, 3)."""
+    found = [path for path, _ in video.find([folder])]
+    taken = []
+    for path in found[:: max(1, len(found) // BASE)]:
+        reader = video.open_reader(path)
+        frames = [reader.read(i) for i in range(min(reader.announced, FRAMES))]
+        reader.close()
+        frames = [cv2.resize(frame, (640, 480), interpolation=cv2.INTER_AREA) for frame in frames if frame is not None]
+        if len(frames) > FRAMES // 3:
+            there_and_back = [*frames, *frames[-2:0:-1]] * (FRAMES // len(frames) + 1)
+            taken.append(np.stack(there_and_back[:FRAMES]))
+        if len(taken) == BASE:
+            return taken
+    raise SystemExit(f"expected {BASE} clips or more of {FRAMES // 3} frames in {folder}, found {len(taken)}")
+
+
+def stretches(folder):
+    """The same of a film that is made."""
+    reader = video.open_reader(film(folder / "film.mp4", BASE * FRAMES))
+    frames = np.stack([reader.read(i) for i in range(BASE * FRAMES)])
+    reader.close()
+    return np.split(frames, BASE)
+
+
+def write(path, frames, size=(640, 480)):
+    """Write a film."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25, size)
+    for frame in frames:
+        frame = frame if size == (640, 480) else cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
+        writer.write(cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+def extraction(films, out, masks):
+    """Seconds, peak MB and pairs looked at of one run, in a process of its own."""
+    command = [Path(sys.executable).with_name("maskgen"), "extract", films, "--out", out, "--workers", "1"]
+    command += ["--train", str(masks), "--test", "0"]
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - begin
+    if process.returncode:
+        raise SystemExit(f"maskgen extract {films} ended with exit code {process.returncode}")
+    counts = json.loads((out / "recipe.json").read_text())["counts"]
+    peak = used.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    return seconds, peak, sum(counts["pairs"].values()), sum(counts["masks"].values())
+
+
+def series(taken, masks, folder):
+    """Yield (name, [(what, units, folder of films, masks)]) of each thing that grows."""
+    kinds = [[np.flip(frames, [axis + 1 for axis in axes]) for frames in taken] for axes in MIRRORS]
+    for factor in FACTORS:
+        for i, frames in enumerate(chain(*kinds[:factor])):
+            write(folder / f"number{factor}" / f"{i}.mp4", frames)
+        write(folder / f"length{factor}" / "film.mp4", chain(*chain(*kinds[:factor])))
+        for i, frames in enumerate(taken):
+            write(folder / f"size{factor}" / f"{i}.mp4", frames, (640 * factor, 480 * factor))
+    each, lengths = BASE * masks, [(f"{BASE * FRAMES * factor:,} frames", factor) for factor in FACTORS]
+    yield (
+        f"number of videos, {masks} masks of each",
+        [(f"{BASE * factor} videos", factor, folder / f"number{factor}", factor * each) for factor in FACTORS],
+    )
+    yield (
+        "length of a video, masks in proportion",
+        [
+            (f"{BASE * FRAMES * factor:,} frames", factor, folder / f"length{factor}", factor * each)
+            for factor in FACTORS
+        ],
+    )
+    yield (
+        f"length of a video, {each} masks whatever it is",
+        [(what, factor, folder / f"length{factor}", each) for what, factor in lengths],
+    )
+    yield (
+        f"size of the frames, {each} masks",
+        [(f"{640 * factor}x{480 * factor}", factor**2, folder / f"size{factor}", each) for factor in FACTORS],
+    )
+
+
+@click.command()
+@click.argument(
+    "given", metavar="[CLIPS]", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option("--masks", default=20, show_default=True, help="Of each video.")
+def main(given, masks):
+    print("| what grows | | masks | pairs | s | ratio | ms a pair | peak MB |\n|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        taken = clips(given) if given else stretches(Path(folder))
+        for number, (name, runs) in enumerate(series(taken, masks, Path(folder))):
+            measured = []
+            for what, units, films, wanted in runs:
+                seconds, peak, pairs, got = extraction(films, Path(folder) / "out" / f"{number}-{units}", wanted)
+                measured.append((units, seconds))
+                ratio = seconds / measured[0][1]
+                print(
+                    f"| {name} | {what} | {got} | {pairs} | {seconds:.1f} | {ratio:.2f} | {1000 * seconds / pairs:.0f} "
+                    f"| {peak:.0f} |",
+                    flush=True,
+                )
+            (a, s), (b, t), (c, u) = measured
+            slopes = (t - s) / (b - a), (u - t) / (c - b)
+            print(f"| | slope of the second step / of the first | | | | {slopes[1] / slopes[0]:.2f} | | |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
