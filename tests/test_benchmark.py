@@ -443,7 +443,7 @@ def test_the_command_tells_why_the_first_of_failed_pairs_failed(tmp_path):
     told = CliRunner().invoke(evaluate, line)
     assert told.exit_code == 0
     lines = [line for line in told.stderr.splitlines() if "failed" in line]
-    assert lines == [f"mine: 4 pairs failed, the first, 00000: no 00000.png in {tmp_path / 'empty'}"]
+    assert lines == ["mine: 4 pairs failed, the first, 00000: no 00000.png in empty"]
 
 
 @pytest.mark.parametrize("name", ["", "dilation", "holes", "superres"])
