@@ -16,8 +16,9 @@ from evaluation import metrics
 from evaluation.methods import Method
 from evaluation.pairs import Pair, Sources, jpeg, load_pair
 from evaluation.settings import BenchmarkConfig
-from evaluation.worker import Hand, keep_memory
+from evaluation.worker import Hand
 from maskgen import maskset
+from maskgen.memory import keep_memory
 
 TRUTH = "truth"  # stands among the methods where a metric compares sets of results with sets of true images
 

@@ -6,7 +6,6 @@ method first and then what there is to fill, and answers on stdout. Pixels do no
 """
 
 import contextlib
-import ctypes
 import mmap
 import os
 import pickle
@@ -17,29 +16,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from maskgen.errors import BadInput
+from maskgen.memory import keep_memory
 
 STARTING = 600.0  # s that imports and weights may take
 ZEROS = bytes(1 << 16)  # by which a file is filled
-
-
-@cache
-def keep_memory() -> None:
-    """Let this process keep the memory of arrays that it is done with, up to 256 MB, where it is glibc's to give away.
-
-    A run makes arrays of the same few sizes thousands of times. As glibc starts out, it hands their pages back to the
-    system each time and waits for new ones: almost half of the time that SSIM takes.
-    """
-    mmap_threshold, trim_threshold = -3, -1  # of malloc.h
-    with contextlib.suppress(OSError, TypeError, AttributeError):  # another C library
-        malloc = ctypes.CDLL(None).mallopt
-        malloc(mmap_threshold, 32 << 20)  # the most that it admits
-        malloc(trim_threshold, 256 << 20)
 
 
 class Desk:

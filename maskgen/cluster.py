@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from maskgen import __version__
 from maskgen.errors import BadInput
+from maskgen.memory import keep_memory
 
 PACKAGES = ("maskgen", "pconv_model", "evaluation")
 LIBRARIES = ("numpy", "scikit-image", "torch")  # beside OpenCV, those whose versions may change a result
@@ -201,6 +202,7 @@ def _work(head, tasks):
     """Do the tasks one by one up to the first that fails. Returns the seconds and the results; runs on a worker."""
     begin, function, results = time.monotonic(), _ready(head), []
     cv2.setNumThreads(1)
+    keep_memory()  # Dask has its workers give it back at once (MALLOC_TRIM_THRESHOLD_), which doubles a pair's cost
     for task in tasks:
         try:
             results.append(function(task))
