@@ -209,7 +209,7 @@ def _work(head, tasks):
         except Exception:
             if not results:
                 raise
-            break
+            break  # not swallowed: what is done goes home, and the task that failed comes back alone to raise its error
     return time.monotonic() - begin, results
 
 
