@@ -134,7 +134,9 @@ def training(images, masks, vgg, exclude, favour, cache, options):
 )
 @settings_of(LossConfig, **{name: f"Weight of the {name} term." for name in LOSSES})
 @settings_of(
-    LossConfig, even="Hole terms are multiplied by (0.3 / hole ratio)^EVEN: images with small holes count more."
+    LossConfig,
+    ssim="Weight of a term 1 - SSIM, which the paper has not.",
+    even="Hole terms are multiplied by (0.3 / hole ratio)^EVEN: images with small holes count more.",
 )
 @click.option(
     "--at", type=click.IntRange(0), default=0, help="Step that --start has reached: the run goes on from there."

@@ -11,6 +11,7 @@ from pconv_model.settings import LossConfig
 
 PAPER = LossConfig()
 TYPICAL = 0.3  # hole ratio, the middle of the paper's classes
+C1, C2 = 0.01**2, 0.03**2  # of SSIM for images in [0, 1]
 SMALLEST = 0.01  # the lower edge of the first class; a hole in a crop may be smaller
 
 
@@ -63,12 +64,35 @@ def tv_loss(comp, valid):
     return (across.sum() + down.sum()) / comp.numel()
 
 
+def ssim_loss(comp, truth):
+    """1 - SSIM of Wang et al. 2004 of each image, (B,), mean over pixels and channels; no term of the paper.
+
+    Zhao et al. 2017 have shown what it does beside an L1 term. Gaussian window 11x11 with sigma 1.5, range 1, what
+    hangs over the image edge left out, as scikit-image and our metric have it. Always in float32, which the
+    differences of squares need.
+    """
+    with torch.autocast(comp.device.type, enabled=False):
+        x, y = comp.float(), truth.float()
+        mean_x, mean_y = _blur(x), _blur(y)
+        product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+        covariance, variances = _blur(x * y) - product, _blur(x * x + y * y) - squares
+        likeness = (2 * product + C1) / (squares + C1) * (2 * covariance + C2) / (variances + C2)
+    return 1 - likeness.mean((1, 2, 3))
+
+
+def _blur(x):
+    """Weighted means over the window wherever it fits: (B, C, H, W) -> (B, C, H - 10, W - 10)."""
+    window = torch.exp(-0.5 * (torch.arange(-5, 6, device=x.device, dtype=x.dtype) / 1.5) ** 2)
+    window = (window / window.sum()).expand(x.shape[1], 1, 1, -1)
+    return F.conv2d(F.conv2d(x, window, groups=len(window)), window.transpose(2, 3), groups=len(window))
+
+
 def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
     """The weighted sum and its unweighted terms: a dict with "total" and one entry per term.
 
     out, truth: in [0, 1]. The hole term is `evened` where config.even is not 0. features: turns (B, 3, H, W) in
     [0, 1] into a list of features, as pconv_model.features.load_vgg does; None leaves the perceptual and style terms
-    out.
+    out. The SSIM term, `evened` as well, is there where its weight is not 0.
     """
     comp = composite(out, truth, valid)
     factor = evened(valid, config.even) if config.even else 1
@@ -77,6 +101,8 @@ def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
         "hole": hole_loss(factor * out, factor * truth, valid) * config.span,
         "tv": tv_loss(comp, valid) * config.span,
     }
+    if config.ssim:
+        terms["ssim"] = (ssim_loss(comp, truth) * (factor.flatten() if config.even else 1)).mean()
     if features is not None and (config.perceptual or config.style):
         with torch.no_grad():
             wanted = features(truth)

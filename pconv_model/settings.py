@@ -37,6 +37,7 @@ class LossConfig:
     perceptual: float = 0.05
     style: float = 120.0
     tv: float = 0.1
+    ssim: float = 0.0  # of 1 - SSIM of the composite: not the paper's, it raises SSIM beside the L1 terms
     even: float = 0.0  # an image's hole term is multiplied by (0.3 / its hole ratio)^even: 0 the paper's, 1 all alike
     span: float = 2.0  # images in [0, 1] are stretched to this length for L1 and tv; the first author used [-1, 1]
 

@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 
 from maskgen.errors import BadInput
 from pconv_model import features, losses
@@ -60,6 +61,28 @@ def test_tv_looks_at_pairs_inside_the_hole_dilated_by_one_pixel():
     assert losses.tv_loss(comp, plane("..#..")) == (1 + 2) / 5  # region: the middle three, two pairs, five pixels
     assert losses.tv_loss(comp, plane(".....")) == 0
     assert losses.tv_loss(comp.transpose(2, 3), plane(".", ".", "#", ".", ".")) == 3 / 5
+
+
+def test_the_ssim_term_is_one_minus_what_scikit_image_says():
+    rng = np.random.default_rng(0)
+    truth = rng.random((2, 40, 33, 3), "f4")
+    comp = np.clip(truth + rng.normal(0, 0.1, truth.shape), 0, 1).astype("f4")
+    how = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1, "channel_axis": 2}
+    wanted = [1 - structural_similarity(*pair, **how) for pair in zip(comp, truth, strict=True)]
+    both = [torch.from_numpy(images).permute(0, 3, 1, 2) for images in (comp, truth)]
+    assert losses.ssim_loss(*both).tolist() == pytest.approx(wanted, abs=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert losses.ssim_loss(both[0].bfloat16().float(), both[1]).tolist() == pytest.approx(wanted, abs=1e-3)
+
+
+def test_the_ssim_term_sees_the_composite_and_is_evened_and_is_not_there_unless_asked_for():
+    out, truth, valid = torch.rand(1, 3, 16, 20), torch.rand(1, 3, 16, 20), torch.ones(1, 1, 16, 20)
+    valid[..., 4:12, 4:14] = 0  # a quarter
+    lone = losses.ssim_loss(losses.composite(out, truth, valid), truth).item()
+    terms = losses.total_loss(out, truth, valid, config=LossConfig(ssim=2, even=1))
+    assert terms["ssim"].item() == pytest.approx(lone * 0.3 / 0.25)
+    plain = losses.total_loss(out, truth, valid, config=LossConfig(even=1))
+    assert "ssim" not in plain and terms["total"].item() == pytest.approx(plain["total"].item() + 2 * lone * 1.2)
 
 
 def test_total_is_the_weighted_sum_of_the_paper():
