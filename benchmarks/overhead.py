@@ -4,11 +4,13 @@ Run `python benchmarks/overhead.py [--pairs 1200] [--images FOLDER] [--masks FOL
 by default on scikit-image's photos and drawn free-form holes of all classes. A run is named by its methods and its
 workers. It prints a table of docs/benchmark.md.
 
-Two questions, two ratios. What else does a run do? Every call of a method and every scoring of a result is timed
-where it happens, inside the run; all else of wall time x workers is `rest`, the start of every process and all waiting
-included. What would the same calls take without a benchmark around them? As many bare processes as there are workers,
-at once, since they share caches, memory and the clock, load their pairs and time nothing but the calls of the method
-and of `metrics.score`; `against bare` is wall time x workers over the sum of those.
+What else does a run do? Every call of a method and every scoring of a result is timed where it happens, inside the run,
+as processor time, since they go on beside each other. `beyond` is the rest of the processor time of all processes,
+the start of each included, and `by the clock` what wall time x workers is above those calls: with one worker it can be
+negative, as a result is scored while the next is made. What would the same calls take without a benchmark around
+them? As many bare processes as there are workers, at once, since they share caches, memory and the clock, and with
+malloc set as in a run, load their pairs and time nothing but the calls; `against bare` is wall time x workers over the
+sum of those.
 """
 
 import argparse
@@ -22,11 +24,13 @@ from functools import partial
 from pathlib import Path
 
 import cv2
+from joblib.externals.loky import get_reusable_executor
 
 from evaluation import benchmark, experiments, metrics, scoring
 from evaluation.methods import METHODS, parse_all
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
+from maskgen.memory import keep_memory
 
 RUNS = ("telea:1", "ns:1", "telea+ns:1", "telea:2")
 TIMES = "OVERHEAD_TIMES"  # environment variable: the folder in which every process notes its times
@@ -52,9 +56,10 @@ def timed(name):
     function = methods.METHODS[name]
 
     def call(image, hole):
-        start = time.perf_counter()
+        start = time.process_time()
         result = function(image, hole)
-        note("methods", time.perf_counter() - start)
+        note("methods", time.process_time() - start)
+        note("all", time.process_time())
         return result
 
     return call
@@ -77,9 +82,9 @@ def timed_fill_and_score(job, task):
     plain = metrics.score
 
     def timed(*arguments):
-        start = time.perf_counter()
+        start = time.thread_time()
         found = plain(*arguments)
-        note("metrics", time.perf_counter() - start)
+        note("metrics", time.thread_time() - start)
         return found
 
     metrics.score = timed
@@ -87,6 +92,7 @@ def timed_fill_and_score(job, task):
         return scoring.fill_and_score(job, task)
     finally:
         metrics.score = plain
+        note("all", time.process_time())
 
 
 def plug_in(folder, names):
@@ -103,6 +109,7 @@ def plug_in(folder, names):
 def bare(names, sources, config, pairs) -> float:
     """Seconds that the methods and the metrics take on pairs in this process, which does nothing else but read them."""
     cv2.setNumThreads(1)
+    keep_memory()
     seconds = 0.0
     for pair in pairs:
         truth, image, hole = load_pair(pair, sources, config)
@@ -125,18 +132,24 @@ def overhead(names, workers, pairs, sources, config):
     methods = parse_all([f"{name}=timed_{name}" for name in names])
     before = noted("methods"), noted("metrics")
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time() + of_others()
         scored = benchmark.run(methods, pairs, sources, Path(folder) / "out", config, workers=workers)
         run = workers * (time.perf_counter() - start)
+        used = time.process_time() + of_others() - used
+        get_reusable_executor().shutdown()  # the next run starts its own
     filling, scores = noted("methods") - before[0], noted("metrics") - before[1]
     if not filling:
         raise SystemExit(f"no method came through: {scored['error'].iloc[0]}")
-    rest = run / (filling + scores) - 1
-    print(
-        f"{'+'.join(names):12} {workers:7} {run:8.1f} {filling:10.1f} {scores:10.1f} {rest:7.1%}"
-        f" {alone:8.1f} {run / alone - 1:13.1%}",
-        flush=True,
-    )
+    inside = filling + scores
+    seconds = "".join(f"{value:11.1f}" for value in (run, used, filling, scores, alone))
+    shares = "".join(f"{value / base - 1:14.1%}" for value, base in ((used, inside), (run, inside), (run, alone)))
+    print(f"{'+'.join(names):12} {workers:7}{seconds}{shares}", flush=True)
+
+
+def of_others() -> float:
+    """Seconds of all processes that a run has started, since their own start."""
+    notes = [path for path in Path(os.environ[TIMES]).glob("all-*") if path.name != f"all-{os.getpid()}"]
+    return sum(float(path.read_text().split()[-1]) for path in notes)
 
 
 def main():
@@ -158,7 +171,8 @@ def main():
             pairs = experiments.drawn(asked.images, Path(folder), "free-form", config)
         sources = Sources(benchmark.image_folder(asked.images), asked.masks or Path(folder))
         print(f"{len(pairs)} pairs")
-        print("methods      workers   run, s methods, s metrics, s    rest  bare, s  against bare")
+        heads = "".join(f"{head:>11}" for head in ("run, s", "used, s", "methods, s", "metrics, s", "bare, s"))
+        print(f"methods      workers{heads}" + "".join(f"{h:>14}" for h in ("beyond", "by the clock", "against bare")))
         for names, workers in runs:
             overhead(names, workers, pairs, sources, config)
 

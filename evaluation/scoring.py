@@ -6,6 +6,7 @@ Nothing here imports pandas: a worker is ready in half the time without it.
 import io
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,20 +80,30 @@ class Call:
 
 
 def fill_and_score(job: Job, task: list[tuple[Pair, tuple[str, ...]]]) -> list[dict[str, dict]]:
-    """Let the methods that still lack a pair fill it, one after the other: a journal row for each, pair by pair."""
-    return [_fill_and_score(job, pair, lacking) for pair, lacking in task]
+    """Let the methods that still lack a pair fill it, one after the other: a journal row for each, pair by pair.
+
+    While a method's process is busy, a thread of this one scores what the last has made.
+    """
+    scorer = ThreadPoolExecutor(1)
+    try:
+        begun = [dict(_filled_and_begun(job, pair, lacking, scorer)) for pair, lacking in task]
+        return [{label: row.result() for label, row in rows.items()} for rows in begun]
+    finally:
+        scorer.shutdown(cancel_futures=True)
 
 
-def _fill_and_score(job, pair, lacking):
+def _filled_and_begun(job, pair, lacking, scorer):
     truth, image, hole = load_pair(pair, job.sources, job.config)
-    rows = {}
     if TRUTH in lacking:
-        rows[TRUTH] = {"pair": pair.pair, "error": "", **metrics.vectors(job.config.metrics, truth)}
+        yield TRUTH, scorer.submit(_of_truth, job, pair, truth)
     for method in job.methods:
         if method.label in lacking:
             result = hand(method, job, 1).fill([(pair.pair, image, hole)])[0]
-            rows[method.label] = _score(job, pair, method.label, result, truth, hole)
-    return rows
+            yield method.label, scorer.submit(_score, job, pair, method.label, result, truth, hole)
+
+
+def _of_truth(job, pair, truth):
+    return {"pair": pair.pair, "error": "", **metrics.vectors(job.config.metrics, truth)}
 
 
 def lay_out(job: Job, pair: Pair, label: str, result: np.ndarray | str) -> tuple[Pair, str, np.ndarray | Path | str]:
