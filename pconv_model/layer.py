@@ -47,7 +47,10 @@ class PartialConv2d(nn.Conv2d):
         """
         if not clean:
             x = self._without_holes(x, valid)
-        y = F.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation)
+        return self.weighed(F.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation), valid)
+
+    def weighed(self, y, valid):
+        """x' and its plane from y = W^T (x * M), which is overwritten."""
         seen = self.seen(valid)
         reached = seen > 0.5  # whole numbers; a half is safe against the rounding of fast convolutions
         window = self.weight[0].numel() if self.scaling == "v2" else 1

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskgen.errors import BadInput
+from pconv_model.doubled import conv_joined, double
 from pconv_model.layer import PartialConv2d
 from pconv_model.settings import IMAGENET_MEAN, NetConfig
 
@@ -22,9 +23,18 @@ class Block(nn.Module):
         self.conv, self.norm, self.slope = conv, norm, slope
 
     def forward(self, x, valid=None):
-        """Plain: x alone. Partial: x, zero in its holes, and its planes; returns such an x and its one plane."""
+        """Plain: x alone. Partial: x, zero in its holes, and its planes; returns such an x and its one plane.
+
+        x may be a pair: features of half the size, and the skip with which they are concatenated.
+        """
         reached = None
-        if valid is None:
+        if isinstance(x, tuple):
+            x = conv_joined(*x, self.conv.weight)
+            if valid is not None:
+                x, reached = self.conv.weighed(x, valid)
+            elif self.conv.bias is not None:
+                x = x + self.conv.bias.to(x.dtype).view(1, -1, 1, 1)
+        elif valid is None:
             x = self.conv(x)
         else:
             x, reached = self.conv(x, valid, clean=True)
@@ -128,8 +138,7 @@ class PConvUNet(UNet):
             x, valid = block(x, valid)
         for block in self.decoder:
             skip, plane = skips.pop()
-            x = torch.cat([_double(x, skip), skip], 1)
-            x, valid = block(x, torch.cat([_double(valid, plane), plane], 1))
+            x, valid = block((x, skip), torch.cat([double(valid, plane), plane], 1))
         return self._finish(x)
 
     @torch.no_grad()
@@ -141,7 +150,7 @@ class PConvUNet(UNet):
             valid = (block.conv.seen(valid) > 0.5).to(valid.dtype)
         for block in self.decoder:
             plane = planes.pop()
-            valid = (block.conv.seen(torch.cat([_double(valid, plane), plane], 1)) > 0.5).to(valid.dtype)
+            valid = (block.conv.seen(torch.cat([double(valid, plane), plane], 1)) > 0.5).to(valid.dtype)
         return valid
 
 
@@ -162,8 +171,7 @@ class ConvUNet(UNet):
             skips.append(x)
             x = block(x)
         for block in self.decoder:
-            skip = skips.pop()
-            x = block(torch.cat([_double(x, skip), skip], 1))
+            x = block((x, skips.pop()))
         return self._finish(x)
 
     def reached(self, valid):
@@ -178,8 +186,3 @@ def build(config: NetConfig) -> UNet:
     if config.kind not in kinds:
         raise BadInput(f"kind is one of {', '.join(kinds)}, got {config.kind!r}")
     return kinds[config.kind](config.width, config.depth, **more)
-
-
-def _double(x, skip):
-    """x at twice its size, cut to the skip's, which is one smaller where a layer halved an odd side."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")[..., : skip.shape[-2], : skip.shape[-1]]
