@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 from evaluation.benchmark import OWN_MASKS
 from maskgen.maskset import read_hole
+from pconv_model import doubled, unet
 from pconv_model.inpaint import inpaint, load
 from pconv_model.photos import read_image
 from pconv_model.unet import ConvUNet, PConvUNet
@@ -67,7 +68,20 @@ class NaiveUNet(PConvUNet):
 
 
 NETS = {"conv": ConvUNet, "pconv": PConvUNet, "naive": NaiveUNet}
-STEPS = {name: (name, True) for name in NETS} | {"pconv, Adam not fused": ("pconv", False)}  # net, fused Adam
+WRITTEN = ", decoder as written"  # after a net's name: features are doubled and concatenated, kernels not folded
+NAMES = ("conv", "pconv", "naive", f"conv{WRITTEN}", f"pconv{WRITTEN}")
+STEPS = {name: (name, True) for name in NAMES} | {"pconv, Adam not fused": ("pconv", False)}  # net, fused Adam
+
+
+def as_named(name, call):
+    """The call, with or without folded kernels in the decoder."""
+    way = doubled.conv_plain if name.endswith(WRITTEN) else doubled.conv_joined
+
+    def with_way():
+        unet.conv_joined = way
+        call()
+
+    return with_way
 
 
 def scene(batch, size):
@@ -89,21 +103,24 @@ def medians(candidates, rounds):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def inference(kind):
-    """A function that fills one 512x512 image with the full net."""
-    net, (image, valid) = NETS[kind]().eval().to(memory_format=torch.channels_last), scene(1, 512)
+def inference(name):
+    """A function that fills one 512x512 image with the full net. name: of NAMES."""
+    net, (image, valid) = NETS[name.removesuffix(WRITTEN)]().eval().to(memory_format=torch.channels_last), scene(1, 512)
 
     @torch.inference_mode()
     def call():
         net(image, valid)
 
-    return call
+    return as_named(name, call)
 
 
 def training(name):
     """A function that does one step of Adam on L1: width 0.5, batch 2, 256x256. name: of STEPS."""
     kind, fused = STEPS[name]
-    net, (image, valid) = NETS[kind](0.5).train().to(memory_format=torch.channels_last), scene(2, 256)
+    net, (image, valid) = (
+        NETS[kind.removesuffix(WRITTEN)](0.5).train().to(memory_format=torch.channels_last),
+        scene(2, 256),
+    )
     optimiser = torch.optim.Adam(net.parameters(), fused=fused)
 
     def call():
@@ -111,7 +128,7 @@ def training(name):
         optimiser.step()
         optimiser.zero_grad()
 
-    return call
+    return as_named(name, call)
 
 
 def setting(name):
@@ -200,7 +217,7 @@ def main():
         times = medians({name: setting(name) for name in SETTINGS}, options.rounds)
         table("One 512x512 image, PConvUNet(), by setting", times, "setting")
     else:
-        times = medians({name: inference(name) for name in NETS}, options.rounds)
+        times = medians({name: inference(name) for name in NAMES}, options.rounds)
         table("One 512x512 image, full width, float32, channels last", times, "inference")
         times = medians({name: training(name) for name in STEPS}, options.rounds)
         table("Training step, width 0.5, batch 2, 256x256, float32, channels last", times, "training")

@@ -56,8 +56,10 @@ def stages(config: TrainConfig) -> list[Stage]:
             f"{len(sizes)} sizes need one batch each (or one for all), got {len(batch)}, and {len(switch)} switches"
         )
     edges = [0, *switch, one]
-    if sorted(edges) != edges or min(*sizes, *batch) < 1 or config.phase2_steps < 0:
-        raise BadInput(f"sizes and batches are positive, switches rise within the {one} steps of phase 1, got {edges}")
+    if min(*sizes, *batch) < 1:
+        raise BadInput(f"sizes and batches are positive, got {', '.join(map(str, (*sizes, *batch)))}")
+    if sorted(edges) != edges or config.phase2_steps < 0:
+        raise BadInput(f"steps are not negative and switches rise within the {one} of phase 1, got {edges}")
     cut = [Stage(*span, size, b, 1) for span, size, b in zip(pairwise(edges), sizes, batch, strict=True)]
     cut.append(Stage(one, one + config.phase2_steps, sizes[-1], batch[-1], 2))
     if one + config.phase2_steps < 1:
