@@ -41,7 +41,7 @@ class ReportConfig:
 
 
 BATCH = 4  # images that go through a network together
-TOGETHER = 2  # pairs of one image that a worker takes at once: it is read once, and a kill loses no more
+TOGETHER = 4  # pairs of one image that a worker takes at once: it is read once, and a kill loses no more
 GROWTH = (0, 5, 15, 35, 55, 95)  # px, side of the brush that widens a hole, figure 10 of the paper
 FACTOR = 4  # K of the paper's super-resolution, section 5.2
 LAYOUTS = ("folders", "lama")  # of exported pairs
