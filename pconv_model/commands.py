@@ -70,6 +70,7 @@ def training_options(command):
             batch="Images in a step of one process, one number or one per size.",
             switch="Steps at which the next size begins; none makes equal stages of phase 1.",
             accumulate="Batches in a step.",
+            vgg_window="px, side of a square in each crop, about a piece of the hole, that VGG sees; 0: all.",
             ema="Decay of the averaged weights, 0 for none.",
             clip="Largest norm of a gradient.",
             precision="fp32, or bf16 autocast.",

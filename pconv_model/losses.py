@@ -87,6 +87,20 @@ def _blur(x):
     return F.conv2d(F.conv2d(x, window, groups=len(window)), window.transpose(2, 3), groups=len(window))
 
 
+def windowed(features, valid, side, rng):
+    """`features` of one square of an image, side x side px, that lies about a hole pixel drawn with rng, a Generator.
+
+    VGG's cost falls with the area. All images of a batch get the same square; valid: (B, 1, H, W).
+    """
+    height, width = valid.shape[-2:]
+    holes = (valid.amin(0)[0] < 1).nonzero()
+    row, column = holes[rng.integers(len(holes))].tolist() if len(holes) else (height // 2, width // 2)
+    top, left = (
+        min(max(0, place - side // 2), max(0, length - side)) for place, length in ((row, height), (column, width))
+    )
+    return lambda image: features(image[..., top : top + side, left : left + side])
+
+
 def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
     """The weighted sum and its unweighted terms: a dict with "total" and one entry per term.
 

@@ -55,6 +55,7 @@ class TrainConfig:
     switch: tuple[int, ...] = ()  # steps at which the next size begins; empty cuts phase 1 into equal stages
     accumulate: int = 1  # batches whose gradients are summed into a step
     vgg_from: int = 0  # step from which the perceptual and style terms are added
+    vgg_window: int = 0  # px, side of the square of a crop that those two terms see; 0: all of it
     ema: float = 0.999  # decay of the averaged weights, which are those that count; 0 keeps none
     clip: float = 10.0  # largest norm of a gradient; a step whose gradient is not finite is left out
     precision: str = "fp32"  # or "bf16": autocast, half the memory and faster where the processor has it

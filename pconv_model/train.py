@@ -25,7 +25,7 @@ from maskgen.parallel import cores
 from maskgen.settings import SIZE
 from pconv_model import checkpoints
 from pconv_model.data import Fixed, Pairs, batches, split
-from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss
+from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss, windowed
 from pconv_model.photos import write_image
 from pconv_model.settings import LOSSES, PRECISIONS, LossConfig, NetConfig, TrainConfig
 from pconv_model.unet import build
@@ -288,7 +288,8 @@ def _step(run, model, source, features, loss):
         with model.no_sync() if more else nullcontext():
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 out = model(image, valid)
-            loss_of_out, terms = _gradient(out.detach(), image, valid, features, loss, config)
+            rng = np.random.default_rng([config.seed, 2, run.step, turn])
+            loss_of_out, terms = _gradient(out.detach(), image, valid, features, loss, config, rng)
             out.backward(loss_of_out / config.accumulate)
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + term / config.accumulate
@@ -304,7 +305,7 @@ def _step(run, model, source, features, loss):
     return sums
 
 
-def _gradient(out, truth, valid, features, loss, config):
+def _gradient(out, truth, valid, features, loss, config, rng):
     """Gradient of the loss at the net's result, and the terms.
 
     On a CPU image by image: every term is a mean over the batch, so the sum is the same, and VGG's features of one
@@ -314,8 +315,11 @@ def _gradient(out, truth, valid, features, loss, config):
     piece = 1 if out.device.type == "cpu" and features is not None else len(out)
     sums = {}
     for some in zip(out.split(piece), truth.split(piece), valid.split(piece), strict=True):
+        seeing = features
+        if features is not None and config.vgg_window:
+            seeing = windowed(features, some[2], config.vgg_window, rng)
         with torch.autocast(out.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            terms = total_loss(*some, features, loss)
+            terms = total_loss(*some, seeing, loss)
         share = len(some[0]) / len(out)
         (terms["total"] * share).backward()
         for name, term in terms.items():

@@ -85,6 +85,22 @@ def test_the_ssim_term_sees_the_composite_and_is_evened_and_is_not_there_unless_
     assert "ssim" not in plain and terms["total"].item() == pytest.approx(plain["total"].item() + 2 * lone * 1.2)
 
 
+def test_a_window_for_vgg_lies_about_a_hole_pixel_and_inside_the_image():
+    def eyes(image):  # they see all that they are shown
+        return image
+
+    place = torch.arange(48.0).view(1, 1, 6, 8)
+    lone = plane("........", "........", "........", "......#.", "........", "........")
+    seeing = losses.windowed(eyes, lone, 4, np.random.default_rng(0))
+    assert seeing(place)[0, 0].tolist() == [[12, 13, 14, 15], [20, 21, 22, 23], [28, 29, 30, 31], [36, 37, 38, 39]]
+    whole = losses.windowed(eyes, lone, 9, np.random.default_rng(0))
+    assert whole(place).equal(place)
+    many = torch.zeros(1, 1, 40, 40)
+    places = torch.arange(1600.0).view(1, 1, 40, 40)
+    squares = [losses.windowed(eyes, many, 10, np.random.default_rng(i))(places) for i in range(9)]
+    assert len({square[0, 0, 0, 0].item() for square in squares}) > 5  # drawn
+
+
 def test_total_is_the_weighted_sum_of_the_paper():
     def eyes(image):  # a "VGG" of one layer, the image itself
         return [image]

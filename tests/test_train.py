@@ -146,12 +146,16 @@ def test_the_loss_taken_image_by_image_is_that_of_the_batch():
 
     torch.manual_seed(0)
     out, truth, valid = torch.rand(3, 3, 8, 8), torch.rand(3, 3, 8, 8), (torch.rand(3, 1, 8, 8) < 0.6).float()
-    gradient, terms = train._gradient(out.clone(), truth, valid, pool, LossConfig(), RUN)
+    gradient, terms = train._gradient(out.clone(), truth, valid, pool, LossConfig(), RUN, None)
     out.requires_grad_()
     wanted = train.total_loss(out, truth, valid, pool)
     wanted["total"].backward()
     torch.testing.assert_close(gradient, out.grad)
     torch.testing.assert_close(terms, {name: term.detach() for name, term in wanted.items()})
+    for side, alike in ((8, True), (4, False)):  # a window as large as the image is all of it, a smaller one is not
+        config, rng = replace(RUN, vgg_window=side), np.random.default_rng(0)
+        seen, _ = train._gradient(out.detach().clone(), truth, valid, pool, LossConfig(), config, rng)
+        assert torch.allclose(seen, gradient) == alike
 
 
 def test_a_step_whose_gradient_is_not_finite_leaves_the_net_as_it_was():
