@@ -79,6 +79,7 @@ def training_options(command):
             scale="Side of a crop / short side of its photo, least and most.",
             flip="Mirror half of the crops.",
             colour="Share by which colours change.",
+            grey="Share of the crops made grey.",
             hold_out="Share of the photos kept for validation.",
             validation="Photos of the fixed validation set.",
             seed="Every random choice comes from it.",

@@ -86,6 +86,8 @@ class Pairs:
             if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
                 came = ",".join(f"{share:g}" for share in shares)
                 raise BadInput(f"{name} is two shares, 0 < least <= most <= 1, got {came}")
+        if not 0 <= config.grey <= 1:
+            raise BadInput(f"grey is a share of the crops, from 0 to 1, got {config.grey:g}")
         self.photos, self.sampler, self.config = photos, sampler, config
         self.edges = odds(photos, favour).cumsum()
         self.keep = 2 * max(config.size)  # px, short side
@@ -105,6 +107,8 @@ class Pairs:
         if rng.random() < 0.5 and self.config.flip:
             crop = np.ascontiguousarray(crop[:, ::-1])
         crop = recolour(crop, self.config.colour, rng)
+        if self.config.grey and rng.random() < self.config.grey:
+            crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         return crop, fitted(window(self.sampler[i], self.config.mask_scale, rng), size)
 
     def _photo(self, number):

@@ -65,6 +65,7 @@ class TrainConfig:
     scale: tuple[float, float] = (0.35, 1.0)  # side of a crop / short side of its photo
     flip: bool = True  # half of the crops are mirrored; not for writing, or whatever else has a left and a right
     colour: float = 0.1  # brightness, contrast and saturation change by up to this share
+    grey: float = 0.0  # share of the crops that lose their colour
     hold_out: float = 0.1  # share of the photos kept for validation: 3,000 of CelebA-HQ's 30,000
     validation: int = 64  # photos of the fixed validation set
     seed: int = 0

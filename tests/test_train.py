@@ -336,6 +336,18 @@ def test_colours_change_mildly_and_grey_stays_grey():
     assert len(values) > 10 and min(values) >= 90 and max(values) <= 110
 
 
+def test_a_share_of_the_crops_is_grey_and_the_others_are_as_without_it(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "colours.png"), colours)
+    some, none = (data.Pairs([tmp_path / "colours.png"], Boxes(), replace(RUN, grey=share)) for share in (0.3, 0.0))
+    both = [(some(i, 20)[0], none(i, 20)[0]) for i in range(60)]
+    grey = [bool((crop == crop[..., :1]).all()) for crop, _ in both]
+    assert 8 <= sum(grey) <= 28
+    assert all((crop == other).all() for (crop, other), is_grey in zip(both, grey, strict=True) if not is_grey)
+    with pytest.raises(BadInput, match=r"grey .* got 1\.5"):
+        data.Pairs([], Boxes(), replace(RUN, grey=1.5))
+
+
 def test_a_broken_photo_is_named(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"no photo")
     with pytest.raises(BadInput, match=r"x\.jpg"):
