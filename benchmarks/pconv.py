@@ -73,6 +73,11 @@ NAMES = ("conv", "pconv", "naive", f"conv{WRITTEN}", f"pconv{WRITTEN}")
 STEPS = {name: (name, True) for name in NAMES} | {"pconv, Adam not fused": ("pconv", False)}  # net, fused Adam
 
 
+def named(name, width=1.0):
+    """The net of a name."""
+    return NETS[name.removesuffix(WRITTEN)](width).to(memory_format=torch.channels_last)
+
+
 def as_named(name, call):
     """The call, with or without folded kernels in the decoder."""
     way = doubled.conv_plain if name.endswith(WRITTEN) else doubled.conv_joined
@@ -105,7 +110,7 @@ def medians(candidates, rounds):
 
 def inference(name):
     """A function that fills one 512x512 image with the full net. name: of NAMES."""
-    net, (image, valid) = NETS[name.removesuffix(WRITTEN)]().eval().to(memory_format=torch.channels_last), scene(1, 512)
+    net, (image, valid) = named(name).eval(), scene(1, 512)
 
     @torch.inference_mode()
     def call():
@@ -116,11 +121,8 @@ def inference(name):
 
 def training(name):
     """A function that does one step of Adam on L1: width 0.5, batch 2, 256x256. name: of STEPS."""
-    kind, fused = STEPS[name]
-    net, (image, valid) = (
-        NETS[kind.removesuffix(WRITTEN)](0.5).train().to(memory_format=torch.channels_last),
-        scene(2, 256),
-    )
+    which, fused = STEPS[name]
+    net, (image, valid) = named(which, 0.5).train(), scene(2, 256)
     optimiser = torch.optim.Adam(net.parameters(), fused=fused)
 
     def call():

@@ -11,8 +11,8 @@ from pconv_model.settings import LossConfig
 
 PAPER = LossConfig()
 TYPICAL = 0.3  # hole ratio, the middle of the paper's classes
-C1, C2 = 0.01**2, 0.03**2  # of SSIM for images in [0, 1]
 SMALLEST = 0.01  # the lower edge of the first class; a hole in a crop may be smaller
+C1, C2 = 0.01**2, 0.03**2  # of SSIM for images in [0, 1]
 
 
 def composite(out, truth, valid):

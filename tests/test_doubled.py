@@ -21,7 +21,7 @@ def test_folded_kernels_give_what_the_convolution_of_the_doubled_features_gives(
     torch.testing.assert_close(*both, rtol=0, atol=1e-12)
 
 
-def test_so_are_its_gradients():
+def test_the_gradients_are_the_same_as_well():
     assert torch.autograd.gradcheck(
         doubled._Interleave.apply, torch.randn(1, 8, 3, 4, dtype=torch.float64).requires_grad_()
     )
