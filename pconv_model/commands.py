@@ -63,7 +63,12 @@ def training_options(command):
         click.option("--validate-every", default=2000, help="Steps between validations."),
         click.option("--workers", type=click.IntRange(1), help="Threads that prepare photos. [default: up to 4]"),
         device_option,
-        settings_of(NetConfig, width="Times the paper's channels.", depth="Layers of the encoder."),
+        settings_of(
+            NetConfig,
+            width="Times the paper's channels.",
+            depth="Layers of the encoder.",
+            detail="Channels of two more convolutions at full size, which see the mask; 0: the paper's net.",
+        ),
         settings_of(
             TrainConfig,
             size="px, side of the training crops; several numbers are stages.",

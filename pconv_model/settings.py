@@ -20,6 +20,7 @@ class NetConfig:
     kind: str = "pconv"  # "pconv", or "conv" for the paper's baseline of plain convolutions
     width: float = 1.0  # times the paper's channels
     depth: int = 8  # encoder layers, each of which halves the image
+    detail: int = 0  # channels of two more convolutions at full size, which see the mask; 0: none, as in the paper
     bias: str = "ends"  # layers with a bias: "ends", those without batch norm, or "all"
     eps: float = 1e-5  # of batch norm; Keras has 1e-3
     mean: tuple[float, ...] = IMAGENET_MEAN  # taken from the image inside the net, given back to the result

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from maskgen.alone import alone, alone_in
 from maskgen.errors import BadInput
 from maskgen.maskset import remove_parts, write_whole
+from maskgen.memory import keep_memory
 from maskgen.parallel import cores
 from maskgen.settings import SIZE
 from pconv_model import checkpoints
@@ -201,11 +202,13 @@ def train(
 
     folders, exclude, favour: the photos, see pconv_model.data. sampler: [i] gives a hole, bool (h, w). features: for
     the perceptual and style terms, such as pconv_model.features.load_vgg(); None leaves them out. start: weights of
-    ours to begin with, which have reached the step `at` of this run: their history goes on, with a fresh optimiser.
+    ours to begin with, which have reached the step `at` of this run: their history goes on, with a fresh optimiser, and
+    `detail` is added where they have none.
     minutes: between checkpoints. A run that was stopped goes on to the same weights as one that was not, on the same
     kind of machine; resume=False begins anew. Under `torchrun` every process takes its part of each step. In `out`:
     checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/.
     """
+    keep_memory()
     with _processes(device) as (rank, world, device), nullcontext() if rank else alone_in(out):
         photos, held = split(folders, exclude=exclude, config=config)
         about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(photos)}
@@ -265,8 +268,9 @@ def _begin(net_config, config, out, about, start, at, resume, device, rank):
             )
     elif start:
         state = checkpoints.load(start).state_dict()
+        fresh = {key: value for key, value in run.net.state_dict().items() if key.startswith("detail.")}
         for each in {run.net, run.best}:
-            checkpoints.load_weights(each, state, start)
+            checkpoints.load_weights(each, fresh | state, start)
         run.step = at
         run.history = [row for row in checkpoints.read_header(start)["history"] if row["step"] <= at]
     if rank == 0:

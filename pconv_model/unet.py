@@ -47,6 +47,28 @@ class Block(nn.Module):
         return x if valid is None else (x, reached)
 
 
+class Detail(nn.Module):
+    """What three convolutions at full size add to the last layer of Table 2; not in the paper.
+
+    That layer is linear, and partial convolutions never learn where in a window the holes are, so the two outermost
+    pixels of a hole come out less exactly than by plain interpolation. These see the mask. The last begins as zero: a
+    net that gets them begins as it was.
+    """
+
+    def __init__(self, low, channels):
+        """low: channels of the features of half the size."""
+        super().__init__()
+        self.first = nn.Conv2d(low + 4, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.last = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def forward(self, low, image, valid):
+        """(B, 3, H, W). low: (B, low, H/2, W/2). image: (B, 3, H, W) as the encoder sees it. valid: (B, 1, H, W)."""
+        x = conv_joined(low, torch.cat([image, valid.to(image.dtype)], 1), self.first.weight)
+        x = F.leaky_relu(x + self.first.bias.to(x.dtype).view(1, -1, 1, 1), SLOPE)
+        return self.last(F.leaky_relu(self.second(x), SLOPE))
+
+
 class UNet(nn.Module):
     """What both nets share: `depth` halving layers, as many doubling ones, and images in [0, 1] at both ends."""
 
@@ -74,6 +96,7 @@ class UNet(nn.Module):
             )
             for i in reversed(range(config.depth))
         )
+        self.detail = Detail(channels[0], config.detail) if config.detail else None
         self.head = nn.Conv2d(3, 3, 1) if config.head == "sigmoid" else None
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
@@ -96,6 +119,12 @@ class UNet(nn.Module):
             nn.init.kaiming_normal_(block.conv.weight, a=block.slope or 0.0, nonlinearity="leaky_relu")
             if block.conv.bias is not None:
                 nn.init.zeros_(block.conv.bias)
+        if self.detail is not None:
+            for conv in (self.detail.first, self.detail.second):
+                nn.init.kaiming_normal_(conv.weight, a=SLOPE, nonlinearity="leaky_relu")
+                nn.init.zeros_(conv.bias)
+            nn.init.zeros_(self.detail.last.weight)
+            nn.init.zeros_(self.detail.last.bias)
 
     def freeze_encoder(self):
         """Phase 2 of training: the encoder's batch norms keep their statistics and parameters, through .train() too."""
@@ -138,7 +167,9 @@ class PConvUNet(UNet):
             x, valid = block(x, valid)
         for block in self.decoder:
             skip, plane = skips.pop()
-            x, valid = block((x, skip), torch.cat([double(valid, plane), plane], 1))
+            low, (x, valid) = x, block((x, skip), torch.cat([double(valid, plane), plane], 1))
+        if self.detail is not None:
+            x = x + self.detail(low, skip, plane) * valid.to(x.dtype)
         return self._finish(x)
 
     @torch.no_grad()
@@ -171,7 +202,10 @@ class ConvUNet(UNet):
             skips.append(x)
             x = block(x)
         for block in self.decoder:
-            x = block((x, skips.pop()))
+            skip = skips.pop()
+            low, x = x, block((x, skip))
+        if self.detail is not None:
+            x = x + self.detail(low, skip, valid)
         return self._finish(x)
 
     def reached(self, valid):

@@ -211,6 +211,12 @@ def test_a_run_can_begin_with_the_weights_of_another(photos, tmp_path, finished)
         train._begin(replace(NET, width=0.1), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
 
 
+def test_a_net_with_detail_can_begin_with_weights_that_have_none(photos, tmp_path, finished):
+    it = train._begin(replace(NET, detail=4), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
+    assert it.net.encoder[0].conv.weight.equal(weights(finished)["encoder.0.conv.weight"])
+    assert same(it.net.state_dict(), it.average.state_dict()) and not it.net.detail.last.weight.any()
+
+
 def test_a_checkpoint_of_the_unfused_adam_goes_on_with_the_fused_one_to_the_same_weights(tmp_path):
     pairs = [(torch.rand(2, 3, 16, 16), (torch.rand(2, 1, 16, 16) > 0.3).float()) for _ in range(3)]
     about = {"net": {}, "train": {}, "loss": {}}

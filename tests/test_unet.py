@@ -68,21 +68,51 @@ def test_weights_start_from_he_initialisation():
         assert weight.std().item() == pytest.approx((gain / weight[0].numel()) ** 0.5, rel=0.01)
 
 
+def with_random_detail(net, depth=4):
+    """A net whose detail layers are not zero, as after training."""
+    net = net(0.1, depth, detail=5)
+    for parameter in net.detail.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return net
+
+
+@pytest.mark.parametrize("net", [PConvUNet, ConvUNet])
+def test_detail_begins_by_changing_nothing_and_then_adds_what_its_three_layers_say(net):
+    torch.manual_seed(0)
+    image, valid = torch.rand(2, 3, 32, 48), (torch.rand(2, 1, 32, 48) < 0.6).float()
+    plain, detailed = net(0.1, 3).eval(), net(0.1, 3, detail=5).eval()
+    assert detailed.load_state_dict(plain.state_dict(), strict=False).unexpected_keys == []
+    torch.testing.assert_close(detailed(image, valid), plain(image, valid))
+
+    detailed.detail = layers = with_random_detail(net, 3).detail
+    seen = []
+    layers.register_forward_hook(lambda module, args, out: seen.append(args))
+    added = (detailed(image, valid) - plain(image, valid)) / detailed.std
+    low, shown, mask = seen[0]
+    assert mask.equal(valid) and low.shape == (2, 6, 16, 24)
+    x = torch.cat([F.interpolate(low, scale_factor=2), shown, valid], 1)
+    for conv in (layers.first, layers.second):
+        x = F.leaky_relu(F.conv2d(x, conv.weight, conv.bias, padding=1), 0.2)
+    wanted = F.conv2d(x, layers.last.weight, layers.last.bias, padding=1)
+    torch.testing.assert_close(added, wanted, atol=1e-5, rtol=1e-4)
+
+
 def test_the_result_never_depends_on_what_is_stored_in_the_hole():
     torch.manual_seed(0)
     image, valid = torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
     valid[..., 8:20, 4:30] = 0
-    for net in (PConvUNet(0.1, 4), ConvUNet(0.1, 4)):
+    for net in (PConvUNet(0.1, 4), ConvUNet(0.1, 4), with_random_detail(PConvUNet), with_random_detail(ConvUNet)):
         net.eval()
         assert net(image, valid).equal(net(torch.where(valid > 0, image, torch.nan), valid))
 
 
 def test_the_net_answers_wherever_its_mask_reaches_and_only_there():
-    net, valid = PConvUNet(0.1, 2).eval(), torch.zeros(1, 1, 64, 64)
+    valid = torch.zeros(1, 1, 64, 64)
     valid[..., 0, 0] = 1
-    reached = net.reached(valid)
-    out = (net(torch.rand(1, 3, 64, 64), valid) - net.mean) / net.std
-    assert 0 < reached.mean() < 1 and out[(reached == 0).expand(-1, 3, -1, -1)].abs().max() < 1e-6
+    for net in (PConvUNet(0.1, 2), with_random_detail(PConvUNet, 2)):
+        reached = net.eval().reached(valid)
+        out = (net(torch.rand(1, 3, 64, 64), valid) - net.mean) / net.std
+        assert 0 < reached.mean() < 1 and out[(reached == 0).expand(-1, 3, -1, -1)].abs().max() < 1e-6
     assert PConvUNet(0.05, 8).reached(valid).min() == 1  # deep enough: one valid pixel fills every mask
 
 
@@ -123,7 +153,8 @@ def test_frozen_encoder_norms_keep_still_through_train_while_the_decoder_learns(
 
 
 def test_sides_that_do_not_halve_evenly_come_out_as_they_went_in():
-    assert PConvUNet(0.05, 5).eval()(torch.rand(1, 3, 37, 51), torch.ones(1, 1, 37, 51)).shape == (1, 3, 37, 51)
+    for net in (PConvUNet(0.05, 5), with_random_detail(PConvUNet)):
+        assert net.eval()(torch.rand(1, 3, 37, 51), torch.ones(1, 1, 37, 51)).shape == (1, 3, 37, 51)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
