@@ -67,7 +67,7 @@ def training_options(command):
             NetConfig,
             width="Times the paper's channels.",
             depth="Layers of the encoder.",
-            detail="Channels of two more convolutions at full size, which see the mask; 0: the paper's net.",
+            detail="Channels of convolutions at full size that mend seams; 0: the paper's net.",
         ),
         settings_of(
             TrainConfig,
@@ -143,6 +143,7 @@ def training(images, masks, vgg, exclude, favour, cache, options):
 @settings_of(
     LossConfig,
     ssim="Weight of a term 1 - SSIM, which the paper has not.",
+    near="Weight of L1 in the outer 8 px of holes, which the paper has not.",
     even="Hole terms are multiplied by (0.3 / hole ratio)^EVEN: images with small holes count more.",
 )
 @click.option(

@@ -20,7 +20,7 @@ class NetConfig:
     kind: str = "pconv"  # "pconv", or "conv" for the paper's baseline of plain convolutions
     width: float = 1.0  # times the paper's channels
     depth: int = 8  # encoder layers, each of which halves the image
-    detail: int = 0  # channels of two more convolutions at full size, which see the mask; 0: none, as in the paper
+    detail: int = 0  # channels of convolutions at full size that mend the result's seams; 0: none, as in the paper
     bias: str = "ends"  # layers with a bias: "ends", those without batch norm, or "all"
     eps: float = 1e-5  # of batch norm; Keras has 1e-3
     mean: tuple[float, ...] = IMAGENET_MEAN  # taken from the image inside the net, given back to the result
@@ -39,6 +39,7 @@ class LossConfig:
     style: float = 120.0
     tv: float = 0.1
     ssim: float = 0.0  # of 1 - SSIM of the composite: not the paper's, it raises SSIM beside the L1 terms
+    near: float = 0.0  # of L1 in the hole's outer rings, where it can be right: not the paper's
     even: float = 0.0  # an image's hole term is multiplied by (0.3 / its hole ratio)^even: 0 the paper's, 1 all alike
     span: float = 2.0  # images in [0, 1] are stretched to this length for L1 and tv; the first author used [-1, 1]
 

@@ -33,6 +33,7 @@ from pconv_model.unet import build
 
 NET, RUN = NetConfig(), TrainConfig()
 CHECKPOINT = "checkpoint.pt"
+FASTER = 10  # times the learning rate, for the small layers of `detail`
 SHOWN = 8  # photos in the sample grid
 
 
@@ -94,7 +95,12 @@ class Run:
         self.phase = phase
         if phase == 2:
             self.net.freeze_encoder()
-        self.optimiser = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad], fused=True)
+        groups = [{"params": [p for p in self.net.parameters() if p.requires_grad], "faster": 1}]
+        if self.net.detail is not None:
+            own = set(self.net.detail.parameters())
+            groups[0]["params"] = [p for p in groups[0]["params"] if p not in own]
+            groups.append({"params": list(self.net.detail.parameters()), "faster": FASTER})
+        self.optimiser = torch.optim.Adam(groups, fused=True)
 
     @property
     def best(self):
@@ -282,7 +288,7 @@ def _step(run, model, source, features, loss):
     """One step of the optimiser. Returns the loss terms, averaged over the accumulated batches."""
     config, device = run.config, torch.device(run.device)
     for group in run.optimiser.param_groups:
-        group["lr"] = rate(config, run.step)
+        group["lr"] = rate(config, run.step) * group.get("faster", 1)  # checkpoints of older versions know one group
     features = features if run.step >= config.vgg_from else None
     before = [buffer.clone() for buffer in run.net.buffers()]  # batch norm's statistics, should the step be left out
     sums = {}

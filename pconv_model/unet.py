@@ -48,25 +48,24 @@ class Block(nn.Module):
 
 
 class Detail(nn.Module):
-    """What three convolutions at full size add to the last layer of Table 2; not in the paper.
+    """Three convolutions at full size that mend the result where it meets the known pixels; not in the paper.
 
-    That layer is linear, and partial convolutions never learn where in a window the holes are, so the two outermost
-    pixels of a hole come out less exactly than by plain interpolation. These see the mask. The last begins as zero: a
-    net that gets them begins as it was.
+    The last layer of Table 2 is linear, and a partial convolution does not know where in its window the holes are, so
+    the outer pixels of a hole come out worse than by plain interpolation. These see known pixels, result and mask side
+    by side. The last of them begins as zero: a net that gets them begins as it was.
     """
 
-    def __init__(self, low, channels):
-        """low: channels of the features of half the size."""
+    def __init__(self, channels):
         super().__init__()
-        self.first = nn.Conv2d(low + 4, channels, 3, padding=1)
+        self.first = nn.Conv2d(7, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         self.last = nn.Conv2d(channels, 3, 3, padding=1)
 
-    def forward(self, low, image, valid):
-        """(B, 3, H, W). low: (B, low, H/2, W/2). image: (B, 3, H, W) as the encoder sees it. valid: (B, 1, H, W)."""
-        x = conv_joined(low, torch.cat([image, valid.to(image.dtype)], 1), self.first.weight)
-        x = F.leaky_relu(x + self.first.bias.to(x.dtype).view(1, -1, 1, 1), SLOPE)
-        return self.last(F.leaky_relu(self.second(x), SLOPE))
+    def forward(self, result, image, valid):
+        """What to add to the result. result, image: (B, 3, H, W), both normalised. valid: (B, 1, H, W)."""
+        comp = torch.where(valid > 0, image.to(result.dtype), result)
+        x = F.leaky_relu(self.first(torch.cat([comp, result, valid.to(result.dtype)], 1)), SLOPE, inplace=True)
+        return self.last(F.leaky_relu(self.second(x), SLOPE, inplace=True))
 
 
 class UNet(nn.Module):
@@ -96,7 +95,7 @@ class UNet(nn.Module):
             )
             for i in reversed(range(config.depth))
         )
-        self.detail = Detail(channels[0], config.detail) if config.detail else None
+        self.detail = Detail(config.detail) if config.detail else None
         self.head = nn.Conv2d(3, 3, 1) if config.head == "sigmoid" else None
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
@@ -167,9 +166,9 @@ class PConvUNet(UNet):
             x, valid = block(x, valid)
         for block in self.decoder:
             skip, plane = skips.pop()
-            low, (x, valid) = x, block((x, skip), torch.cat([double(valid, plane), plane], 1))
+            x, valid = block((x, skip), torch.cat([double(valid, plane), plane], 1))
         if self.detail is not None:
-            x = x + self.detail(low, skip, plane) * valid.to(x.dtype)
+            x = x + self.detail(x, skip, plane) * valid.to(x.dtype)
         return self._finish(x)
 
     @torch.no_grad()
@@ -203,9 +202,9 @@ class ConvUNet(UNet):
             x = block(x)
         for block in self.decoder:
             skip = skips.pop()
-            low, x = x, block((x, skip))
+            x = block((x, skip))
         if self.detail is not None:
-            x = x + self.detail(low, skip, valid)
+            x = x + self.detail(x, skip, valid)
         return self._finish(x)
 
     def reached(self, valid):

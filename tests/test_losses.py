@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import maximum_filter
 from skimage.metrics import structural_similarity
 
 from maskgen.errors import BadInput
@@ -83,6 +84,26 @@ def test_the_ssim_term_sees_the_composite_and_is_evened_and_is_not_there_unless_
     assert terms["ssim"].item() == pytest.approx(lone * 0.3 / 0.25)
     plain = losses.total_loss(out, truth, valid, config=LossConfig(even=1))
     assert "ssim" not in plain and terms["total"].item() == pytest.approx(plain["total"].item() + 2 * lone * 1.2)
+
+
+def test_the_near_term_halves_from_ring_to_ring_by_pencil():
+    valid, truth = torch.ones(1, 1, 9, 9), torch.zeros(1, 3, 9, 9)
+    valid[..., 2:7, 2:7] = 0
+    out = torch.full((1, 3, 9, 9), 50.0)  # known pixels do not count
+    out[..., 2:7, 2:7], out[..., 3:6, 3:6], out[..., 4, 4] = 1, 2, 4  # rings of 16, 8 and 1 px
+    wanted = (1 + 2 / 2 + 4 / 4) / sum(0.5**ring for ring in range(8))
+    assert losses.near_loss(out, truth, valid).item() == pytest.approx(wanted)
+    other = losses.near_loss(out, truth, torch.ones_like(valid)), losses.near_loss(2 * out, truth, valid)
+    assert [term.item() for term in other] == pytest.approx([0, 2 * wanted])
+    terms = losses.total_loss(out, truth, valid, config=LossConfig(near=10))
+    plain = losses.total_loss(out, truth, valid)
+    assert "near" not in plain and terms["total"].item() == pytest.approx(plain["total"].item() + 10 * 2 * wanted)
+
+
+def test_dilation_is_the_maximum_filter_of_scipy():
+    plane = (torch.rand(2, 1, 12, 17, generator=torch.Generator().manual_seed(0)) < 0.2).float()
+    wanted = maximum_filter(plane.numpy(), (1, 1, 3, 3), mode="constant")
+    assert losses.dilated(plane).equal(torch.from_numpy(wanted))
 
 
 def test_a_window_for_vgg_lies_about_a_hole_pixel_and_inside_the_image():

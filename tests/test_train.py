@@ -145,16 +145,17 @@ def test_the_loss_taken_image_by_image_is_that_of_the_batch():
         return [torch.nn.functional.avg_pool2d(image, 2)]
 
     torch.manual_seed(0)
+    config = LossConfig(near=3)
     out, truth, valid = torch.rand(3, 3, 8, 8), torch.rand(3, 3, 8, 8), (torch.rand(3, 1, 8, 8) < 0.6).float()
-    gradient, terms = train._gradient(out.clone(), truth, valid, pool, LossConfig(), RUN, None)
+    gradient, terms = train._gradient(out.clone(), truth, valid, pool, config, RUN, None)
     out.requires_grad_()
-    wanted = train.total_loss(out, truth, valid, pool)
+    wanted = train.total_loss(out, truth, valid, pool, config)
     wanted["total"].backward()
     torch.testing.assert_close(gradient, out.grad)
     torch.testing.assert_close(terms, {name: term.detach() for name, term in wanted.items()})
     for side, alike in ((8, True), (4, False)):  # a window as large as the image is all of it, a smaller one is not
-        config, rng = replace(RUN, vgg_window=side), np.random.default_rng(0)
-        seen, _ = train._gradient(out.detach().clone(), truth, valid, pool, LossConfig(), config, rng)
+        windows, rng = replace(RUN, vgg_window=side), np.random.default_rng(0)
+        seen, _ = train._gradient(out.detach().clone(), truth, valid, pool, config, windows, rng)
         assert torch.allclose(seen, gradient) == alike
 
 
@@ -215,6 +216,11 @@ def test_a_net_with_detail_can_begin_with_weights_that_have_none(photos, tmp_pat
     it = train._begin(replace(NET, detail=4), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
     assert it.net.encoder[0].conv.weight.equal(weights(finished)["encoder.0.conv.weight"])
     assert same(it.net.state_dict(), it.average.state_dict()) and not it.net.detail.last.weight.any()
+    train._step(
+        it, it.net, iter([(torch.rand(2, 3, 16, 16), (torch.rand(2, 1, 16, 16) > 0.3).float())]), None, LossConfig()
+    )
+    rates = [group["lr"] for group in it.optimiser.param_groups]
+    assert it.net.detail.last.weight.any() and rates == [RUN.lr[0], 10 * RUN.lr[0]]
 
 
 def test_a_checkpoint_of_the_unfused_adam_goes_on_with_the_fused_one_to_the_same_weights(tmp_path):
