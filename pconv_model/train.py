@@ -33,6 +33,7 @@ from pconv_model.unet import build
 
 NET, RUN = NetConfig(), TrainConfig()
 CHECKPOINT = "checkpoint.pt"
+LEAST_VGG, LEAST_SSIM = 8, 11  # px, that three poolings and SSIM's window ask for
 FASTER = 10  # times the learning rate, for the small layers of `detail`
 SHOWN = 8  # photos in the sample grid
 
@@ -64,6 +65,8 @@ def stages(config: TrainConfig) -> list[Stage]:
         raise BadInput(f"steps are not negative and switches rise within the {one} of phase 1, got {edges}")
     cut = [Stage(*span, size, b, 1) for span, size, b in zip(pairwise(edges), sizes, batch, strict=True)]
     cut.append(Stage(one, one + config.phase2_steps, sizes[-1], batch[-1], 2))
+    if config.vgg_window and config.vgg_window < LEAST_VGG:
+        raise BadInput(f"VGG's features need a window of {LEAST_VGG} px or more, 0 for all, got {config.vgg_window}")
     if one + config.phase2_steps < 1:
         raise BadInput("a run has at least one step, got 0 in both phases")
     return [stage for stage in cut if stage.last > stage.first]
@@ -216,6 +219,8 @@ def train(
     """
     keep_memory()
     with _processes(device) as (rank, world, device), nullcontext() if rank else alone_in(out):
+        if loss.ssim and min(config.size) < LEAST_SSIM:
+            raise BadInput(f"the SSIM term needs crops of {LEAST_SSIM} px or more, got {min(config.size)}")
         photos, held = split(folders, exclude=exclude, config=config)
         about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(photos)}
         run = _begin(net, config, out, about, start, at, resume, device, rank)

@@ -193,6 +193,8 @@ def test_stages_are_equal_parts_of_phase_one_unless_told():
         train.stages(replace(RUN, batch=(1, 2, 3)))
     with pytest.raises(BadInput, match="rise"):
         train.stages(replace(RUN, switch=(7,)))
+    with pytest.raises(BadInput, match="8 px or more, 0 for all, got 5"):
+        train.stages(replace(RUN, vgg_window=5))
 
 
 def test_the_average_follows_the_weights():
@@ -333,6 +335,11 @@ def test_a_share_that_is_none_is_refused(photos, tmp_path, name, wrong):
 def test_a_step_that_no_weights_have_reached_is_refused(photos, tmp_path):
     with pytest.raises(BadInput, match=r"step 7 .* --start"):
         run(photos, tmp_path, at=7)
+
+
+def test_crops_too_small_for_the_ssim_term_are_refused(photos, tmp_path):
+    with pytest.raises(BadInput, match="11 px or more, got 10"):
+        run(photos, tmp_path, replace(RUN, size=(10, 32)), loss=LossConfig(ssim=1))
 
 
 def test_a_mask_without_a_hole_stays_whole():
