@@ -82,7 +82,7 @@ def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np
     hole = maskset.decode(read_bytes(mask, pair.mask_sha256), mask, polarity=sources.polarity)
     if hole.shape != config.size:
         hole = cv2.resize(hole.astype(np.uint8), config.size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-    return truth, cv2.bitwise_and(truth, truth, mask=(~hole).view(np.uint8)), hole
+    return truth, cv2.copyTo(truth, (~hole).view(np.uint8)), hole
 
 
 @lru_cache(maxsize=32)  # a few images often serve many masks
