@@ -6,7 +6,6 @@ Nothing here imports pandas: a worker is ready in half the time without it.
 import io
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,24 +81,25 @@ class Call:
 def fill_and_score(job: Job, task: list[tuple[Pair, tuple[str, ...]]]) -> list[dict[str, dict]]:
     """Let the methods that still lack a pair fill it, one after the other: a journal row for each, pair by pair.
 
-    While a method's process is busy, a thread of this one scores what the last has made.
+    While a method's process is busy, this one scores what the last has made.
     """
-    scorer = ThreadPoolExecutor(1)
-    try:
-        begun = [dict(_filled_and_begun(job, pair, lacking, scorer)) for pair, lacking in task]
-        return [{label: row.result() for label, row in rows.items()} for rows in begun]
-    finally:
-        scorer.shutdown(cancel_futures=True)
+    rows, waiting = [], []  # waiting: at most one result
+    for pair, lacking in task:
+        truth, image, hole = load_pair(pair, job.sources, job.config)
+        rows.append({TRUTH: _of_truth(job, pair, truth)} if TRUTH in lacking else {})
+        for method in job.methods:
+            if method.label in lacking:
+                with hand(method, job, 1).filling([(pair.pair, image, hole)]) as results:
+                    _score_all(job, waiting)
+                waiting.append((rows[-1], pair, method.label, results[0], truth, hole))
+    _score_all(job, waiting)
+    return rows
 
 
-def _filled_and_begun(job, pair, lacking, scorer):
-    truth, image, hole = load_pair(pair, job.sources, job.config)
-    if TRUTH in lacking:
-        yield TRUTH, scorer.submit(_of_truth, job, pair, truth)
-    for method in job.methods:
-        if method.label in lacking:
-            result = hand(method, job, 1).fill([(pair.pair, image, hole)])[0]
-            yield method.label, scorer.submit(_score, job, pair, method.label, result, truth, hole)
+def _score_all(job, waiting):
+    while waiting:
+        row, pair, label, *arrays = waiting.pop()
+        row[label] = _score(job, pair, label, *arrays)
 
 
 def _of_truth(job, pair, truth):

@@ -6,16 +6,17 @@ method first and then what there is to fill, and answers on stdout. Pixels do no
 """
 
 import contextlib
+import math
 import mmap
 import os
 import pickle
-import queue
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from maskgen.errors import BadInput
 from maskgen.memory import keep_memory
 
 STARTING = 600.0  # s that imports and weights may take
+TICK = 0.1  # s between two looks at the clock
+MOMENT = 0.5  # s for an answer that is there to be read
 ZEROS = bytes(1 << 16)  # by which a file is filled
 
 
@@ -75,15 +78,22 @@ class Hand:
         A list that fails as a whole is asked again one by one, so that only the guilty pair is lost; a process that
         was killed is asked once more. Raises BadInput where the method cannot start at all.
         """
+        with self.filling(pairs) as results:
+            pass
+        return results
+
+    @contextlib.contextmanager
+    def filling(self, pairs: list[tuple]):
+        """Let the method work on the pairs while the block does something else; then the list has what `fill` gives."""
+        results = []
         with self.turn:
-            answer = self._ask(pairs)
-            if isinstance(answer, str) and self.killed:  # from outside, perhaps for want of memory: no fault of a pair
-                answer = self._ask(pairs)
-        if isinstance(answer, list):
-            return answer
-        if len(pairs) == 1:
-            return [answer]
-        return [result for pair in pairs for result in self.fill([pair])]
+            self._ask(pairs)
+            try:
+                yield results
+            except BaseException:
+                self.close()  # nobody is going to take its answer
+                raise
+            results += self._answers(pairs)
 
     def _ask(self, pairs):
         self.killed = False
@@ -95,21 +105,50 @@ class Hand:
             self.desk = Desk(Path(self.scratch.name, f"desk{size}"), size)
         for place, (_, image, hole) in zip(self.desk.places(shapes), pairs, strict=True):
             place[0][...], place[1][...] = image, hole
-        try:
-            asked = self.desk.path, self.desk.size, [pair for pair, _, _ in pairs], shapes
-            pickle.dump(asked, self.process.stdin, protocol=5)
-            self.process.stdin.flush()
-        except OSError:
-            return self._last_words()
-        try:
-            answer = self.answers.get(timeout=self.timeout * len(pairs))
-        except queue.Empty:
+        self.asked_at = time.monotonic()
+        with contextlib.suppress(OSError):  # a process that is gone has its last words when the answer is read
+            self._say((self.desk.path, self.desk.size, [pair for pair, _, _ in pairs], shapes))
+
+    def _answers(self, pairs):
+        answer = self._answer(pairs)
+        if isinstance(answer, str) and self.killed:  # from outside, perhaps for want of memory: no fault of a pair
+            self._ask(pairs)
+            answer = self._answer(pairs)
+        if isinstance(answer, list):
+            return answer
+        if len(pairs) == 1:
+            return [answer]
+        results = []
+        for pair in pairs:
+            self._ask([pair])
+            results += self._answers([pair])
+        return results
+
+    def _answer(self, pairs):
+        seconds = self.timeout * len(pairs)
+        # Where the caller was busy the answer may be there since long: it gets a moment to be read in any case.
+        answer = self._read(max(self.asked_at + seconds, time.monotonic() + MOMENT))
+        if answer is None and self.late:
             self.close()
-            return f"no result within {self.timeout * len(pairs):g} s"
+            return f"no result within {seconds:g} s"
         if answer is None:
             return self._last_words()
-        places = self.desk.places(shapes)
+        places = self.desk.places([hole.shape for _, _, hole in pairs])
         return [why or result.copy() for why, (_, _, result) in zip(answer, places, strict=True)]
+
+    def _say(self, what):
+        pickle.dump(what, self.process.stdin, protocol=5)
+        self.process.stdin.flush()
+
+    def _read(self, deadline):
+        """What the process says; None where it is gone, or was killed because the deadline passed."""
+        self.deadline = deadline
+        try:
+            return pickle.load(self.process.stdout)
+        except Exception:  # whatever half a pickle leads to
+            return None
+        finally:
+            self.deadline = math.inf
 
     def start(self):
         """Start the process and wait until it has loaded the method. Raises BadInput where it cannot."""
@@ -135,18 +174,24 @@ class Hand:
             cwd=self.method.folder or None,
             start_new_session=True,  # a program that the method started dies with it
         )
-        self.answers = queue.SimpleQueue()
-        threading.Thread(target=_listen, args=(self.process.stdout, self.answers), daemon=True).start()
-        try:
-            pickle.dump((self.method, self.raw, self.threads, os.getpid()), self.process.stdin, protocol=5)
-            self.process.stdin.flush()
-            answer = self.answers.get(timeout=STARTING)
-        except (OSError, queue.Empty):
-            answer = None
+        self.late, self.deadline = False, math.inf
+        threading.Thread(target=self._watch, args=(self.process,), daemon=True).start()
+        with contextlib.suppress(OSError):
+            self._say((self.method, self.raw, self.threads, os.getpid()))
+        answer = self._read(time.monotonic() + STARTING)
         if answer is None:
             raise BadInput(f"the method {self.method.label} cannot start: {self._last_words()}")
         if answer != "ready":
             raise BadInput(answer)
+
+    def _watch(self, process):
+        """Kill the process when the deadline has passed; that ends the reading of its answer."""
+        while process.poll() is None:
+            if time.monotonic() > self.deadline:
+                self.late = True
+                _kill(process)
+                return
+            time.sleep(TICK)
 
     def _last_words(self):
         """Why the process is gone, with the last line it said."""
@@ -164,11 +209,7 @@ class Hand:
         """End the process and all that it started."""
         if self.process is None:
             return
-        with contextlib.suppress(OSError):
-            if sys.platform == "win32":
-                self.process.kill()
-            else:
-                os.killpg(self.process.pid, signal.SIGKILL)
+        _kill(self.process)
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.said):
             with contextlib.suppress(OSError):
@@ -177,12 +218,13 @@ class Hand:
         self.scratch.cleanup()
 
 
-def _listen(stream, answers):
-    """Hand over what the process answers; None when it is gone."""
-    with contextlib.suppress(Exception):
-        while True:
-            answers.put(pickle.load(stream))
-    answers.put(None)
+def _kill(process):
+    """End a process and all that it started."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def main():

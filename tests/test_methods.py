@@ -2,6 +2,8 @@ import hashlib
 import platform
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -173,6 +175,32 @@ def test_an_odd_method_is_told_apart_and_asked_again(name, told, tmp_path, monke
     hand = Hand(parse(name), timeout=1)
     assert hand.fill([("00000", IMAGE, HOLE)]) == [told]
     assert hand.fill([("00001", IMAGE, HOLE)]) == [told]  # a new process, the same fate
+    hand.close()
+
+
+def test_a_method_works_while_its_caller_does_something_else(tmp_path):
+    (tmp_path / "wait.py").write_text(
+        "import sys, os, shutil, time\nwhile not os.path.exists('told'): time.sleep(0.01)\n"
+    )
+    with (tmp_path / "wait.py").open("a") as file:
+        file.write("shutil.copy(sys.argv[1], sys.argv[2])\n")
+    wait = f"cmd:{sys.executable} {tmp_path / 'wait.py'} {{image}} {{output}} {{mask}}"
+    hand = Hand(replace(parse(wait), folder=str(tmp_path)), timeout=60)
+    with hand.filling([("0", IMAGE, HOLE)]) as results:
+        (tmp_path / "told").touch()  # without this the program would never end
+    assert (results[0] == IMAGE).all()
+    with pytest.raises(KeyError), hand.filling([("1", IMAGE, HOLE)]):
+        raise KeyError
+    assert hand.process is None and (hand.fill([("2", IMAGE, HOLE)])[0] == IMAGE).all()
+    hand.close()
+
+
+def test_an_answer_that_was_there_in_time_counts_however_late_it_is_read(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    hand = Hand(parse("loud"), timeout=0.4)
+    with hand.filling([("0", IMAGE, HOLE)]) as results:
+        time.sleep(0.8)
+    assert (results[0] == 100).all()
     hand.close()
 
 
