@@ -34,7 +34,7 @@ from maskgen.memory import keep_memory
 
 RUNS = ("telea:1", "ns:1", "telea+ns:1", "telea:2")
 TIMES = "OVERHEAD_TIMES"  # environment variable: the folder in which every process notes its times
-PACKAGE = """
+TIMED = """
 import os
 import time
 from functools import cache
@@ -52,9 +52,7 @@ def note(what, seconds):
     notes(what).write(f"{seconds}\\n")
 
 
-def timed(name):
-    function = methods.METHODS[name]
-
+def timed(function):
     def call(image, hole):
         start = time.process_time()
         result = function(image, hole)
@@ -65,6 +63,9 @@ def timed(name):
     return call
 
 
+def time_all():
+    for name, function in list(methods.METHODS.items()):
+        methods.METHODS[name] = timed(function)
 """
 
 
@@ -75,7 +76,7 @@ def noted(what) -> float:
 
 def timed_fill_and_score(job, task):
     """What a worker does, with its metrics timed."""
-    from timed_methods import note
+    from timed import note
 
     from evaluation import metrics
 
@@ -95,14 +96,10 @@ def timed_fill_and_score(job, task):
         note("all", time.process_time())
 
 
-def plug_in(folder, names):
-    """Make timed methods out of ours, as a package of somebody else would bring them."""
-    told = folder / "timed_methods-1.0.dist-info"
-    told.mkdir()
-    (folder / "timed_methods.py").write_text(PACKAGE + "".join(f'{name} = timed("{name}")\n' for name in names))
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: timed-methods\nVersion: 1.0\n")
-    points = "".join(f"timed_{name} = timed_methods:{name}\n" for name in names)
-    (told / "entry_points.txt").write_text(f"[irregular_masks.methods]\n{points}")
+def plug_in(folder):
+    """See to it that every Python process which starts with our path times our methods."""
+    (folder / "timed.py").write_text(TIMED)
+    (folder / "sitecustomize.py").write_text("import timed\n\ntimed.time_all()\n")
     sys.path.insert(0, str(folder))
 
 
@@ -129,7 +126,7 @@ def overhead(names, workers, pairs, sources, config):
     shares = [pairs[first::workers] for first in range(workers)]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         alone = sum(pool.map(partial(bare, names, sources, config), shares))
-    methods = parse_all([f"{name}=timed_{name}" for name in names])
+    methods = parse_all(names)
     before = noted("methods"), noted("metrics")
     with tempfile.TemporaryDirectory() as folder:
         start, used = time.perf_counter(), time.process_time() + of_others()
@@ -164,7 +161,7 @@ def main():
     benchmark.fill_and_score = timed_fill_and_score
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as times:
         os.environ[TIMES] = times
-        plug_in(Path(folder), {name for names, _ in runs for name in names})
+        plug_in(Path(folder))
         if asked.masks:
             pairs = benchmark.make_pairs(asked.images, asked.masks, config)
         else:
