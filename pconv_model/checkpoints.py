@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -363,7 +364,8 @@ def export(net: UNet, path: Path) -> None:
     part = path.with_name(f"{path.stem}.part{path.suffix}")  # the exporters look at the suffix
     try:
         if path.suffix == ".pt2":
-            torch.export.save(program, part)
+            with warnings.catch_warnings(action="ignore"):  # torch tells of weights on several devices, ours are on one
+                torch.export.save(program, part)
         else:
             _onnx(program, part)
         part.replace(path)

@@ -221,7 +221,8 @@ def convert(source, out, form, half):
 
     net = checkpoints.read(source, form)
     checkpoints.save(out, net, half=half, **checkpoints.past(source))
-    click.echo(f"{net.config.kind}, width {net.config.width:g}, depth {net.config.depth}, in {out}")
+    detail = f", detail {net.config.detail}" if net.config.detail else ""
+    click.echo(f"{net.config.kind}, width {net.config.width:g}, depth {net.config.depth}{detail}, in {out}")
 
 
 @pconv.command()
