@@ -200,12 +200,19 @@ def inpaint(images, masks, out, weights, kind, device, precision, **how):
 @device_option
 @precision_option
 def superres(images, out, factor, weights, kind, tile, device, precision):
-    """Enlarge a photo or a folder of IMAGES into OUT, with bicubic interpolation beside."""
+    """Enlarge a photo or a folder of IMAGES into OUT, with bicubic interpolation beside.
+
+    The weights that ship fill holes and have not learnt this: bicubic is far better than they are.
+    """
     from pconv_model.inpaint import load
     from pconv_model.superres import superres_files
     from pconv_model.train import best_device
 
     model = load(weights, kind, device or best_device(), precision)
+    if weights is None:
+        click.echo(
+            "the weights that ship have not learnt to enlarge, bicubic is better: name yours with --weights", err=True
+        )
     made = superres_files(model, images, out, factor, tile=tile)
     click.echo(f"{made} images in {out}")
 

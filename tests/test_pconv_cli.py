@@ -131,6 +131,13 @@ def test_the_precision_reaches_the_net_and_fp32_is_the_default(place, command, m
     assert seen == ["fp32", "bf16"]
 
 
+def test_superres_with_the_weights_that_ship_tells_that_they_have_not_learnt_it(place):
+    result = call("superres", "images/1.png", "out", "--device", "cpu")
+    assert result.exit_code == 0 and "have not learnt to enlarge" in result.stderr
+    result = call("superres", "images/1.png", "other", "--weights", "net.safetensors", "--device", "cpu")
+    assert result.exit_code == 0 and not result.stderr
+
+
 def test_superres_writes_the_larger_image(place):
     result = call("superres", "images/1.png", "out", "--factor", 3, "--weights", "net.safetensors", "--device", "cpu")
     assert result.exit_code == 0 and cv2.imread("out/1_x3.png").shape == (120, 150, 3)
