@@ -93,7 +93,7 @@ class Hand:
             except BaseException:
                 self.close()  # nobody is going to take its answer
                 raise
-            results += self._answers(pairs)
+            results += self._results(pairs)
 
     def _ask(self, pairs):
         self.killed = False
@@ -109,7 +109,8 @@ class Hand:
         with contextlib.suppress(OSError):  # a process that is gone has its last words when the answer is read
             self._say((self.desk.path, self.desk.size, [pair for pair, _, _ in pairs], shapes))
 
-    def _answers(self, pairs):
+    def _results(self, pairs):
+        """What was asked for, one of each pair; where the list failed as a whole the pairs are asked for again."""
         answer = self._answer(pairs)
         if isinstance(answer, str) and self.killed:  # from outside, perhaps for want of memory: no fault of a pair
             self._ask(pairs)
@@ -121,10 +122,11 @@ class Hand:
         results = []
         for pair in pairs:
             self._ask([pair])
-            results += self._answers([pair])
+            results += self._results([pair])
         return results
 
     def _answer(self, pairs):
+        """The list of what the process made of the pairs, or a str that says why it has made nothing."""
         seconds = self.timeout * len(pairs)
         # Where the caller was busy the answer may be there since long: it gets a moment to be read in any case.
         answer = self._read(max(self.asked_at + seconds, time.monotonic() + MOMENT))

@@ -98,11 +98,11 @@ class Run:
         self.phase = phase
         if phase == 2:
             self.net.freeze_encoder()
-        groups = [{"params": [p for p in self.net.parameters() if p.requires_grad], "faster": 1}]
-        if self.net.detail is not None:
-            own = set(self.net.detail.parameters())
-            groups[0]["params"] = [p for p in groups[0]["params"] if p not in own]
-            groups.append({"params": list(self.net.detail.parameters()), "faster": FASTER})
+        learning = [(name.startswith("detail."), p) for name, p in self.net.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for own, p in learning if own == detail], "faster": FASTER if detail else 1}
+            for detail in sorted({own for own, _ in learning})
+        ]
         self.optimiser = torch.optim.Adam(groups, fused=True)
 
     @property
