@@ -75,6 +75,8 @@ class UNet(nn.Module):
         super().__init__()
         if config.width <= 0 or config.depth < 1:
             raise BadInput(f"width must be above 0 and depth at least 1, got {config.width} and {config.depth}")
+        if config.detail < 0:
+            raise BadInput(f"detail is a number of channels, or 0 for the paper's net, got {config.detail}")
         self.config = config
         self.stride = 2**config.depth  # px, sides that are multiples of it are halved evenly
         channels = [max(1, round(config.width * CHANNELS[min(i, 3)])) for i in range(config.depth)]

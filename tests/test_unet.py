@@ -175,3 +175,5 @@ def test_a_net_is_built_from_its_config():
     assert isinstance(net, ConvUNet) and net.config == config
     with pytest.raises(ValueError, match="pconv, conv"):
         build(NetConfig(kind="lama"))
+    with pytest.raises(ValueError, match=r"0 for the paper's net, got -1"):
+        build(NetConfig(detail=-1))
