@@ -168,7 +168,7 @@ def make_pairs(images: Path | None, masks: Path, config: BenchmarkConfig, polari
 
 def pairs_csv(pairs: list[Pair]) -> bytes:
     """The text of `pairs.csv`."""
-    return pd.DataFrame([asdict(pair) for pair in pairs]).to_csv(index=False, lineterminator="\n").encode()
+    return pd.DataFrame([vars(pair) for pair in pairs]).to_csv(index=False, lineterminator="\n").encode()
 
 
 def read_pairs(path: Path) -> list[Pair]:

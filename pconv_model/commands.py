@@ -79,6 +79,7 @@ def training_options(command):
             ema="Decay of the averaged weights, 0 for none.",
             clip="Largest norm of a gradient.",
             precision="fp32, or bf16 autocast.",
+            factor="Learn to enlarge photos by FACTOR, as `pconv superres` does, instead of filling holes; 1: no.",
             uniform="Draw the masks' hole ratios uniformly.",
             mask_scale="Side of a window in a mask / side of the mask, least and most.",
             scale="Side of a crop / short side of its photo, least and most.",
@@ -211,7 +212,9 @@ def superres(images, out, factor, weights, kind, tile, device, precision):
     model = load(weights, kind, device or best_device(), precision)
     if weights is None:
         click.echo(
-            "the weights that ship have not learnt to enlarge, bicubic is better: name yours with --weights", err=True
+            "the weights that ship have not learnt to enlarge, bicubic is better: name yours of `pconv train --factor` "
+            "with --weights",
+            err=True,
         )
     made = superres_files(model, images, out, factor, tile=tile)
     click.echo(f"{made} images in {out}")

@@ -13,6 +13,7 @@ import torch
 from maskgen.errors import BadInput
 from pconv_model.photos import find_images
 from pconv_model.settings import TrainConfig
+from pconv_model.superres import spread
 
 RUN = TrainConfig()
 LEAST, MOST = 0.003, 0.8  # hole ratio of a window of a mask
@@ -86,6 +87,9 @@ class Pairs:
             if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
                 came = ",".join(f"{share:g}" for share in shares)
                 raise BadInput(f"{name} is two shares, 0 < least <= most <= 1, got {came}")
+        if config.factor < 1 or any(size % config.factor for size in config.size):
+            sizes = ", ".join(map(str, config.size))
+            raise BadInput(f"sizes are multiples of the factor, which is 1 or more, got {sizes} and {config.factor}")
         if not 0 <= config.grey <= 1:
             raise BadInput(f"grey is a share of the crops, from 0 to 1, got {config.grey:g}")
         self.photos, self.sampler, self.config = photos, sampler, config
@@ -109,6 +113,8 @@ class Pairs:
         crop = recolour(crop, self.config.colour, rng)
         if self.config.grey and rng.random() < self.config.grey:
             crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        if self.config.factor > 1:
+            return lattice(crop, self.config.factor)
         return crop, fitted(window(self.sampler[i], self.config.mask_scale, rng), size)
 
     def _photo(self, number):
@@ -124,15 +130,16 @@ class Pairs:
 class Fixed:
     """The validation set: photo i, its largest centred square, under hole FAR + i; never changed, never coloured."""
 
-    def __init__(self, photos: list[Path], sampler):
-        self.photos, self.sampler = photos, sampler
+    def __init__(self, photos: list[Path], sampler, factor: int = 1):
+        self.photos, self.sampler, self.factor = photos, sampler, factor
 
     def __call__(self, i: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """As Pairs; i below len(photos)."""
         photo = read_rgb(self.photos[i], size)
         side = min(photo.shape[:2])
         top, left = ((length - side) // 2 for length in photo.shape[:2])
-        return resized(photo[top : top + side, left : left + side], size), fitted(self.sampler[FAR + i], size)
+        square = resized(photo[top : top + side, left : left + side], size)
+        return lattice(square, self.factor) if self.factor > 1 else (square, fitted(self.sampler[FAR + i], size))
 
 
 def read_rgb(path: Path, short: int) -> np.ndarray:
@@ -176,6 +183,18 @@ def window(hole: np.ndarray, scale: tuple[float, float], rng) -> np.ndarray:
         if LEAST < part.mean() < MOST:
             return part
     return hole
+
+
+def lattice(image: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """A super-resolution problem with its answer: (the image, known pixels and all, the hole). uint8 (H, W, 3), bool.
+
+    A block of factor x factor px has one known pixel, where `superres.spread` puts it; it has the block's mean colour,
+    as a pixel of the small image has, also in the answer. The sides are multiples of the factor.
+    """
+    height, width = image.shape[:2]
+    small = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+    spread_out, hole = spread(small, factor)
+    return np.where(hole[..., None], image, spread_out), hole
 
 
 def recolour(image: np.ndarray, most: float, rng) -> np.ndarray:

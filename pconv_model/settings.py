@@ -61,6 +61,7 @@ class TrainConfig:
     ema: float = 0.999  # decay of the averaged weights, which are those that count; 0 keeps none
     clip: float = 10.0  # largest norm of a gradient; a step whose gradient is not finite is left out
     precision: str = "fp32"  # or "bf16": autocast, half the memory and faster where the processor has it
+    factor: int = 1  # K of super-resolution: above 1 all is hole but one pixel in K x K, which is their mean
     ratio: tuple[float, float] = (0.01, 0.6)  # hole / all pixels of the training masks
     uniform: bool = False  # draw the ratio uniformly from that range, else as brush and raw mask make it
     mask_scale: tuple[float, float] = (1.0, 1.0)  # side of a window in a mask / side of the mask; 1: all of it

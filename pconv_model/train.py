@@ -169,9 +169,14 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def mask_sampler(masks: Path, config: TrainConfig):
-    """Endless training masks from a folder of raw ones, as large as the paper's. BadInput without it."""
+    """Endless training masks from a folder of raw ones, as large as the paper's. BadInput without it.
+
+    None for a net that learns to enlarge: its holes need no masks.
+    """
     from maskgen.sampler import MaskSampler
 
+    if config.factor > 1:
+        return None
     if not masks.is_dir():
         raise BadInput(
             f"no folder of masks at {masks}: make it with `maskgen extract videos/`, or name yours with --masks"
@@ -209,7 +214,8 @@ def train(
 ) -> Path:
     """Train a net and write it to `out`. Returns the path of the weights.
 
-    folders, exclude, favour: the photos, see pconv_model.data. sampler: [i] gives a hole, bool (h, w). features: for
+    folders, exclude, favour: the photos, see pconv_model.data. sampler: [i] gives a hole, bool (h, w); None where
+    config.factor makes the holes. features: for
     the perceptual and style terms, such as pconv_model.features.load_vgg(); None leaves them out. start: weights of
     ours to begin with, which have reached the step `at` of this run: their history goes on, with a fresh optimiser, and
     `detail` is added where they have none.
@@ -226,7 +232,7 @@ def train(
         run = _begin(net, config, out, about, start, at, resume, device, rank)
         pairs = Pairs(photos, sampler, config, favour=favour, cache=cache)
         features = features.to(device) if features is not None else None
-        judge = _Judge(Fixed(held, sampler), out, config, features, device)
+        judge = _Judge(Fixed(held, sampler, config.factor), out, config, features, device)
         workers = workers or max(1, min(4, cores() // world))
         todo = stages(config)
         with _until_stopped() as stopped, _Log(out, rank, run.step, todo[-1].last) as log:

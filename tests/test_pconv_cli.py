@@ -138,6 +138,13 @@ def test_superres_with_the_weights_that_ship_tells_that_they_have_not_learnt_it(
     assert result.exit_code == 0 and not result.stderr
 
 
+def test_a_net_that_enlarges_is_trained_without_masks_and_used(place):
+    trained = call("train", *TINY, "--masks", "none", "--factor", 2, "--phase1-steps", 1, "--phase2-steps", 0)
+    assert trained.exit_code == 0, trained.output
+    result = call("superres", "images/1.png", "out", "--factor", 2, "--weights", "runs/pconv/pconv.safetensors")
+    assert result.exit_code == 0 and cv2.imread("out/1_x2.png").shape == (80, 100, 3)
+
+
 def test_superres_writes_the_larger_image(place):
     result = call("superres", "images/1.png", "out", "--factor", 3, "--weights", "net.safetensors", "--device", "cpu")
     assert result.exit_code == 0 and cv2.imread("out/1_x3.png").shape == (120, 150, 3)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.pairs import reduced, sparse
 from maskgen.errors import BadInput
 from pconv_model import checkpoints, data, train
 from pconv_model.settings import LossConfig, NetConfig, TrainConfig
@@ -365,6 +366,30 @@ def test_a_share_of_the_crops_is_grey_and_the_others_are_as_without_it(tmp_path)
     assert all((crop == other).all() for (crop, other), is_grey in zip(both, grey, strict=True) if not is_grey)
     with pytest.raises(BadInput, match=r"grey .* got 1\.5"):
         data.Pairs([], Boxes(), replace(RUN, grey=1.5))
+
+
+def test_a_lattice_keeps_the_mean_of_each_block_and_lets_the_rest_be_learnt():
+    image = np.zeros((2, 4, 3), np.uint8)
+    image[:, :2], image[0, 2:], image[1, 2:] = 10, 40, 60
+    answer, hole = data.lattice(image, 2)
+    assert hole.tolist() == [[True] * 4, [True, False, True, False]]  # (x, y) goes to (2x + 1, 2y + 1)
+    assert answer[~hole].tolist() == [[10] * 3, [50] * 3] and (answer[hole] == image[hole]).all()
+
+
+def test_a_net_learns_to_enlarge_what_the_benchmark_asks_it_to_enlarge(photos, tmp_path):
+    config = replace(RUN, factor=4)
+    answer, hole = data.Pairs([photos / "lot0" / "0.png"], None, config)(0, 32)
+    image, wanted = sparse(reduced(answer, 4), 4)
+    assert (hole == wanted).all() and (answer[~hole] != 0).any()
+    known = np.abs(image[~hole].astype(int) - answer[~hole])  # of blocks in which one pixel is already the mean
+    assert known.max() <= 255 / 16
+    path = train.train([photos], None, tmp_path, net=NET, config=config, device="cpu", validate_every=4, log_every=2)
+    assert path.exists() and (tmp_path / "samples" / "0000009.jpg").exists()
+
+
+def test_sizes_that_the_factor_does_not_divide_are_refused(photos, tmp_path):
+    with pytest.raises(BadInput, match="sizes are multiples of the factor, which is 1 or more, got 16, 30 and 4"):
+        run(photos, tmp_path, replace(RUN, factor=4, size=(16, 30)))
 
 
 def test_a_broken_photo_is_named(tmp_path):
