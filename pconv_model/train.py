@@ -153,7 +153,8 @@ class Run:
         self.sums = {name: term.to(self.device) for name, term in told.get("sums", {}).items()}
         self.summed = told.get("summed", 0)
         before, now = ({**side["train"], **side["loss"]} for side in (told["about"], about))
-        return [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
+        before = asdict(TrainConfig()) | asdict(LossConfig()) | before  # a setting newer than the checkpoint was off
+        return [f"{key} {before[key]} -> {value}" for key, value in now.items() if before[key] != value]
 
 
 def read_checkpoint(path: Path) -> dict:

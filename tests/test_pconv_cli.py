@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import cli
@@ -73,6 +74,16 @@ def test_train_goes_on_where_it_was_and_says_where_the_weights_are(place):
     result = call("train", *TINY, "--phase1-steps", 2, "--phase2-steps", 3)
     assert result.exit_code == 0 and "goes on from step 3, with phase2_steps 1 -> 3" in result.output
     assert checkpoints.read_header(place / "runs/pconv/pconv.safetensors")["history"][-1]["step"] == 5
+
+
+def test_a_checkpoint_older_than_a_setting_goes_on_without_a_word_about_it(place):
+    assert call("train", *TINY, "--phase1-steps", 2, "--phase2-steps", 0).exit_code == 0
+    path = place / "runs/pconv/checkpoint.pt"
+    told = torch.load(path, weights_only=True)
+    del told["about"]["train"]["factor"]
+    torch.save(told, path)
+    result = call("train", *TINY, "--phase1-steps", 2, "--phase2-steps", 0)
+    assert result.exit_code == 0 and "goes on from step 2\n" in result.output
 
 
 def test_training_options_reach_the_run(place):
