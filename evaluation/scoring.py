@@ -143,5 +143,9 @@ def _score(job, pair, label, result, truth, hole):
 
 
 def _save_picture(path, image, quality):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    maskset.write_whole(path, jpeg(image, quality))
+    data = jpeg(image, quality)
+    try:
+        maskset.write_whole(path, data)
+    except FileNotFoundError:  # the first of its folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        maskset.write_whole(path, data)
