@@ -140,8 +140,8 @@ class Method:
 def parse(text: str, weights: dict[str, str] | None = None) -> Method:
     """Read one --method: `telea`, `dir:FOLDER`, `cmd:PROGRAM`, `onnx:FILE`, each with `LABEL=` before it if wanted.
 
-    weights: files for networks by their name. Raises BadInput for an unknown name, with the nearest ones, for a bad
-    label, for an empty door, and for a program that is not there or has no place for its files.
+    weights: files for networks by their label or name. Raises BadInput for an unknown name, with the nearest ones, for
+    a bad label, for an empty door, and for a program that is not there or has no place for its files.
     """
     label, spec = _label_and_spec(text)
     door, colon, argument = spec.partition(":")
@@ -152,7 +152,8 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
             _words(argument)
         return Method(_checked(label or _short(door, argument)), door, argument)
     if spec in NETWORKS:
-        return Method(_checked(label or spec), "network", spec, str((weights or {}).get(spec, "")))
+        weights = weights or {}
+        return Method(_checked(label or spec), "network", spec, str(weights.get(label or spec, weights.get(spec, ""))))
     others = entry_points(group=GROUP).names
     if spec not in METHODS and spec not in others:
         near = difflib.get_close_matches(spec.lower(), [*METHODS, *NETWORKS, *others])
@@ -165,20 +166,23 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
 
 
 def parse_all(texts, weights=()) -> list[Method]:
-    """Read every --method with --weights FILE or --weights NETWORK=FILE. Raises BadInput where two share a label."""
+    """Read every --method with --weights FILE or --weights NAME=FILE, where NAME is the label or the name of a network.
+
+    Raises BadInput where two methods share a label, and for weights that are missing or whose network is not known.
+    """
     texts = list(texts)
-    asked = [parse(text) for text in texts]
-    networks = sorted({method.argument for method in asked if method.kind == "network"})
+    networks = [method for method in map(parse, texts) if method.kind == "network"]
+    names = [method.label for method in networks]
     files = {}
     for text in weights:
         name, equals, file = text.partition("=")
-        if not equals or name not in NETWORKS:
-            if len(networks) != 1:
-                came = " and ".join(networks) or "no network"
-                raise BadInput(f"--weights {text}: expected one network among the methods, got {came}")
-            name, file = networks[0], text
+        if not equals or name not in {*names, *NETWORKS}:
+            if len(names) != 1:
+                came = " and ".join(sorted(names)) or "no network"
+                raise BadInput(f"--weights {text}: expected one network among the methods, got {came}: write NAME=FILE")
+            name, file = names[0], text
         if not Path(file).is_file():
-            raise BadInput(f"no weights file {file}: expected a checkpoint of {name}")
+            raise BadInput(f"no weights file {file}: expected a checkpoint of {name}, or NAME=FILE with a method's name")
         files[name] = file
     methods = [parse(text, files) for text in texts]
     labels = [method.label for method in methods]

@@ -103,6 +103,18 @@ def test_weights_find_their_network(tmp_path):
         parse_all(["pconv"], ["missing"])
 
 
+def test_two_checkpoints_of_one_network_stand_side_by_side(tmp_path):
+    for name in ("old", "new", "other"):
+        (tmp_path / name).write_bytes(name.encode())
+    asked = ["old=pconv", "new=pconv", "conv"]
+    given = [f"{name}={tmp_path / name}" for name in ("old", "new")]
+    assert [method.weights for method in parse_all(asked, given)] == [str(tmp_path / "old"), str(tmp_path / "new"), ""]
+    both = parse_all(asked, [f"pconv={tmp_path / 'other'}", given[1]])  # a label is nearer than a network
+    assert [method.weights for method in both] == [str(tmp_path / "other"), str(tmp_path / "new"), ""]
+    with pytest.raises(BadInput, match="expected one network among the methods, got conv and new and old: write NAME="):
+        parse_all(asked, [str(tmp_path / "old")])
+
+
 def test_results_in_a_folder_are_found_by_pair(tmp_path):
     cv2.imwrite(str(tmp_path / "00007.png"), cv2.cvtColor(TRUTH, cv2.COLOR_RGB2BGR))
     function = load(parse(f"dir:{tmp_path}"))
