@@ -88,7 +88,12 @@ def run_options(methods=METHODS):
             metavar="[LABEL=]METHOD",
             help="Name, dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}' or onnx:FILE; repeatable.",
         ),
-        click.option("--weights", multiple=True, metavar="[NAME=]FILE", help="Checkpoint of pconv or conv, or of a label."),
+        click.option(
+            "--weights",
+            multiple=True,
+            metavar="[NAME=]FILE",
+            help="Checkpoint of pconv, conv or the method so labelled.",
+        ),
         click.option(
             "--timeout",
             type=click.FloatRange(0, min_open=True),

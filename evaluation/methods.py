@@ -182,7 +182,7 @@ def parse_all(texts, weights=()) -> list[Method]:
                 raise BadInput(f"--weights {text}: expected one network among the methods, got {came}: write NAME=FILE")
             name, file = names[0], text
         if not Path(file).is_file():
-            raise BadInput(f"no weights file {file}: expected a checkpoint of {name}, or NAME=FILE with a method's name")
+            raise BadInput(f"no weights file {file}: expected a checkpoint of {name}, or NAME=FILE")
         files[name] = file
     methods = [parse(text, files) for text in texts]
     labels = [method.label for method in methods]
