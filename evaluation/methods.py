@@ -97,6 +97,7 @@ METHODS = {
     "patchmatch": patchmatch,
     "bicubic": bicubic,
 }
+PLAIN = ("mean", "grey", "telea", "ns", "bicubic")  # a few lines of NumPy or one call of OpenCV that always ends
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ class Method:
     argument: str  # the name, or what follows the door's colon
     weights: str = ""  # file of a network; empty takes the one that ships
     folder: str = ""  # where it works; empty where its process is started
+
+    @property
+    def plain(self) -> bool:
+        """Whether it can neither hang nor crash, so that it needs no process of its own."""
+        return self.kind == "name" and self.argument in PLAIN
 
     @property
     def batched(self) -> bool:

@@ -16,7 +16,7 @@ from evaluation import metrics
 from evaluation.methods import Method
 from evaluation.pairs import Pair, Sources, jpeg, load_pair
 from evaluation.settings import BenchmarkConfig
-from evaluation.worker import Hand
+from evaluation.worker import Hand, Here
 from maskgen import maskset
 from maskgen.memory import keep_memory
 
@@ -39,8 +39,11 @@ class Job:
 _hands = {}  # of this process: methods that are running, for each thread its own, since a Dask worker may have several
 
 
-def hand(method: Method, job: Job, threads: int) -> Hand:
-    """This thread's process of a method; it is started by its first pair, and those of earlier runs end."""
+def hand(method: Method, job: Job, threads: int) -> Hand | Here:
+    """This thread's process of a method; it is started by its first pair, and those of earlier runs end.
+
+    A plain method works in this process.
+    """
     # Super-resolution scores every pixel, but the small image's own stay as they are, as in the paper.
     raw = job.config.raw and not job.config.factor
     how = raw, job.timeout, threading.get_ident()
@@ -48,7 +51,10 @@ def hand(method: Method, job: Job, threads: int) -> Hand:
         for other in [other for other in list(_hands) if other[3] == how[2]]:
             if other[0] not in job.methods or other[1:] != how:
                 _hands.pop(other).close()  # of an earlier run
-        _hands[method, *how] = Hand(method, raw=raw, threads=threads, timeout=job.timeout)
+        if method.plain:
+            _hands[method, *how] = Here(method, job.timeout)
+        else:
+            _hands[method, *how] = Hand(method, raw=raw, threads=threads, timeout=job.timeout)
     return _hands[method, *how]
 
 

@@ -2,7 +2,7 @@
 
 `Hand` is the side that asks. The process itself is `python -m evaluation.worker`: it reads pickles from stdin, the
 method first and then what there is to fill, and answers on stdout. Pixels do not go through these pipes: they lie on a
-`Desk`, a piece of memory that both sides see. Both ends are the same program.
+`Desk`, a piece of memory that both sides see. Both ends are the same program. What needs no such care works `Here`.
 """
 
 import contextlib
@@ -132,7 +132,7 @@ class Hand:
         answer = self._read(max(self.asked_at + seconds, time.monotonic() + MOMENT))
         if answer is None and self.late:
             self.close()
-            return f"no result within {seconds:g} s"
+            return _too_late(seconds)
         if answer is None:
             return self._last_words()
         places = self.desk.places([hole.shape for _, _, hole in pairs])
@@ -218,6 +218,34 @@ class Hand:
                 stream.close()
         self.process = self.desk = None
         self.scratch.cleanup()
+
+
+class Here:
+    """A method that works in this process, with what the benchmark needs of a `Hand`: for those that are `plain`."""
+
+    def __init__(self, method, timeout=300.0):
+        from evaluation import methods
+
+        self.function, self.timeout = methods.load(method), timeout
+        self.turn = threading.Lock()
+
+    @contextlib.contextmanager
+    def filling(self, pairs: list[tuple]):
+        """After the block the list has what `Hand.fill` gives for the pairs. What takes too long is told afterwards."""
+        results = []
+        yield results
+        for pair in pairs:
+            start = time.monotonic()
+            result = _one(self.function, *pair)
+            late = time.monotonic() - start > self.timeout
+            results.append(_too_late(self.timeout) if late else result)
+
+    def close(self):
+        """There is nothing to end."""
+
+
+def _too_late(seconds):
+    return f"no result within {seconds:g} s"
 
 
 def _kill(process):

@@ -11,8 +11,8 @@ import pytest
 from small_run import photo, plug_in
 
 from evaluation import methods
-from evaluation.methods import METHODS, Failed, load, parse, parse_all
-from evaluation.worker import Desk, Hand, checked
+from evaluation.methods import METHODS, PLAIN, Failed, load, parse, parse_all
+from evaluation.worker import Desk, Hand, Here, checked
 from maskgen.errors import BadInput
 
 TRUTH = photo(0)
@@ -205,6 +205,24 @@ def test_a_method_works_while_its_caller_does_something_else(tmp_path):
         raise KeyError
     assert hand.process is None and (hand.fill([("2", IMAGE, HOLE)])[0] == IMAGE).all()
     hand.close()
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_method_that_always_ends_answers_here_as_from_a_process(name):
+    method, images = parse(name), IMAGE.copy()
+    with Here(method).filling([("0", images, HOLE), ("1", images[:40], HOLE[:40])]) as results:
+        pass
+    first, second = ask(method, pairs=[("0", IMAGE, HOLE), ("1", IMAGE[:40], HOLE[:40])])
+    if name == "bicubic":  # this is no problem of super-resolution
+        assert results == [first, second] and "evaluate superres" in first
+    else:
+        assert (results[0] == first).all() and (results[1] == second).all() and (images == IMAGE).all()
+
+
+def test_a_result_that_came_too_late_is_none_here_either():
+    with Here(parse("telea"), timeout=1e-6).filling([("0", IMAGE, HOLE)]) as results:
+        pass
+    assert results == ["no result within 1e-06 s"]
 
 
 def test_an_answer_that_was_there_in_time_counts_however_late_it_is_read(tmp_path, monkeypatch):
