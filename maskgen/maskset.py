@@ -368,9 +368,9 @@ def read_index(folder: Path):
     except FileNotFoundError:
         if not folder.is_dir():
             raise BadInput(f"no such folder: {folder} (expected a mask set, as maskgen writes it)") from None
-        raise BadInput(
-            f"no {INDEX} in {folder}: expected a mask set, `maskgen bin {folder}` measures any folder"
-        ) from None
+        parts = ", ".join(sorted(str(index.parent) for index in folder.glob(f"*/{INDEX}")))
+        other = f"read one of its parts, {parts}" if parts else f"`maskgen bin {folder}` measures any folder"
+        raise BadInput(f"no {INDEX} in {folder}: expected a mask set; {other}") from None
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} is not a table that can be read: {error}") from None
     if "file_name" not in table:

@@ -128,6 +128,13 @@ def test_an_index_that_misleads_is_refused(raw, old, new):
         maskset.read_index(raw / "test")
 
 
+def test_a_folder_whose_parts_are_mask_sets_names_them(raw):
+    with pytest.raises(BadInput, match=r"read one of its parts, .*raw/test$"):
+        maskset.read_index(raw)
+    with pytest.raises(BadInput, match=r"`maskgen bin .*` measures any folder$"):
+        maskset.read_index(raw / "test" / "clip0")
+
+
 @pytest.mark.parametrize("value", ["", "many", "nan", "-1", "1e999"])
 def test_a_measure_that_is_no_number_is_refused_with_its_mask(raw, value):
     index = raw / "test" / "metadata.csv"
