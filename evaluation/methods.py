@@ -159,7 +159,8 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
         return Method(_checked(label or _short(door, argument)), door, argument)
     if spec in NETWORKS:
         weights = weights or {}
-        return Method(_checked(label or spec), "network", spec, str(weights.get(label or spec, weights.get(spec, ""))))
+        named = [name for name in (label, spec, spec.removesuffix("+")) if name in weights]
+        return Method(_checked(label or spec), "network", spec, str(weights[named[0]]) if named else "")
     others = entry_points(group=GROUP).names
     if spec not in METHODS and spec not in others:
         near = difflib.get_close_matches(spec.lower(), [*METHODS, *NETWORKS, *others])
@@ -266,7 +267,9 @@ class Network:
             raise BadInput(f"the network {method.argument} cannot be loaded: {error}") from None
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = inpaint.load(Path(method.weights) if method.weights else None, method.argument, device)
+        kind, mirror = method.argument.removesuffix("+"), method.argument.endswith("+")
+        weights = Path(method.weights) if method.weights else None
+        self.model = inpaint.load(weights, kind, device, mirror=mirror)
         self.inpaint_batch, self.raw = inpaint.inpaint_batch, raw
 
     def __call__(self, pair, image, hole):

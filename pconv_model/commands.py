@@ -46,6 +46,21 @@ precision_option = click.option(
     default=PRECISIONS[0],
     help="bf16 is faster where the processor has it, and changes results slightly.",
 )
+mirror_option = click.option(
+    "--mirror", is_flag=True, help="The mean with the mirrored image: slightly closer to the truth, in twice the time."
+)
+
+
+def picked_device(device, precision):
+    """The device asked for, or the best there is; warns where bfloat16 would be computed by emulation."""
+    import torch
+
+    from pconv_model.train import best_device
+
+    device = device or best_device()
+    if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        click.echo("this processor has no bf16: it is emulated, many times slower than --precision fp32", err=True)
+    return device
 
 
 def training_options(command):
@@ -115,11 +130,12 @@ def training(images, masks, vgg, exclude, favour, cache, options):
     factors = [part.rpartition("=") for part in favour]
     if not all(pattern and factor.replace(".", "", 1).isdigit() for pattern, _, factor in factors):
         raise BadInput(f"--favour is PATTERN=FACTOR, such as 'clothing*=0.2', got {', '.join(favour)}")
-    kept = ("start", "device", "minutes", "log_every", "validate_every", "workers")
+    kept = ("start", "minutes", "log_every", "validate_every", "workers")
     return {
         "folders": list(images) or [Path("images")],
         "sampler": mask_sampler(masks, config),
         "config": config,
+        "device": picked_device(options["device"], config.precision),
         "net": picked(NetConfig, options),
         "features": load_vgg(vgg) if options["use_vgg"] else None,
         "exclude": frozenset().union(*(read_names(path) for path in exclude)),
@@ -181,12 +197,12 @@ def train(images, masks, vgg, exclude, favour, cache, resume, at, out, **options
 @click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
 @device_option
 @precision_option
-def inpaint(images, masks, out, weights, kind, device, precision, **how):
+@mirror_option
+def inpaint(images, masks, out, weights, kind, device, precision, mirror, **how):
     """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT."""
     from pconv_model.inpaint import inpaint_files, load
-    from pconv_model.train import best_device
 
-    model = load(weights, kind, device or best_device(), precision)
+    model = load(weights, kind, picked_device(device, precision), precision, mirror)
     made = inpaint_files(model, images, masks, out, **how)
     click.echo(f"{made} images in {out}")
 
@@ -207,9 +223,8 @@ def superres(images, out, factor, weights, kind, tile, device, precision):
     """
     from pconv_model.inpaint import load
     from pconv_model.superres import superres_files
-    from pconv_model.train import best_device
 
-    model = load(weights, kind, device or best_device(), precision)
+    model = load(weights, kind, picked_device(device, precision), precision)
     if weights is None:
         click.echo(
             "the weights that ship have not learnt to enlarge, bicubic is better: name yours of `pconv train --factor` "

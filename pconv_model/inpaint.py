@@ -18,12 +18,20 @@ from pconv_model.unet import UNet
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def load(weights: Path | None = None, kind: str = "pconv", device: str = "cpu", precision: str = "fp32") -> UNet:
+def load(
+    weights: Path | None = None,
+    kind: str = "pconv",
+    device: str = "cpu",
+    precision: str = "fp32",
+    mirror: bool = False,
+) -> UNet:
     """A net ready for `inpaint`. weights: a file of ours; None takes the one that ships for this kind.
 
     precision: "fp32", or "bf16", which runs the convolutions in bfloat16: faster where the processor has it, and
-    most filled pixels change by a grey level or so. Raises BadInput where there is no such file, or where it holds
-    another kind of net.
+    most filled pixels change by a grey level or so. mirror: a result is the mean of the image's own and of its mirror
+    image's, turned back (one of the seven ways of Timofte et al. 2016, "Seven ways to improve example-based single
+    image super resolution"), in twice the time. Raises BadInput where there is no such file, or where it holds another
+    kind of net.
     """
     if precision not in PRECISIONS:
         raise BadInput(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -37,7 +45,7 @@ def load(weights: Path | None = None, kind: str = "pconv", device: str = "cpu", 
     model = checkpoints.load(path)
     if model.config.kind != kind:
         raise BadInput(f"{path} holds a net of kind {model.config.kind!r}, expected {kind!r}")
-    model.precision = precision
+    model.precision, model.mirror = precision, mirror
     return model.to(device, memory_format=torch.channels_last)
 
 
@@ -128,7 +136,10 @@ def _run(model, colours, holes):
     image = pad(image.permute(0, 3, 1, 2), (0, right, 0, down)).to(device, memory_format=torch.channels_last)
     valid = pad(torch.from_numpy(~np.stack(holes)).float()[:, None], (0, right, 0, down)).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=model.precision == "bf16"):
-        result = model(image, valid)[..., :height, :width]
+        result = model(image, valid)
+        if model.mirror:
+            result = (result + model(image.flip(3), valid.flip(3)).flip(3)) / 2
+    result = result[..., :height, :width]
     return list(result.permute(0, 2, 3, 1).float().cpu().numpy())
 
 
@@ -174,7 +185,10 @@ def _spans(length, tile):
 def _reached(model, hole):
     down, right = (-side % model.stride for side in hole.shape)
     valid = np.pad(~hole, ((0, down), (0, right))).astype(np.float32)
-    plane = model.reached(torch.from_numpy(valid)[None, None].to(model.mean.device))
+    valid = torch.from_numpy(valid)[None, None].to(model.mean.device)
+    plane = model.reached(valid)
+    if model.mirror:  # where both of the averaged results come from known pixels
+        plane = plane * model.reached(valid.flip(3)).flip(3)
     return plane[0, 0, : hole.shape[0], : hole.shape[1]].cpu().numpy() > 0
 
 

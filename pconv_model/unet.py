@@ -103,6 +103,7 @@ class UNet(nn.Module):
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
         self.frozen = False
         self.precision = "fp32"  # or "bf16": how `inpaint` runs the net, no part of its weights
+        self.mirror = False  # whether `inpaint` takes the mean with the mirrored image, no part of them either
         self.initialise()
 
     def _block(self, inputs, outputs, kernel, *, stride=1, parts=None, norm, slope):

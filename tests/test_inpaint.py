@@ -40,6 +40,33 @@ def test_bf16_runs_the_convolutions_in_half_precision_and_changes_filled_pixels_
     assert 0 < np.abs(exact - rough).max() <= 8  # a bfloat16 has 8 bits, and layer follows upon layer
 
 
+@pytest.fixture
+def plain_and_mirrored(tmp_path, model):
+    checkpoints.save(tmp_path / "net.safetensors", model)
+    return [inpaint.load(tmp_path / "net.safetensors", mirror=mirror) for mirror in (False, True)]
+
+
+@pytest.mark.parametrize("tile", [512, 32])  # 32: in tiles
+def test_with_mirror_a_result_is_the_mean_of_both_ways(plain_and_mirrored, tile):
+    plain, mirrored = plain_and_mirrored
+    image, hole = photo(48, 64, 3, dtype=np.uint16), box(48, 64, 10, 20, 24, 36)
+    straight = inpaint.inpaint(plain, image, hole, tile=tile).astype(int)
+    turned = inpaint.inpaint(plain, image[:, ::-1], hole[:, ::-1], tile=tile)[:, ::-1].astype(int)
+    free = (np.minimum(straight, turned) > 0) & (np.maximum(straight, turned) < 65535)  # not clipped
+    assert np.abs(straight - turned).max() > 50 and free[hole].any()
+    mean = inpaint.inpaint(mirrored, image, hole, tile=tile)
+    assert np.abs(mean - (straight + turned) / 2)[free].max() <= 1 and (mean[~hole] == image[~hole]).all()
+
+
+@pytest.mark.parametrize("tile", [512, 32])
+def test_with_mirror_a_mirrored_image_gets_the_mirrored_result_also_deep_in_its_hole(plain_and_mirrored, tile):
+    image, hole = photo(48, 64, 3, dtype=np.uint16), box(48, 64, 5, 10, 44, 58)
+    for model, same in zip(plain_and_mirrored, (False, True), strict=True):
+        straight = inpaint.inpaint(model, image, hole, tile=tile).astype(int)
+        turned = inpaint.inpaint(model, image[:, ::-1], hole[:, ::-1], tile=tile)[:, ::-1]
+        assert (np.abs(straight - turned).max() <= 1) == same
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(40, 53), (33, 20, 1), (16, 16, 3), (37, 41, 4), (7, 5, 3), (1, 1, 3)])
 def test_any_image_comes_back_in_its_own_shape_and_dtype_with_known_pixels_untouched(model, shape, dtype):

@@ -72,7 +72,7 @@ def test_doors_and_names_are_read():
     ("text", "told"),
     [
         ("tela", r"no method 'tela' \(did you mean telea\?\): expected one of mean"),
-        ("Pconv", r"did you mean pconv or conv\?"),
+        ("Pconv", r"did you mean pconv or pconv\+ or conv\?"),
         ("lama", "no method 'lama': expected one of mean"),
         ("cmd:python3 {image} {output}", r"has no \{mask\}"),
         ("dir:", "names nothing after dir:"),
@@ -101,6 +101,21 @@ def test_weights_find_their_network(tmp_path):
         parse_all(["conv", "pconv"], [str(file)])
     with pytest.raises(BadInput, match="no weights file"):
         parse_all(["pconv"], ["missing"])
+
+
+def test_a_plus_is_the_same_network_averaged_with_the_mirrored_image(tmp_path):
+    (tmp_path / "net.safetensors").write_bytes(b"weights")
+    both = parse_all(["pconv", "pconv+"], [f"pconv={tmp_path / 'net.safetensors'}"])
+    assert [(m.label, m.weights) for m in both] == [(n, str(tmp_path / "net.safetensors")) for n in ("pconv", "pconv+")]
+    shipped = parse_all(["pconv", "pconv+"])
+    assert shipped[0].identity() != shipped[1].identity()
+    image, hole = np.zeros((256, 256, 3), np.uint8), np.zeros((256, 256), bool)
+    image[:] = np.linspace(40, 200, 256)[None, :, None]
+    hole[100:150, 80:160] = True
+    plain, mirrored = (load(method) for method in shipped)
+    once, mean = (fill("0", image, hole).astype(int) for fill in (plain, mirrored))
+    turned = plain("0", image[:, ::-1], hole[:, ::-1])[:, ::-1].astype(int)
+    assert (once != turned).any() and np.abs(mean - (once + turned) / 2).max() <= 1
 
 
 def test_two_checkpoints_of_one_network_stand_side_by_side(tmp_path):

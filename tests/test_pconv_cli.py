@@ -142,6 +142,30 @@ def test_the_precision_reaches_the_net_and_fp32_is_the_default(place, command, m
     assert seen == ["fp32", "bf16"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inpaint", "images/1.png", "masks/one.png", "out"),
+        ("train", *TINY, "--fresh", "--phase1-steps", 1, "--phase2-steps", 0),
+    ],
+)
+def test_bf16_on_a_processor_that_has_to_emulate_it_is_told(place, command, monkeypatch):
+    for capability, precision, told in (("AVX2", "bf16", True), ("AVX2", "fp32", False), ("AVX512", "bf16", False)):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda capability=capability: capability)
+        done = call(*command, "--precision", precision, "--device", "cpu")
+        assert done.exit_code == 0, done.output
+        assert ("emulated" in done.stderr) == told
+
+
+def test_mirror_reaches_the_net_and_is_off_unless_asked_for(place, monkeypatch):
+    run, seen = PConvUNet.forward, []
+    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(net.mirror) or run(net, *x))
+    for out, more in (("a", ()), ("b", ("--mirror",))):
+        told = call("inpaint", "images/1.png", "masks/one.png", out, "--weights", "net.safetensors", *more)
+        assert told.exit_code == 0, told.output
+    assert seen == [False, True, True]  # the second time the net runs twice
+
+
 def test_superres_with_the_weights_that_ship_tells_that_they_have_not_learnt_it(place):
     result = call("superres", "images/1.png", "out", "--device", "cpu")
     assert result.exit_code == 0 and "have not learnt to enlarge" in result.stderr
