@@ -180,10 +180,11 @@ def parse_all(texts, weights=()) -> list[Method]:
     texts = list(texts)
     networks = [method for method in map(parse, texts) if method.kind == "network"]
     names = [method.label for method in networks]
+    kinds = {kind for method in networks for kind in (method.argument, method.argument.removesuffix("+"))}
     files = {}
     for text in weights:
         name, equals, file = text.partition("=")
-        if not equals or name not in {*names, *NETWORKS}:
+        if not equals or name not in {*names, *kinds}:
             if len(names) != 1:
                 came = " and ".join(sorted(names)) or "no network"
                 raise BadInput(f"--weights {text}: expected one network among the methods, got {came}: write NAME=FILE")

@@ -101,6 +101,8 @@ def test_weights_find_their_network(tmp_path):
         parse_all(["conv", "pconv"], [str(file)])
     with pytest.raises(BadInput, match="no weights file"):
         parse_all(["pconv"], ["missing"])
+    with pytest.raises(BadInput, match=r"no weights file conv=.*: expected a checkpoint of pconv, or NAME=FILE"):
+        parse_all(["pconv"], [f"conv={file}"])  # no such network is asked for
 
 
 def test_a_plus_is_the_same_network_averaged_with_the_mirrored_image(tmp_path):
