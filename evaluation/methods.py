@@ -116,6 +116,11 @@ class Method:
         return self.kind == "name" and self.argument in PLAIN
 
     @property
+    def net(self) -> str:
+        """Which network of pconv_model it is; with a + after its name each result is averaged with the mirrored one."""
+        return self.argument.removesuffix("+")
+
+    @property
     def batched(self) -> bool:
         """Whether it runs once, on all cores or the graphics card, and not in several processes."""
         return self.kind in ("network", "onnx")
@@ -158,9 +163,9 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
             _words(argument)
         return Method(_checked(label or _short(door, argument)), door, argument)
     if spec in NETWORKS:
-        weights = weights or {}
-        named = [name for name in (label, spec, spec.removesuffix("+")) if name in weights]
-        return Method(_checked(label or spec), "network", spec, str(weights[named[0]]) if named else "")
+        method = Method(_checked(label or spec), "network", spec)
+        files = [weights[name] for name in (label, spec, method.net) if weights and name in weights]
+        return replace(method, weights=str(files[0])) if files else method
     others = entry_points(group=GROUP).names
     if spec not in METHODS and spec not in others:
         near = difflib.get_close_matches(spec.lower(), [*METHODS, *NETWORKS, *others])
@@ -180,11 +185,11 @@ def parse_all(texts, weights=()) -> list[Method]:
     texts = list(texts)
     networks = [method for method in map(parse, texts) if method.kind == "network"]
     names = [method.label for method in networks]
-    kinds = {kind for method in networks for kind in (method.argument, method.argument.removesuffix("+"))}
+    known = {name for method in networks for name in (method.label, method.argument, method.net)}
     files = {}
     for text in weights:
         name, equals, file = text.partition("=")
-        if not equals or name not in {*names, *kinds}:
+        if not equals or name not in known:
             if len(names) != 1:
                 came = " and ".join(sorted(names)) or "no network"
                 raise BadInput(f"--weights {text}: expected one network among the methods, got {came}: write NAME=FILE")
@@ -268,9 +273,8 @@ class Network:
             raise BadInput(f"the network {method.argument} cannot be loaded: {error}") from None
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        kind, mirror = method.argument.removesuffix("+"), method.argument.endswith("+")
         weights = Path(method.weights) if method.weights else None
-        self.model = inpaint.load(weights, kind, device, mirror=mirror)
+        self.model = inpaint.load(weights, method.net, device, mirror=method.argument != method.net)
         self.inpaint_batch, self.raw = inpaint.inpaint_batch, raw
 
     def __call__(self, pair, image, hole):
