@@ -44,6 +44,7 @@ def sheet(folder: Path, table, columns: int = 10) -> bytes:
         rows = min(12, -(-len(table) // columns))
         cuts = np.array_split(np.arange(len(table)), rows)
         groups = [("", table.iloc[cut]) for cut in cuts]
+    columns = min(columns, max(len(group) for _, group in groups))
     label = 120 if groups[0][0] else 0
     lines = []
     for name, group in groups:
