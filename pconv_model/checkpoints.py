@@ -72,7 +72,8 @@ def net_config(told, path) -> NetConfig:
             all(isinstance(number, int | float) for number in (config.width, config.eps, *config.mean, *config.std))
             and all(isinstance(text, str) for text in (config.kind, config.bias, config.fill, config.head))
             and isinstance(config.depth, int)
-            and all(isinstance(channels, int) and 0 <= channels <= 1024 for channels in (config.refine, config.detail))
+            and isinstance(config.detail, int)
+            and 0 <= config.detail <= 1024
             and len(config.mean) == len(config.std) == 3
             and 0 < config.width <= 16
             and 1 <= config.depth <= 16

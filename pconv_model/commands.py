@@ -19,7 +19,6 @@ from maskgen.shell import (
     settings_of,
 )
 from pconv_model.settings import (
-    ADDED,
     FORMS,
     KINDS,
     LOSSES,
@@ -83,7 +82,6 @@ def training_options(command):
             NetConfig,
             width="Times the paper's channels.",
             depth="Layers of the encoder.",
-            refine="Channels of convolutions at half size that sharpen the result; 0: the paper's net.",
             detail="Channels of convolutions at full size that mend seams; 0: the paper's net.",
         ),
         settings_of(
@@ -97,7 +95,6 @@ def training_options(command):
             clip="Largest norm of a gradient.",
             precision="fp32, or bf16 autocast.",
             factor="Learn to enlarge photos by FACTOR, as `pconv superres` does, instead of filling holes; 1: no.",
-            added_only="Train the layers of --refine and --detail alone, the paper's stay as they are.",
             uniform="Draw the masks' hole ratios uniformly.",
             mask_scale="Side of a window in a mask / side of the mask, least and most.",
             scale="Side of a crop / short side of its photo, least and most.",
@@ -249,8 +246,8 @@ def convert(source, out, form, half):
 
     net = checkpoints.read(source, form)
     checkpoints.save(out, net, half=half, **checkpoints.past(source))
-    added = "".join(f", {name} {getattr(net.config, name)}" for name in ADDED if getattr(net.config, name))
-    click.echo(f"{net.config.kind}, width {net.config.width:g}, depth {net.config.depth}{added}, in {out}")
+    detail = f", detail {net.config.detail}" if net.config.detail else ""
+    click.echo(f"{net.config.kind}, width {net.config.width:g}, depth {net.config.depth}{detail}, in {out}")
 
 
 @pconv.command()

@@ -7,7 +7,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 KINDS = ("pconv", "conv")
 FORMS = ("ours", "training", "naoto0804", "mmagic", "keras", "nvidia")  # of checkpoints that can be read
 LOSSES = ("valid", "hole", "perceptual", "style", "tv")
-ADDED = ("refine", "detail")  # layers of a net that the paper has not
 PRECISIONS = ("fp32", "bf16")  # bf16: autocast
 POLARITIES = ("hole-white", "hole-black")  # what white means in a mask file
 TILE = 512  # px, side of the tiles in which larger images are done
@@ -21,7 +20,6 @@ class NetConfig:
     kind: str = "pconv"  # "pconv", or "conv" for the paper's baseline of plain convolutions
     width: float = 1.0  # times the paper's channels
     depth: int = 8  # encoder layers, each of which halves the image
-    refine: int = 0  # channels of convolutions at half size that sharpen the result; 0: none, as in the paper
     detail: int = 0  # channels of convolutions at full size that mend the result's seams; 0: none, as in the paper
     bias: str = "ends"  # layers with a bias: "ends", those without batch norm, or "all"
     eps: float = 1e-5  # of batch norm; Keras has 1e-3
@@ -52,7 +50,6 @@ class TrainConfig:
 
     phase1_steps: int = 500_000  # batch norm on
     phase2_steps: int = 200_000  # batch norm of the encoder frozen
-    added_only: bool = False  # train `refine` and `detail` alone, the net of the paper stays as it is
     lr: tuple[float, float] = (2e-4, 5e-5)  # of the two phases
     decay: str = "constant"  # or "cosine": from the first rate down to the second, then down to zero
     size: tuple[int, ...] = (512,)  # px, side of the training crops; several are stages of phase 1

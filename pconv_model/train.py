@@ -28,13 +28,13 @@ from pconv_model import checkpoints
 from pconv_model.data import Fixed, Pairs, batches, split
 from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss, windowed
 from pconv_model.photos import write_image
-from pconv_model.settings import ADDED, LOSSES, PRECISIONS, LossConfig, NetConfig, TrainConfig
+from pconv_model.settings import LOSSES, PRECISIONS, LossConfig, NetConfig, TrainConfig
 from pconv_model.unet import build
 
 NET, RUN = NetConfig(), TrainConfig()
 CHECKPOINT = "checkpoint.pt"
 LEAST_VGG, LEAST_SSIM = 8, 11  # px, that three poolings and SSIM's window ask for
-FASTER = {"refine": 4, "detail": 10}  # times the learning rate, for small layers
+FASTER = 10  # times the learning rate, for the small layers of `detail`
 SHOWN = 8  # photos in the sample grid
 
 
@@ -98,14 +98,10 @@ class Run:
         self.phase = phase
         if phase == 2:
             self.net.freeze_encoder()
-        if self.config.added_only:
-            self.net.freeze_paper()
-        learning = [
-            (FASTER.get(name.split(".")[0], 1), p) for name, p in self.net.named_parameters() if p.requires_grad
-        ]
+        learning = [(name.startswith("detail."), p) for name, p in self.net.named_parameters() if p.requires_grad]
         groups = [
-            {"params": [p for own, p in learning if own == faster], "faster": faster}
-            for faster in sorted({own for own, _ in learning})
+            {"params": [p for own, p in learning if own == detail], "faster": FASTER if detail else 1}
+            for detail in sorted({own for own, _ in learning})
         ]
         self.optimiser = torch.optim.Adam(groups, fused=True)
 
@@ -223,7 +219,7 @@ def train(
     config.factor makes the holes. features: for
     the perceptual and style terms, such as pconv_model.features.load_vgg(); None leaves them out. start: weights of
     ours to begin with, which have reached the step `at` of this run: their history goes on, with a fresh optimiser, and
-    `refine` and `detail` are added where they have none.
+    `detail` is added where they have none.
     minutes: between checkpoints. A run that was stopped goes on to the same weights as one that was not, on the same
     kind of machine; resume=False begins anew. Under `torchrun` every process takes its part of each step. In `out`:
     checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/.
@@ -279,8 +275,6 @@ def _begin(net_config, config, out, about, start, at, resume, device, rank):
     ):
         if value not in known:
             raise BadInput(f"{name} is one of {', '.join(known)}, got {value!r}")
-    if config.added_only and not any(getattr(net_config, name) for name in ADDED):
-        raise BadInput(f"--added-only trains layers that the paper has not: give {' or '.join(ADDED)} some channels")
     run = Run(net_config, config, device)
     if at and start is None:
         raise BadInput(f"step {at} is what the weights of --start have reached: name them, or leave --at out")
@@ -292,7 +286,7 @@ def _begin(net_config, config, out, about, start, at, resume, device, rank):
             )
     elif start:
         state = checkpoints.load(start).state_dict()
-        fresh = {key: value for key, value in run.net.state_dict().items() if key.split(".")[0] in ADDED}
+        fresh = {key: value for key, value in run.net.state_dict().items() if key.startswith("detail.")}
         for each in {run.net, run.best}:
             checkpoints.load_weights(each, fresh | state, start)
         run.step = at

@@ -7,7 +7,7 @@ from torch import nn
 from maskgen.errors import BadInput
 from pconv_model.doubled import conv_joined, double
 from pconv_model.layer import PartialConv2d
-from pconv_model.settings import ADDED, IMAGENET_MEAN, NetConfig
+from pconv_model.settings import IMAGENET_MEAN, NetConfig
 
 CHANNELS = (64, 128, 256, 512)  # of the encoder, the last one for all deeper layers
 KERNELS = (7, 5, 5, 3)
@@ -63,43 +63,9 @@ class Detail(nn.Module):
 
     def forward(self, result, image, valid):
         """What to add to the result. result, image: (B, 3, H, W), both normalised. valid: (B, 1, H, W)."""
-        x = F.leaky_relu(self.first(_beside(result, image, valid)), SLOPE, inplace=True)
+        comp = torch.where(valid > 0, image.to(result.dtype), result)
+        x = F.leaky_relu(self.first(torch.cat([comp, result, valid.to(result.dtype)], 1)), SLOPE, inplace=True)
         return self.last(F.leaky_relu(self.second(x), SLOPE, inplace=True))
-
-
-class Refine(nn.Module):
-    """Convolutions at half size that sharpen the result and carry edges across thin holes; not in the paper.
-
-    Table 2 looks at single pixels in its last layer alone, and at pairs of them in the last but one. These work on
-    blocks of 2x2 pixels of known pixels, result and mask, beside the features from which the last layer makes the
-    result; the dilated ones see 18 px to each side. The last of them begins as zero, as in Detail.
-    """
-
-    DILATIONS = (1, 2, 4, 1)
-
-    def __init__(self, features, channels):
-        super().__init__()
-        inputs = (4 * 7 + features, *[channels] * (len(self.DILATIONS) - 1))
-        self.layers = nn.ModuleList(
-            nn.Conv2d(each, channels, 3, padding=dilation, dilation=dilation)
-            for each, dilation in zip(inputs, self.DILATIONS, strict=True)
-        )
-        self.last = nn.Conv2d(channels, 4 * 3, 3, padding=1)
-
-    def forward(self, features, result, image, valid):
-        """What to add to the result. features: (B, C, H / 2, W / 2), rounded up; the others as for Detail."""
-        height, width = result.shape[-2:]
-        x = F.pad(_beside(result, image, valid), (0, -width % 2, 0, -height % 2), mode="replicate")
-        x = torch.cat([F.pixel_unshuffle(x, 2), features], 1)
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), SLOPE, inplace=True)
-        return F.pixel_shuffle(self.last(x), 2)[..., :height, :width]
-
-
-def _beside(result, image, valid):
-    """What Detail and Refine look at: the composite, the result and the mask, (B, 7, H, W)."""
-    comp = torch.where(valid > 0, image.to(result.dtype), result)
-    return torch.cat([comp, result, valid.to(result.dtype)], 1)
 
 
 class UNet(nn.Module):
@@ -109,9 +75,8 @@ class UNet(nn.Module):
         super().__init__()
         if config.width <= 0 or config.depth < 1:
             raise BadInput(f"width must be above 0 and depth at least 1, got {config.width} and {config.depth}")
-        for name in ADDED:
-            if getattr(config, name) < 0:
-                raise BadInput(f"{name} is a number of channels, or 0 for the paper's net, got {getattr(config, name)}")
+        if config.detail < 0:
+            raise BadInput(f"detail is a number of channels, or 0 for the paper's net, got {config.detail}")
         self.config = config
         self.stride = 2**config.depth  # px, sides that are multiples of it are halved evenly
         channels = [max(1, round(config.width * CHANNELS[min(i, 3)])) for i in range(config.depth)]
@@ -132,12 +97,11 @@ class UNet(nn.Module):
             )
             for i in reversed(range(config.depth))
         )
-        self.refine = Refine(channels[0], config.refine) if config.refine else None
         self.detail = Detail(config.detail) if config.detail else None
         self.head = nn.Conv2d(3, 3, 1) if config.head == "sigmoid" else None
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
-        self.frozen = self.fixed = False
+        self.frozen = False
         self.precision = "fp32"  # or "bf16": how `inpaint` runs the net, no part of its weights
         self.mirror = False  # whether `inpaint` takes the mean with the mirrored image, no part of them either
         self.initialise()
@@ -157,12 +121,12 @@ class UNet(nn.Module):
             nn.init.kaiming_normal_(block.conv.weight, a=block.slope or 0.0, nonlinearity="leaky_relu")
             if block.conv.bias is not None:
                 nn.init.zeros_(block.conv.bias)
-        added = [module for module in (self.refine, self.detail) if module is not None]
-        for conv in (conv for module in added for conv in module.modules() if isinstance(conv, nn.Conv2d)):
-            nn.init.kaiming_normal_(conv.weight, a=SLOPE, nonlinearity="leaky_relu")
-            nn.init.zeros_(conv.bias)
-        for module in added:
-            nn.init.zeros_(module.last.weight)
+        if self.detail is not None:
+            for conv in (self.detail.first, self.detail.second):
+                nn.init.kaiming_normal_(conv.weight, a=SLOPE, nonlinearity="leaky_relu")
+                nn.init.zeros_(conv.bias)
+            nn.init.zeros_(self.detail.last.weight)
+            nn.init.zeros_(self.detail.last.bias)
 
     def freeze_encoder(self):
         """Phase 2 of training: the encoder's batch norms keep their statistics and parameters, through .train() too."""
@@ -172,18 +136,8 @@ class UNet(nn.Module):
                 block.norm.requires_grad_(False)
         return self.train(self.training)
 
-    def freeze_paper(self):
-        """Only what is not in the paper goes on learning, `refine` and `detail`; the rest stays so through .train()."""
-        self.fixed = True
-        for block in (*self.encoder, *self.decoder):
-            block.requires_grad_(False)
-        return self.train(self.training)
-
     def train(self, mode=True):
         super().train(mode)
-        if self.fixed:
-            self.encoder.eval()
-            self.decoder.eval()
         if self.frozen:
             for block in self.encoder:
                 if block.norm is not None:
@@ -215,10 +169,7 @@ class PConvUNet(UNet):
             x, valid = block(x, valid)
         for block in self.decoder:
             skip, plane = skips.pop()
-            features = x
             x, valid = block((x, skip), torch.cat([double(valid, plane), plane], 1))
-        if self.refine is not None:
-            x = x + self.refine(features, x, skip, plane) * valid.to(x.dtype)
         if self.detail is not None:
             x = x + self.detail(x, skip, plane) * valid.to(x.dtype)
         return self._finish(x)
@@ -254,10 +205,7 @@ class ConvUNet(UNet):
             x = block(x)
         for block in self.decoder:
             skip = skips.pop()
-            features = x
             x = block((x, skip))
-        if self.refine is not None:
-            x = x + self.refine(features, x, skip, valid)
         if self.detail is not None:
             x = x + self.detail(x, skip, valid)
         return self._finish(x)

@@ -272,9 +272,8 @@ def test_code_inside_a_checkpoint_is_never_run(tmp_path, capsys):
 
 
 def exported(tmp_path, name):
-    net = PConvUNet(0.05, 2, refine=3, detail=3).eval()
-    for module in (net.refine, net.detail):
-        torch.nn.init.normal_(module.last.weight)
+    net = PConvUNet(0.05, 2, detail=3).eval()
+    torch.nn.init.normal_(net.detail.last.weight)
     checkpoints.export(net, tmp_path / name)
     image, valid = torch.rand(1, 3, 20, 28), (torch.rand(1, 1, 20, 28) < 0.4).float()
     return tmp_path / name, image, valid, net(image, valid).detach()
@@ -295,8 +294,7 @@ def test_onnx_gives_the_same_image_at_other_sizes(tmp_path):
 
 
 def test_the_net_compiles_in_one_graph():
-    net, (image, valid) = PConvUNet(0.05, 2, refine=3, detail=3), scene(16)
-    for module in (net.refine, net.detail):
-        torch.nn.init.normal_(module.last.weight)
+    net, (image, valid) = PConvUNet(0.05, 2, detail=3), scene(16)
+    torch.nn.init.normal_(net.detail.last.weight)
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(image, valid), net(image, valid))

@@ -51,9 +51,9 @@ def same(a, b):
     return a.keys() == b.keys() and all(value.equal(b[key]) for key, value in a.items())
 
 
-def run(photos, out, config=RUN, net=NET, **how):
+def run(photos, out, config=RUN, **how):
     return train.train(
-        [photos], Boxes(), out, net=net, config=config, device="cpu", validate_every=4, log_every=2, **how
+        [photos], Boxes(), out, net=NET, config=config, device="cpu", validate_every=4, log_every=2, **how
     )
 
 
@@ -215,26 +215,15 @@ def test_a_run_can_begin_with_the_weights_of_another(photos, tmp_path, finished)
         train._begin(replace(NET, width=0.1), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
 
 
-@pytest.mark.parametrize(("layers", "faster"), [("detail", 10), ("refine", 4)])
-def test_a_net_with_layers_beyond_the_paper_can_begin_with_weights_that_have_none(tmp_path, finished, layers, faster):
-    it = train._begin(replace(NET, **{layers: 4}), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
+def test_a_net_with_detail_can_begin_with_weights_that_have_none(photos, tmp_path, finished):
+    it = train._begin(replace(NET, detail=4), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
     assert it.net.encoder[0].conv.weight.equal(weights(finished)["encoder.0.conv.weight"])
-    last = getattr(it.net, layers).last.weight
-    assert same(it.net.state_dict(), it.average.state_dict()) and not last.any()
+    assert same(it.net.state_dict(), it.average.state_dict()) and not it.net.detail.last.weight.any()
     train._step(
         it, it.net, iter([(torch.rand(2, 3, 16, 16), (torch.rand(2, 1, 16, 16) > 0.3).float())]), None, LossConfig()
     )
     rates = [group["lr"] for group in it.optimiser.param_groups]
-    assert last.any() and rates == [RUN.lr[0], faster * RUN.lr[0]]
-
-
-def test_with_added_only_the_paper_s_layers_stay_as_the_weights_of_start_have_them(photos, tmp_path, finished):
-    trained = run(photos, tmp_path, net=replace(NET, refine=4), config=replace(RUN, added_only=True), start=finished)
-    before, after = weights(finished), weights(trained)
-    assert all(after[name].equal(value) for name, value in before.items())
-    assert after["refine.last.weight"].any()
-    with pytest.raises(BadInput, match="give refine or detail some channels"):
-        run(photos, tmp_path / "none", config=replace(RUN, added_only=True))
+    assert it.net.detail.last.weight.any() and rates == [RUN.lr[0], 10 * RUN.lr[0]]
 
 
 def test_a_checkpoint_of_the_unfused_adam_goes_on_with_the_fused_one_to_the_same_weights(tmp_path):

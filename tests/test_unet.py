@@ -68,12 +68,11 @@ def test_weights_start_from_he_initialisation():
         assert weight.std().item() == pytest.approx((gain / weight[0].numel()) ** 0.5, rel=0.01)
 
 
-def with_random_additions(net, depth=4, **additions):
-    """A net whose layers beyond the paper's are not zero, as after training."""
-    net = net(0.1, depth, **(additions or {"refine": 4, "detail": 5}))
-    for module in (net.refine, net.detail):
-        for parameter in module.parameters() if module is not None else ():
-            torch.nn.init.normal_(parameter, std=0.3)
+def with_random_detail(net, depth=4):
+    """A net whose detail layers are not zero, as after training."""
+    net = net(0.1, depth, detail=5)
+    for parameter in net.detail.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
     return net
 
 
@@ -85,7 +84,7 @@ def test_detail_begins_by_changing_nothing_and_then_adds_what_its_three_layers_s
     assert detailed.load_state_dict(plain.state_dict(), strict=False).unexpected_keys == []
     torch.testing.assert_close(detailed(image, valid), plain(image, valid))
 
-    detailed.detail = layers = with_random_additions(net, 3, detail=5).detail
+    detailed.detail = layers = with_random_detail(net, 3).detail
     seen = []
     layers.register_forward_hook(lambda module, args, out: seen.append(args))
     added = (detailed(image, valid) - plain(image, valid)) / detailed.std
@@ -100,57 +99,11 @@ def test_detail_begins_by_changing_nothing_and_then_adds_what_its_three_layers_s
     torch.testing.assert_close(added, wanted, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("net", [PConvUNet, ConvUNet])
-@pytest.mark.parametrize("size", [(32, 48), (33, 47)])
-def test_refine_begins_by_changing_nothing_and_then_adds_what_it_says_of_blocks_of_2x2_pixels(net, size):
-    torch.manual_seed(0)
-    image, valid = torch.rand(2, 3, *size), (torch.rand(2, 1, *size) < 0.6).float()
-    plain, refined = net(0.1, 3).eval(), net(0.1, 3, refine=4).eval()
-    assert refined.load_state_dict(plain.state_dict(), strict=False).unexpected_keys == []
-    torch.testing.assert_close(refined(image, valid), plain(image, valid))
-
-    refined.refine = layers = with_random_additions(net, 3, refine=4).refine
-    seen = []
-    layers.register_forward_hook(lambda module, args, out: seen.append(args))
-    added = (refined(image, valid) - plain(image, valid)) / refined.std
-    features, result, shown, mask = seen[0]
-    assert mask.equal(valid) and features.shape == (
-        2,
-        refined.encoder[0].conv.out_channels,
-        *[-(-s // 2) for s in size],
-    )
-    torch.testing.assert_close(result * plain.std + plain.mean, plain(image, valid))
-    x = torch.cat([shown * valid + result * (1 - valid), result, valid], 1)
-    x = F.pad(x, (0, size[1] % 2, 0, size[0] % 2), mode="replicate")
-    blocks = torch.stack([x[..., row::2, column::2] for row in (0, 1) for column in (0, 1)], 2).flatten(1, 2)
-    x = torch.cat([blocks, features], 1)
-    for conv, reach in zip(layers.layers, (1, 2, 4, 1), strict=True):
-        x = F.leaky_relu(F.conv2d(x, conv.weight, conv.bias, padding=reach, dilation=reach), 0.2)
-    x = F.conv2d(x, layers.last.weight, layers.last.bias, padding=1)
-    wanted = torch.zeros(2, 3, size[0] + 1, size[1] + 1)
-    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        here = wanted[:, :, row : 2 * x.shape[2] : 2, column : 2 * x.shape[3] : 2]
-        here[:] = x[:, 2 * row + column :: 4, : here.shape[2], : here.shape[3]]
-    torch.testing.assert_close(added, wanted[..., : size[0], : size[1]], atol=1e-4, rtol=1e-3)
-
-
-def test_with_freeze_paper_only_the_added_layers_learn_and_batch_norm_stays():
-    torch.manual_seed(0)
-    net = with_random_additions(PConvUNet).freeze_paper().train()
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    optimiser = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.1)
-    net(torch.rand(2, 3, 32, 32), (torch.rand(2, 1, 32, 32) < 0.6).float()).square().mean().backward()
-    optimiser.step()
-    changed = {name.split(".")[0] for name, value in net.state_dict().items() if not value.equal(before[name])}
-    assert changed == {"refine", "detail"}
-
-
 def test_the_result_never_depends_on_what_is_stored_in_the_hole():
     torch.manual_seed(0)
     image, valid = torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
     valid[..., 8:20, 4:30] = 0
-    added = [with_random_additions(net, **{name: 4}) for net in (PConvUNet, ConvUNet) for name in ("refine", "detail")]
-    for net in (PConvUNet(0.1, 4), ConvUNet(0.1, 4), *added):
+    for net in (PConvUNet(0.1, 4), ConvUNet(0.1, 4), with_random_detail(PConvUNet), with_random_detail(ConvUNet)):
         net.eval()
         assert net(image, valid).equal(net(torch.where(valid > 0, image, torch.nan), valid))
 
@@ -158,7 +111,7 @@ def test_the_result_never_depends_on_what_is_stored_in_the_hole():
 def test_the_net_answers_wherever_its_mask_reaches_and_only_there():
     valid = torch.zeros(1, 1, 64, 64)
     valid[..., 0, 0] = 1
-    for net in (PConvUNet(0.1, 2), with_random_additions(PConvUNet, 2)):
+    for net in (PConvUNet(0.1, 2), with_random_detail(PConvUNet, 2)):
         reached = net.eval().reached(valid)
         out = (net(torch.rand(1, 3, 64, 64), valid) - net.mean) / net.std
         assert 0 < reached.mean() < 1 and out[(reached == 0).expand(-1, 3, -1, -1)].abs().max() < 1e-6
@@ -202,7 +155,7 @@ def test_frozen_encoder_norms_keep_still_through_train_while_the_decoder_learns(
 
 
 def test_sides_that_do_not_halve_evenly_come_out_as_they_went_in():
-    for net in (PConvUNet(0.05, 5), with_random_additions(PConvUNet)):
+    for net in (PConvUNet(0.05, 5), with_random_detail(PConvUNet)):
         assert net.eval()(torch.rand(1, 3, 37, 51), torch.ones(1, 1, 37, 51)).shape == (1, 3, 37, 51)
 
 
