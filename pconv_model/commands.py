@@ -151,7 +151,8 @@ def training(images, masks, vgg, exclude, favour, cache, options):
 @settings_of(
     TrainConfig,
     phase1_steps="Steps with batch norm on.",
-    phase2_steps="Steps with the encoder's batch norm frozen.",
+    phase2_steps="Steps with batch norm frozen.",
+    freeze="Whose batch norm that is: encoder, as in the paper, or all.",
     lr="Learning rates of the two phases.",
     decay="constant, or cosine from the first rate to the second and to 0.",
     vgg_from="Step from which the perceptual and style terms are added.",

@@ -49,7 +49,8 @@ class TrainConfig:
     """How a run goes. The paper's numbers where it has them, section 4.2."""
 
     phase1_steps: int = 500_000  # batch norm on
-    phase2_steps: int = 200_000  # batch norm of the encoder frozen
+    phase2_steps: int = 200_000  # batch norm frozen
+    freeze: str = "encoder"  # whose batch norm that is, or "all"
     lr: tuple[float, float] = (2e-4, 5e-5)  # of the two phases
     decay: str = "constant"  # or "cosine": from the first rate down to the second, then down to zero
     size: tuple[int, ...] = (512,)  # px, side of the training crops; several are stages of phase 1

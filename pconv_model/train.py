@@ -94,10 +94,10 @@ class Run:
         self.begin_phase(1)
 
     def begin_phase(self, phase):
-        """A fresh optimiser; phase 2 freezes the encoder's batch norm first."""
+        """A fresh optimiser; phase 2 freezes batch norms first."""
         self.phase = phase
         if phase == 2:
-            self.net.freeze_encoder()
+            self.net.freeze(self.config.freeze)
         learning = [(name.startswith("detail."), p) for name, p in self.net.named_parameters() if p.requires_grad]
         groups = [
             {"params": [p for own, p in learning if own == detail], "faster": FASTER if detail else 1}
@@ -271,6 +271,7 @@ def _begin(net_config, config, out, about, start, at, resume, device, rank):
     for name, value, known in (
         ("precision", config.precision, PRECISIONS),
         ("decay", config.decay, ("constant", "cosine")),
+        ("freeze", config.freeze, ("encoder", "all")),
         ("bias", net_config.bias, ("ends", "all")),
     ):
         if value not in known:

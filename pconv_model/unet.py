@@ -101,7 +101,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(3, 3, 1) if config.head == "sigmoid" else None
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
-        self.frozen = False
+        self.frozen = []  # batch norms that training leaves as they are
         self.precision = "fp32"  # or "bf16": how `inpaint` runs the net, no part of its weights
         self.mirror = False  # whether `inpaint` takes the mean with the mirrored image, no part of them either
         self.initialise()
@@ -128,20 +128,21 @@ class UNet(nn.Module):
             nn.init.zeros_(self.detail.last.weight)
             nn.init.zeros_(self.detail.last.bias)
 
-    def freeze_encoder(self):
-        """Phase 2 of training: the encoder's batch norms keep their statistics and parameters, through .train() too."""
-        self.frozen = True
-        for block in self.encoder:
-            if block.norm is not None:
-                block.norm.requires_grad_(False)
+    def freeze(self, part="encoder"):
+        """Phase 2 of training: batch norms keep their statistics and parameters, through .train() too.
+
+        part: "encoder" for those of the encoder, as in the paper, or "all".
+        """
+        blocks = [*self.encoder, *self.decoder] if part == "all" else self.encoder
+        self.frozen = [block.norm for block in blocks if block.norm is not None]
+        for norm in self.frozen:
+            norm.requires_grad_(False)
         return self.train(self.training)
 
     def train(self, mode=True):
         super().train(mode)
-        if self.frozen:
-            for block in self.encoder:
-                if block.norm is not None:
-                    block.norm.eval()
+        for norm in self.frozen:
+            norm.eval()
         return self
 
     def _finish(self, x):

@@ -215,6 +215,18 @@ def test_a_run_can_begin_with_the_weights_of_another(photos, tmp_path, finished)
         train._begin(replace(NET, width=0.1), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
 
 
+@pytest.mark.parametrize(("part", "still"), [("encoder", {"encoder"}), ("all", {"encoder", "decoder"})])
+def test_phase_2_leaves_the_batch_norm_of_the_encoder_or_of_both_as_it_was(photos, tmp_path, finished, part, still):
+    config = replace(
+        RUN, phase1_steps=0, phase2_steps=2, switch=(), size=RUN.size[:1], batch=RUN.batch[:1], freeze=part
+    )
+    before, after = weights(finished), weights(run(photos, tmp_path, config=config, start=finished))
+    equal = {name: after[name].equal(value) for name, value in before.items() if ".norm." in name}
+    halves = {name.split(".")[0] for name in equal}
+    assert {half for half in halves if all(equal[name] for name in equal if name.startswith(half))} == still
+    assert not after["decoder.0.conv.weight"].equal(before["decoder.0.conv.weight"])
+
+
 def test_a_net_with_detail_can_begin_with_weights_that_have_none(photos, tmp_path, finished):
     it = train._begin(replace(NET, detail=4), RUN, tmp_path, {}, finished, 0, True, "cpu", 0)
     assert it.net.encoder[0].conv.weight.equal(weights(finished)["encoder.0.conv.weight"])

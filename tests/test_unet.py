@@ -139,10 +139,12 @@ def test_the_baseline_sees_grey_or_the_mean_colour_in_holes():
         torch.testing.assert_close(seen[0][0, :, 5, 5], wanted)
 
 
-def test_frozen_encoder_norms_keep_still_through_train_while_the_decoder_learns():
+@pytest.mark.parametrize(("part", "still"), [("encoder", [True, False]), ("all", [True, True])])
+def test_frozen_batch_norms_keep_still_through_train_while_the_convolutions_learn(part, still):
     net = PConvUNet(0.1, 3)
-    net.freeze_encoder()
+    net.freeze(part)
     net.train()
+    kernels = net.encoder[1].conv.weight.clone()
     before = [{k: v.clone() for k, v in b.norm.state_dict().items()} for b in (net.encoder[1], net.decoder[0])]
     optimiser = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.1)
     net(torch.rand(2, 3, 16, 16), torch.ones(2, 1, 16, 16)).square().mean().backward()
@@ -151,7 +153,7 @@ def test_frozen_encoder_norms_keep_still_through_train_while_the_decoder_learns(
         all(v.equal(old[k]) for k, v in b.norm.state_dict().items())
         for b, old in zip((net.encoder[1], net.decoder[0]), before, strict=True)
     ]
-    assert same == [True, False]
+    assert same == still and not net.encoder[1].conv.weight.equal(kernels)
 
 
 def test_sides_that_do_not_halve_evenly_come_out_as_they_went_in():
