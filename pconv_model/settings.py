@@ -7,6 +7,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 KINDS = ("pconv", "conv")
 FORMS = ("ours", "training", "naoto0804", "mmagic", "keras", "nvidia")  # of checkpoints that can be read
 LOSSES = ("valid", "hole", "perceptual", "style", "tv")
+FREEZES = ("encoder", "all")  # whose batch norm phase 2 leaves as it is; the paper: the encoder's
 PRECISIONS = ("fp32", "bf16")  # bf16: autocast
 POLARITIES = ("hole-white", "hole-black")  # what white means in a mask file
 TILE = 512  # px, side of the tiles in which larger images are done
@@ -50,7 +51,7 @@ class TrainConfig:
 
     phase1_steps: int = 500_000  # batch norm on
     phase2_steps: int = 200_000  # batch norm frozen
-    freeze: str = "encoder"  # whose batch norm that is, or "all"
+    freeze: str = "encoder"  # whose batch norm that is; or "all", the decoder's too
     lr: tuple[float, float] = (2e-4, 5e-5)  # of the two phases
     decay: str = "constant"  # or "cosine": from the first rate down to the second, then down to zero
     size: tuple[int, ...] = (512,)  # px, side of the training crops; several are stages of phase 1

@@ -28,7 +28,7 @@ from pconv_model import checkpoints
 from pconv_model.data import Fixed, Pairs, batches, split
 from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss, windowed
 from pconv_model.photos import write_image
-from pconv_model.settings import LOSSES, PRECISIONS, LossConfig, NetConfig, TrainConfig
+from pconv_model.settings import FREEZES, LOSSES, PRECISIONS, LossConfig, NetConfig, TrainConfig
 from pconv_model.unet import build
 
 NET, RUN = NetConfig(), TrainConfig()
@@ -271,7 +271,7 @@ def _begin(net_config, config, out, about, start, at, resume, device, rank):
     for name, value, known in (
         ("precision", config.precision, PRECISIONS),
         ("decay", config.decay, ("constant", "cosine")),
-        ("freeze", config.freeze, ("encoder", "all")),
+        ("freeze", config.freeze, FREEZES),
         ("bias", net_config.bias, ("ends", "all")),
     ):
         if value not in known:

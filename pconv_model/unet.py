@@ -7,7 +7,7 @@ from torch import nn
 from maskgen.errors import BadInput
 from pconv_model.doubled import conv_joined, double
 from pconv_model.layer import PartialConv2d
-from pconv_model.settings import IMAGENET_MEAN, NetConfig
+from pconv_model.settings import FREEZES, IMAGENET_MEAN, NetConfig
 
 CHANNELS = (64, 128, 256, 512)  # of the encoder, the last one for all deeper layers
 KERNELS = (7, 5, 5, 3)
@@ -131,8 +131,10 @@ class UNet(nn.Module):
     def freeze(self, part="encoder"):
         """Phase 2 of training: batch norms keep their statistics and parameters, through .train() too.
 
-        part: "encoder" for those of the encoder, as in the paper, or "all".
+        part: "encoder" for those of the encoder, as in the paper, or "all". Raises BadInput for another.
         """
+        if part not in FREEZES:
+            raise BadInput(f"freeze is one of {', '.join(FREEZES)}, got {part!r}")
         blocks = [*self.encoder, *self.decoder] if part == "all" else self.encoder
         self.frozen = [block.norm for block in blocks if block.norm is not None]
         for norm in self.frozen:

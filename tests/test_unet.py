@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from maskgen.errors import BadInput
 from pconv_model.settings import IMAGENET_MEAN, IMAGENET_STD, NetConfig
 from pconv_model.unet import ConvUNet, PConvUNet, build
 
@@ -154,6 +155,11 @@ def test_frozen_batch_norms_keep_still_through_train_while_the_convolutions_lear
         for b, old in zip((net.encoder[1], net.decoder[0]), before, strict=True)
     ]
     assert same == still and not net.encoder[1].conv.weight.equal(kernels)
+
+
+def test_only_the_encoder_s_or_all_batch_norms_can_be_frozen():
+    with pytest.raises(BadInput, match="one of encoder, all, got 'decoder'"):
+        PConvUNet(0.05, 2).freeze("decoder")
 
 
 def test_sides_that_do_not_halve_evenly_come_out_as_they_went_in():
