@@ -57,14 +57,17 @@ class Buckets:
         return level >= 1
 
 
-def create_app(store: Store, config: ServeConfig, *, closed: bool = False) -> Flask:
-    """The app of one study. closed: only links that were made by `export` may take part."""
+def create_app(
+    store: Store, config: ServeConfig, *, closed: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Flask:
+    """The app of one study. closed: only links that were made by `export` may take part. clock: seconds, for the
+    limits of requests."""
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=config.body, MAX_FORM_PARTS=10)
     app.json.sort_keys = False
-    per_rater = Buckets(config.burst, config.rate)
-    joins = Buckets(config.join_burst, config.join_rate)
-    misses = Buckets(config.miss_burst, config.miss_rate)
+    per_rater = Buckets(config.burst, config.rate, clock)
+    joins = Buckets(config.join_burst, config.join_rate, clock)
+    misses = Buckets(config.miss_burst, config.miss_rate, clock)
 
     def cookie():
         found = request.cookies.get(COOKIE, "")
