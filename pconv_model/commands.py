@@ -163,6 +163,7 @@ def training(images, masks, vgg, exclude, favour, cache, options):
     ssim="Weight of a term 1 - SSIM, which the paper has not.",
     near="Weight of L1 in the outer 8 px of holes, which the paper has not.",
     even="Hole terms are multiplied by (0.3 / hole ratio)^EVEN: images with small holes count more.",
+    even_vgg="The same for the composite in the perceptual and style terms.",
 )
 @click.option(
     "--at", type=click.IntRange(0), default=0, help="Step that --start has reached: the run goes on from there."

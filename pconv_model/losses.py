@@ -4,6 +4,8 @@ In every function out, comp, truth: (B, C, H, W) and valid: (B, 1, H, W) of 0. a
 `out` is what the net gave, `comp` the same in the holes and the truth elsewhere.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 
@@ -37,9 +39,12 @@ def evened(valid, exponent):
     return (TYPICAL / ratio.clamp(min=SMALLEST)) ** exponent
 
 
-def perceptual_loss(features, truth_features):
-    """Sum over the layers of the mean absolute difference. Both: lists of (B, C, H, W), one per layer."""
-    return sum((a.float() - b.float()).abs().mean() for a, b in zip(features, truth_features, strict=True))
+def perceptual_loss(features, truth_features, factor=1):
+    """Sum over the layers of the mean absolute difference. Both: lists of (B, C, H, W), one per layer.
+
+    factor: of each image, as `evened` gives them, here and in `style_loss`.
+    """
+    return sum(((a.float() - b.float()).abs() * factor).mean() for a, b in zip(features, truth_features, strict=True))
 
 
 def gram(feature):
@@ -52,9 +57,10 @@ def gram(feature):
         return flat @ flat.transpose(1, 2)
 
 
-def style_loss(features, truth_features):
+def style_loss(features, truth_features, factor=1):
     """Sum over the layers of the mean absolute difference of the Gram matrices."""
-    return sum((gram(a) - gram(b)).abs().mean() for a, b in zip(features, truth_features, strict=True))
+    pairs = zip(features, truth_features, strict=True)
+    return sum(((gram(a) - gram(b)).abs().unsqueeze(1) * factor).mean() for a, b in pairs)
 
 
 def tv_loss(comp, valid):
@@ -110,17 +116,24 @@ def _blur(x):
 
 
 def windowed(features, valid, side, rng):
-    """`features` of one square of an image, side x side px, that lies about a hole pixel drawn with rng, a Generator.
+    """`features` of a square in each image, side x side px, that lies about a hole pixel drawn with rng, a Generator.
 
-    VGG's cost falls with the area. All images of a batch get the same square; valid: (B, 1, H, W).
+    VGG's cost falls with the area. valid: (B, 1, H, W); what is looked at may be several batches of B, one behind the
+    other, each with the same squares.
     """
-    height, width = valid.shape[-2:]
-    holes = (valid.amin(0)[0] < 1).nonzero()
-    row, column = holes[rng.integers(len(holes))].tolist() if len(holes) else (height // 2, width // 2)
+    squares = [_square(plane[0], side, rng) for plane in valid]
+    return lambda image: features(torch.stack([x[s] for x, s in zip(image, itertools.cycle(squares), strict=False)]))
+
+
+def _square(valid, side, rng):
+    """Index of a square of (..., H, W) about a hole pixel of `valid`, (H, W), or about its middle."""
+    height, width = valid.shape
+    holes = (valid < 1).nonzero()
+    place = holes[rng.integers(len(holes))].tolist() if len(holes) else (height // 2, width // 2)
     top, left = (
-        min(max(0, place - side // 2), max(0, length - side)) for place, length in ((row, height), (column, width))
+        min(max(0, at - side // 2), max(0, length - side)) for at, length in zip(place, valid.shape, strict=True)
     )
-    return lambda image: features(image[..., top : top + side, left : left + side])
+    return ..., slice(top, top + side), slice(left, left + side)
 
 
 def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
@@ -128,7 +141,8 @@ def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
 
     out, truth: in [0, 1]. The hole term is `evened` where config.even is not 0. features: turns (B, 3, H, W) in
     [0, 1] into a list of features, as pconv_model.features.load_vgg does; None leaves the perceptual and style terms
-    out. The near term and the SSIM term, the latter `evened` as well, are there where their weights are not 0.
+    out; what those see of the composite is `evened` where config.even_vgg is not 0. The near term and the SSIM term,
+    the latter `evened` as the hole term, are there where their weights are not 0.
     """
     comp = composite(out, truth, valid)
     factor = evened(valid, config.even) if config.even else 1
@@ -146,6 +160,7 @@ def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
             wanted = features(truth)
         both = [layer.chunk(2) for layer in features(torch.cat([out, comp]))]
         of_out, of_comp = [pair[0] for pair in both], [pair[1] for pair in both]
-        terms["perceptual"] = perceptual_loss(of_out, wanted) + perceptual_loss(of_comp, wanted)
-        terms["style"] = style_loss(of_out, wanted) + style_loss(of_comp, wanted)
+        seen = evened(valid, config.even_vgg) if config.even_vgg else 1
+        terms["perceptual"] = perceptual_loss(of_out, wanted) + perceptual_loss(of_comp, wanted, seen)
+        terms["style"] = style_loss(of_out, wanted) + style_loss(of_comp, wanted, seen)
     return {"total": sum(getattr(config, name) * term for name, term in terms.items()), **terms}

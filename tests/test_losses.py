@@ -116,6 +116,9 @@ def test_a_window_for_vgg_lies_about_a_hole_pixel_and_inside_the_image():
     assert seeing(place)[0, 0].tolist() == [[12, 13, 14, 15], [20, 21, 22, 23], [28, 29, 30, 31], [36, 37, 38, 39]]
     whole = losses.windowed(eyes, lone, 9, np.random.default_rng(0))
     assert whole(place).equal(place)
+    two = torch.cat([lone, lone.flip(2, 3)])  # each image has a square of its own, the same in a second batch
+    seen = losses.windowed(eyes, two, 4, np.random.default_rng(0))(place.expand(4, 1, 6, 8))
+    assert seen[:, 0, 0, 0].tolist() == [12, 0, 12, 0]
     many = torch.zeros(1, 1, 40, 40)
     places = torch.arange(1600.0).view(1, 1, 40, 40)
     squares = [losses.windowed(eyes, many, 10, np.random.default_rng(i))(places) for i in range(9)]
@@ -133,6 +136,18 @@ def test_total_is_the_weighted_sum_of_the_paper():
         {"valid": 1.5, "hole": 0.5, "tv": 2 * 2 / 4, "perceptual": 1 + 1 / 4, "style": 4 / 4 + 1 / 4}
     )
     assert terms["total"].item() == pytest.approx(1 * 1.5 + 6 * 0.5 + 0.1 * 1 + 0.05 * 1.25 + 120 * 1.25)
+
+
+def test_vgg_can_look_harder_at_images_whose_holes_are_small():
+    def eyes(image):
+        return [image]
+
+    truth = torch.zeros(2, 1, 2, 10)
+    valid = torch.cat([plane("...#......", ".........#"), plane("#######...", "#####.....")])  # ratios 0.1 and 0.6
+    told = losses.total_loss(torch.ones(2, 1, 2, 10), truth, valid, eyes, LossConfig(even_vgg=1))
+    # of out: 1 and 1; of the composite: 0.1 * 3 and 0.6 / 2, and the same for Gram matrices of 0.1 and 0.6
+    assert told["perceptual"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
+    assert told["style"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
 
 
 def test_without_features_the_total_has_no_perceptual_and_no_style():
