@@ -60,8 +60,10 @@ class Buckets:
 def create_app(
     store: Store, config: ServeConfig, *, closed: bool = False, clock: Callable[[], float] = time.monotonic
 ) -> Flask:
-    """The app of one study. closed: only links that were made by `export` may take part. clock: seconds, for the
-    limits of requests."""
+    """The app of one study.
+
+    closed: only links that were made by `export` may take part. clock: seconds, by which requests are limited.
+    """
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=config.body, MAX_FORM_PARTS=10)
     app.json.sort_keys = False
