@@ -162,6 +162,7 @@ def training(images, masks, vgg, exclude, favour, cache, options):
     LossConfig,
     ssim="Weight of a term 1 - SSIM, which the paper has not.",
     near="Weight of L1 in the outer 8 px of holes, which the paper has not.",
+    checkerboard="Weight of a term against a pattern that repeats every 8 px in the filled hole.",
     even="Hole terms are multiplied by (0.3 / hole ratio)^EVEN: images with small holes count more.",
     even_vgg="The same for the composite in the perceptual and style terms.",
 )

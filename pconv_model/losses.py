@@ -15,6 +15,8 @@ PAPER = LossConfig()
 TYPICAL = 0.3  # hole ratio, the middle of the paper's classes
 SMALLEST = 0.01  # the lower edge of the first class; a hole in a crop may be smaller
 RINGS = 8  # of a hole that `near_loss` looks at
+PERIOD = 8  # px, of the pattern that `checkerboard_loss` is against: three doublings of the decoder
+FLAT, STEEP = 0.5 / 255, 8 / 255  # steps between neighbours that are too small, or too large, to show a lattice
 C1, C2 = 0.01**2, 0.03**2  # of SSIM for images in [0, 1]
 
 
@@ -108,6 +110,33 @@ def near_loss(out, truth, valid):
     return ((out - truth).abs() * weight).sum((1, 2, 3)).mean() / out.shape[1] / sum(0.5**ring for ring in range(RINGS))
 
 
+def checkerboard_loss(comp, valid):
+    """How unequal, by their place in a lattice of 8 px, neighbours in the hole differ; no term of the paper.
+
+    A decoder that doubles its features may leave steps at every second, fourth or eighth pixel (Odena et al. 2016,
+    "Deconvolution and checkerboard artifacts"); photos know no such lattice. 0: all eight places have the same mean of
+    abs(next pixel - pixel), steps over 8 grey levels counting as 8; 1: they deviate from it by all of it, in the mean
+    over the hole's pixels and both directions. Half a level is added to what is divided by.
+    """
+    hole = 1 - valid
+    across = _unequal((comp[..., 1:] - comp[..., :-1]).abs(), hole[..., 1:] * hole[..., :-1])
+    comp, hole = comp.transpose(2, 3), hole.transpose(2, 3)
+    down = _unequal((comp[..., 1:] - comp[..., :-1]).abs(), hole[..., 1:] * hole[..., :-1])
+    return ((across + down) / 2).mean()
+
+
+def _unequal(steps, region):
+    """Of each image, (B,): mean deviation of the eight places' means from the mean of all, divided by the latter."""
+    steps = (steps.float().clamp(max=STEEP).mean(1, keepdim=True) * region).sum((1, 2))
+    pixels = region.sum((1, 2))
+    pad = -steps.shape[-1] % PERIOD
+    steps, pixels = (F.pad(each, (0, pad)).unflatten(1, (-1, PERIOD)).sum(1) for each in (steps, pixels))
+    count = pixels.sum(1, keepdim=True).clamp(min=1)
+    mean = steps.sum(1, keepdim=True) / count
+    deviation = (steps - mean * pixels).abs().sum(1, keepdim=True) / count
+    return (deviation / (mean + FLAT)).squeeze(1)
+
+
 def _blur(x):
     """Weighted means over the window wherever it fits: (B, C, H, W) -> (B, C, H - 10, W - 10)."""
     window = torch.exp(-0.5 * (torch.arange(-5, 6, device=x.device, dtype=x.dtype) / 1.5) ** 2)
@@ -141,8 +170,8 @@ def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
 
     out, truth: in [0, 1]. The hole term is `evened` where config.even is not 0. features: turns (B, 3, H, W) in
     [0, 1] into a list of features, as pconv_model.features.load_vgg does; None leaves the perceptual and style terms
-    out; what those see of the composite is `evened` where config.even_vgg is not 0. The near term and the SSIM term,
-    the latter `evened` as the hole term, are there where their weights are not 0.
+    out; what those see of the composite is `evened` where config.even_vgg is not 0. The near term, the
+    checkerboard term and the SSIM term, the last `evened` as the hole term, are there where their weights are not 0.
     """
     comp = composite(out, truth, valid)
     factor = evened(valid, config.even) if config.even else 1
@@ -153,6 +182,8 @@ def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
     }
     if config.near:
         terms["near"] = near_loss(out, truth, valid) * config.span
+    if config.checkerboard:
+        terms["checkerboard"] = checkerboard_loss(comp, valid)
     if config.ssim:
         terms["ssim"] = (ssim_loss(comp, truth) * (factor.flatten() if config.even else 1)).mean()
     if features is not None and (config.perceptual or config.style):

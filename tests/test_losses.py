@@ -100,6 +100,28 @@ def test_the_near_term_halves_from_ring_to_ring_by_pencil():
     assert "near" not in plain and terms["total"].item() == pytest.approx(plain["total"].item() + 10 * 2 * wanted)
 
 
+def test_a_lattice_in_the_filled_hole_costs_and_a_slope_does_not():
+    x = torch.arange(17.0)
+    stairs, slope = ((step * 4 / 255).expand(2, 3, 17, 17) for step in (x // 8, x))  # 4 grey levels each 8 px, or each
+    hole = torch.zeros(2, 1, 17, 17)
+    # across: one place of eight differs by 4 levels, so the mean is 0.5, from which one deviates by 3.5 and seven by
+    # 0.5, 0.875 in the mean, and half a level is added to what that is divided by; down, nothing differs
+    wanted = 0.875 / (0.5 + 0.5) / 2
+    assert losses.checkerboard_loss(stairs, hole).item() == pytest.approx(wanted, rel=1e-4)
+    assert losses.checkerboard_loss(stairs.transpose(2, 3), hole).item() == pytest.approx(wanted, rel=1e-4)
+    assert losses.checkerboard_loss(slope, hole).item() == pytest.approx(0, abs=1e-4)
+    assert losses.checkerboard_loss(stairs, 1 - hole) == 0
+    wall = torch.where(x > 2, 1.0, stairs)  # a steep step in the known part
+    assert losses.checkerboard_loss(wall, (x < 5).float().expand(2, 1, 17, 17)) == 0
+
+
+def test_the_checkerboard_term_is_weighted_and_left_out_at_0():
+    stairs, hole = (torch.arange(17.0) // 8 * 4 / 255).expand(1, 3, 17, 17), torch.zeros(1, 1, 17, 17)
+    plain = losses.total_loss(stairs, torch.zeros_like(stairs), hole)
+    terms = losses.total_loss(stairs, torch.zeros_like(stairs), hole, config=LossConfig(checkerboard=3))
+    assert "checkerboard" not in plain and terms["total"] - plain["total"] == pytest.approx(3 * 0.4375, rel=1e-4)
+
+
 def test_dilation_is_the_maximum_filter_of_scipy():
     plane = (torch.rand(2, 1, 12, 17, generator=torch.Generator().manual_seed(0)) < 0.2).float()
     wanted = maximum_filter(plane.numpy(), (1, 1, 3, 3), mode="constant")
