@@ -119,22 +119,20 @@ def checkerboard_loss(comp, valid):
     over the hole's pixels and both directions. Half a level is added to what is divided by.
     """
     hole = 1 - valid
-    across = _unequal((comp[..., 1:] - comp[..., :-1]).abs(), hole[..., 1:] * hole[..., :-1])
-    comp, hole = comp.transpose(2, 3), hole.transpose(2, 3)
-    down = _unequal((comp[..., 1:] - comp[..., :-1]).abs(), hole[..., 1:] * hole[..., :-1])
-    return ((across + down) / 2).mean()
+    return (_unequal(comp, hole) + _unequal(comp.mT, hole.mT)).mean() / 2
 
 
-def _unequal(steps, region):
-    """Of each image, (B,): mean deviation of the eight places' means from the mean of all, divided by the latter."""
-    steps = (steps.float().clamp(max=STEEP).mean(1, keepdim=True) * region).sum((1, 2))
-    pixels = region.sum((1, 2))
+def _unequal(comp, hole):
+    """Of each image, (B,): mean deviation of eight columns' mean steps from the mean of all, divided by that."""
+    steps = (comp[..., 1:] - comp[..., :-1]).abs().float().clamp(max=STEEP).mean(1, keepdim=True)
+    region = hole[..., 1:] * hole[..., :-1]
     pad = -steps.shape[-1] % PERIOD
-    steps, pixels = (F.pad(each, (0, pad)).unflatten(1, (-1, PERIOD)).sum(1) for each in (steps, pixels))
-    count = pixels.sum(1, keepdim=True).clamp(min=1)
-    mean = steps.sum(1, keepdim=True) / count
-    deviation = (steps - mean * pixels).abs().sum(1, keepdim=True) / count
-    return (deviation / (mean + FLAT)).squeeze(1)
+    columns = ((steps * region).sum((1, 2)), region.sum((1, 2)))
+    steps, pixels = (F.pad(each, (0, pad)).unflatten(1, (-1, PERIOD)).sum(1) for each in columns)
+    count = pixels.sum(1).clamp(min=1)
+    mean = steps.sum(1) / count
+    deviation = (steps - mean[:, None] * pixels).abs().sum(1) / count
+    return deviation / (mean + FLAT)
 
 
 def _blur(x):
