@@ -4,6 +4,8 @@ import json
 import logging
 import re
 import warnings
+from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
@@ -126,6 +128,25 @@ def past(path: Path) -> dict:
         return {"history": header["history"], "about": header["about"]}
     told = {} if path.suffix in (".h5", ".hdf5") else torch_file(path)
     return {key: told[key] for key in ("history", "about") if isinstance(told, dict) and key in told}
+
+
+def average(nets: Iterable[UNet]) -> UNet:
+    """One net whose every weight is the mean of those of several, each with the same say.
+
+    nets: at least one, taken one at a time, such as the last legs of one training; nets of different beginnings have no
+    useful mean (Izmailov et al. 2018, arXiv:1803.05407). Batch norm's running statistics are averaged too: exact only
+    where all nets have the same, as after `--freeze all`. Raises BadInput for nets of different configs.
+    """
+    nets = iter(nets)
+    mean = deepcopy(next(nets))
+    with torch.no_grad():
+        for count, net in enumerate(nets, 2):
+            if net.config != mean.config:
+                raise BadInput(f"expected nets of one kind and size, got {mean.config} and {net.config}")
+            for kept, other in zip(mean.state_dict().values(), net.state_dict().values(), strict=True):
+                if kept.is_floating_point():
+                    kept.lerp_(other, 1 / count)
+    return mean
 
 
 def read(path: Path, form: str | None = None) -> UNet:

@@ -254,6 +254,25 @@ def convert(source, out, form, half):
 
 
 @pconv.command()
+@click.argument("sources", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="The file to write, .safetensors.")
+@click.option("--half", is_flag=True, help="Kernels in float16, half the size.")
+def average(sources, out, half):
+    """Write the mean of the weights in SOURCES: of two or more nets of one training, often better than the last.
+
+    Their batch norm should not have moved since they parted: train with `--freeze all`.
+    """
+    from pconv_model import checkpoints
+
+    if len(sources) < 2:
+        raise BadInput(f"expected two files of weights or more, got {sources[0]} alone")
+    net = checkpoints.average(map(checkpoints.read, sources))
+    about = {"average": [{"file": source.name, **checkpoints.past(source)} for source in sources]}
+    checkpoints.save(out, net, half=half, about=about)
+    click.echo(f"the mean of {len(sources)} nets, in {out}")
+
+
+@pconv.command()
 @click.argument("out", type=FILE, default="pconv.onnx")
 @weights_option
 @kind_option

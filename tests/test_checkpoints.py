@@ -247,6 +247,36 @@ def test_a_training_checkpoint_gives_its_averaged_net(tmp_path):
     assert checkpoints.read(tmp_path / "checkpoint.pt").encoder[0].conv.weight.unique().item() == 0.25
 
 
+def filled(value):
+    net = PConvUNet(0.05, 2)
+    for number in net.state_dict().values():
+        number.fill_(value)
+    return net
+
+
+def test_the_average_of_nets_is_the_mean_of_every_weight_and_statistic():
+    mean = checkpoints.average(filled(value) for value in (1, 2, 6))
+    for name, number in mean.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(number, torch.full_like(number, 3))
+
+
+def test_the_average_of_weights_is_that_of_torch():
+    nets = [PConvUNet(0.1, 3) for _ in range(4)]
+    theirs = torch.optim.swa_utils.AveragedModel(nets[0], use_buffers=True)
+    for net in nets:
+        theirs.update_parameters(net)
+    theirs = theirs.module.state_dict()
+    for name, number in checkpoints.average(nets).state_dict().items():
+        torch.testing.assert_close(number, theirs[name])
+
+
+def test_nets_of_different_kinds_or_sizes_have_no_average():
+    for other in (PConvUNet(0.05, 3), PConvUNet(0.1, 2), ConvUNet(0.05, 2)):
+        with pytest.raises(BadInput, match="one kind and size"):
+            checkpoints.average([filled(1), other])
+
+
 def test_files_that_are_something_else_are_refused_in_one_line(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"no")
     (tmp_path / "b.pth").write_bytes(b"no")

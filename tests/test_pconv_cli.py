@@ -117,6 +117,8 @@ def test_training_options_reach_the_run(place):
         (("train", "nowhere", "--no-vgg"), "no such folder"),
         (("inpaint", "images", "masks/one.png", "--weights", "none.safetensors"), "no such file"),
         (("convert", "images/0.png", "x.safetensors"), "plain values"),
+        (("average", "net.safetensors", "--out", "x.safetensors"), "expected two files"),
+        (("average", "net.safetensors", "none.safetensors", "--out", "x.safetensors"), "no such file: none"),
         (("export", "x.tflite", "--weights", "net.safetensors"), ".onnx or .pt2"),
     ],
 )
@@ -191,6 +193,20 @@ def test_convert_turns_a_training_checkpoint_into_half_precision_weights(place):
     assert result.exit_code == 0 and "pconv, width 0.05, depth 2" in result.output
     header = checkpoints.read_header(place / "half.safetensors")
     assert header["history"][-1]["step"] == 1 and header["about"]["photos"] == 4
+
+
+def test_average_writes_the_mean_of_two_files_and_keeps_what_they_say_of_themselves(place):
+    for name, value in (("one", 1), ("four", 4)):
+        net = PConvUNet(0.05, 2)
+        net.encoder[0].conv.weight.data.fill_(value)
+        checkpoints.save(place / f"{name}.safetensors", net, history=[{"step": value}], about={"photos": 9})
+    result = call("average", "one.safetensors", "four.safetensors", "--out", "mean.safetensors", "--half")
+    assert result.exit_code == 0 and result.output == "the mean of 2 nets, in mean.safetensors\n"
+    assert checkpoints.load(place / "mean.safetensors").encoder[0].conv.weight.unique().item() == 2.5
+    assert checkpoints.read_header(place / "mean.safetensors")["about"]["average"] == [
+        {"file": "one.safetensors", "history": [{"step": 1}], "about": {"photos": 9}},
+        {"file": "four.safetensors", "history": [{"step": 4}], "about": {"photos": 9}},
+    ]
 
 
 def test_a_photo_that_is_cut_short_gives_one_line_and_no_word_of_the_decoder(tmp_path):
