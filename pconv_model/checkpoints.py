@@ -36,7 +36,17 @@ def save(path: Path, net: UNet, *, history=(), half=False, about=None) -> None:
     }
     told = {"config": asdict(net.config), "history": list(history), "about": about or {}}
     header = {"format": FORMAT, "version": __version__, **{key: json.dumps(value) for key, value in told.items()}}
-    write_whole(path, as_bytes(kept, header))
+    write_whole(path, _in_order(as_bytes(kept, header)))
+
+
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file with its metadata by name; the library leaves their order to chance."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8, as the library has it
+    return len(text).to_bytes(8, "little") + text + file[end:]
 
 
 def read_header(path: Path) -> dict:

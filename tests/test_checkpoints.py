@@ -231,6 +231,14 @@ def test_our_format_keeps_weights_config_and_history(tmp_path):
     assert header["history"] == history and header["about"] == {"photos": 8}
 
 
+def test_a_net_gives_the_same_bytes_whenever_it_is_saved(tmp_path):
+    net = PConvUNet(0.05, 2)
+    for name in range(6):
+        checkpoints.save(tmp_path / str(name), net, history=[{"step": 1}], about={"photos": "Müller"})
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    assert checkpoints.read_header(tmp_path / "0")["about"] == {"photos": "Müller"}
+
+
 def test_half_precision_halves_the_file_and_hardly_changes_the_result(tmp_path):
     net = PConvUNet(0.25, 4).eval()
     for name in ("full", "half"):
