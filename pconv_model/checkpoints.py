@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import re
 import warnings
 from collections.abc import Iterable
@@ -25,8 +26,8 @@ MAX_WEIGHTS = 2**28  # numbers in one layer of a file, 1 GB; a damaged one may c
 def save(path: Path, net: UNet, *, history=(), half=False, about=None) -> None:
     """Write a net as safetensors with its config, training history and version in the header.
 
-    history: list of dicts, one per logged step. about: dict of whatever else should be known, such as the settings
-    of the run. half: float16 kernels, half the size; reading turns them back into float32.
+    path: its folder is made. history: list of dicts, one per logged step. about: dict of whatever else should be
+    known, such as the settings of the run. half: float16 kernels, half the size; reading turns them back into float32.
     """
     from safetensors.torch import save as as_bytes
 
@@ -36,6 +37,7 @@ def save(path: Path, net: UNet, *, history=(), half=False, about=None) -> None:
     }
     told = {"config": asdict(net.config), "history": list(history), "about": about or {}}
     header = {"format": FORMAT, "version": __version__, **{key: json.dumps(value) for key, value in told.items()}}
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, _in_order(as_bytes(kept, header)))
 
 
@@ -152,7 +154,9 @@ def average(nets: Iterable[UNet]) -> UNet:
     with torch.no_grad():
         for count, net in enumerate(nets, 2):
             if net.config != mean.config:
-                raise BadInput(f"expected nets of one kind and size, got {mean.config} and {net.config}")
+                one, other = asdict(mean.config), asdict(net.config)
+                apart = ", ".join(f"{key} {one[key]} and {other[key]}" for key in one if one[key] != other[key])
+                raise BadInput(f"only nets of one kind and size have a mean, these have {apart}")
             for kept, other in zip(mean.state_dict().values(), net.state_dict().values(), strict=True):
                 if kept.is_floating_point():
                     kept.lerp_(other, 1 / count)
@@ -295,6 +299,11 @@ def torch_file(path: Path):
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadInput(f"no such file: {path} (expected a checkpoint)") from None
+    except pickle.UnpicklingError:  # torch's own words advise to run what is inside
+        raise BadInput(
+            f"{path} is no checkpoint of tensors and plain values alone: it is damaged, something else, or holds code, "
+            "which is never run"
+        ) from None
     except Exception as error:  # torch raises whatever bytes without sense lead to
         first = str(error).partition("\n")[0] or type(error).__name__
         raise BadInput(f"{path} is no checkpoint of tensors and plain values alone: {first}") from None

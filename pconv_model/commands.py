@@ -267,6 +267,11 @@ def average(sources, out, half):
     if len(sources) < 2:
         raise BadInput(f"expected two files of weights or more, got {sources[0]} alone")
     net = checkpoints.average(map(checkpoints.read, sources))
+    first = checkpoints.read(sources[0])
+    if not all(mean.equal(own) for mean, own in zip(net.buffers(), first.buffers(), strict=True)):
+        click.echo(
+            "batch norm has moved between these nets, the mean fits none of them: train it a little on", err=True
+        )
     about = {"average": [{"file": source.name, **checkpoints.past(source)} for source in sources]}
     checkpoints.save(out, net, half=half, about=about)
     click.echo(f"the mean of {len(sources)} nets, in {out}")

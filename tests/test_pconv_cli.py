@@ -189,9 +189,9 @@ def test_superres_writes_the_larger_image(place):
 
 def test_convert_turns_a_training_checkpoint_into_half_precision_weights(place):
     call("train", *TINY, "--phase1-steps", 1, "--phase2-steps", 0)
-    result = call("convert", "runs/pconv/checkpoint.pt", "half.safetensors", "--half")
+    result = call("convert", "runs/pconv/checkpoint.pt", "new/half.safetensors", "--half")
     assert result.exit_code == 0 and "pconv, width 0.05, depth 2" in result.output
-    header = checkpoints.read_header(place / "half.safetensors")
+    header = checkpoints.read_header(place / "new/half.safetensors")
     assert header["history"][-1]["step"] == 1 and header["about"]["photos"] == 4
 
 
@@ -207,6 +207,14 @@ def test_average_writes_the_mean_of_two_files_and_keeps_what_they_say_of_themsel
         {"file": "one.safetensors", "history": [{"step": 1}], "about": {"photos": 9}},
         {"file": "four.safetensors", "history": [{"step": 4}], "about": {"photos": 9}},
     ]
+
+
+def test_average_tells_where_batch_norm_has_moved_between_the_nets(place):
+    net = PConvUNet(0.05, 2)
+    net.encoder[1].norm.running_mean += 1
+    checkpoints.save(place / "moved.safetensors", net)
+    result = call("average", "net.safetensors", "moved.safetensors", "--out", "mean.safetensors")
+    assert result.exit_code == 0 and result.output.startswith("batch norm has moved")
 
 
 def test_a_photo_that_is_cut_short_gives_one_line_and_no_word_of_the_decoder(tmp_path):
