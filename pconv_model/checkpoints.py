@@ -153,9 +153,9 @@ def average(nets: Iterable[UNet]) -> UNet:
     mean = deepcopy(next(nets))
     with torch.no_grad():
         for count, net in enumerate(nets, 2):
-            if net.config != mean.config:
-                one, other = asdict(mean.config), asdict(net.config)
-                apart = ", ".join(f"{key} {one[key]} and {other[key]}" for key in one if one[key] != other[key])
+            ours, theirs = asdict(mean.config), asdict(net.config)
+            if ours != theirs:
+                apart = ", ".join(f"{key} {ours[key]} and {theirs[key]}" for key in ours if ours[key] != theirs[key])
                 raise BadInput(f"only nets of one kind and size have a mean, these have {apart}")
             for kept, other in zip(mean.state_dict().values(), net.state_dict().values(), strict=True):
                 if kept.is_floating_point():
@@ -299,14 +299,11 @@ def torch_file(path: Path):
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadInput(f"no such file: {path} (expected a checkpoint)") from None
-    except pickle.UnpicklingError:  # torch's own words advise to run what is inside
-        raise BadInput(
-            f"{path} is no checkpoint of tensors and plain values alone: it is damaged, something else, or holds code, "
-            "which is never run"
-        ) from None
     except Exception as error:  # torch raises whatever bytes without sense lead to
-        first = str(error).partition("\n")[0] or type(error).__name__
-        raise BadInput(f"{path} is no checkpoint of tensors and plain values alone: {first}") from None
+        why = str(error).partition("\n")[0] or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to run what is inside
+            why = "it is damaged, something else, or holds code, which is never run"
+        raise BadInput(f"{path} is no checkpoint of tensors and plain values alone: {why}") from None
 
 
 def _tensors(path):

@@ -1,6 +1,6 @@
 """The command `pconv`: options in, one function call out. Heavy imports wait inside."""
 
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import click
@@ -266,12 +266,10 @@ def average(sources, out, half):
 
     if len(sources) < 2:
         raise BadInput(f"expected two files of weights or more, got {sources[0]} alone")
-    net = checkpoints.average(map(checkpoints.read, sources))
     first = checkpoints.read(sources[0])
+    net = checkpoints.average(chain([first], map(checkpoints.read, sources[1:])))
     if not all(mean.equal(own) for mean, own in zip(net.buffers(), first.buffers(), strict=True)):
-        click.echo(
-            "batch norm has moved between these nets, the mean fits none of them: train it a little on", err=True
-        )
+        click.echo("batch norm has moved between these nets, its mean fits none of them: train a little on", err=True)
     about = {"average": [{"file": source.name, **checkpoints.past(source)} for source in sources]}
     checkpoints.save(out, net, half=half, about=about)
     click.echo(f"the mean of {len(sources)} nets, in {out}")
