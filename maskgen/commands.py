@@ -208,7 +208,10 @@ def verify(masks, workers, cluster):
 @click.option("--out", type=FOLDER, help="Folder for the pictures. [default: beside MASKS, its name and -figures]")
 @click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks of each class on the contact sheet.")
 def show(masks, out, columns):
-    """Draw MASKS: a contact sheet by class, histograms of ratio and border distance, a map of where holes lie."""
+    """Draw MASKS: a contact sheet by class, histograms of ratio and border distance, a map of where holes lie.
+
+    Holes are black on the sheet. Of a set in two parts, as raw masks are, test is drawn: name MASKS/train for more.
+    """
     from maskgen.plots import draw_figures
 
     for path in draw_figures(masks, out or masks.with_name(f"{masks.name}-figures"), columns):

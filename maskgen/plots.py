@@ -88,6 +88,7 @@ def histograms(table) -> bytes:
         )
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylabel("masks")
+        axes.yaxis.get_major_locator().set_params(integer=True)
     for edge in EDGES:
         ratio.axvline(edge, color="0.6", lw=0.7, zorder=0)
     distance.axvline(BORDER, color="0.6", lw=0.7, zorder=0)
