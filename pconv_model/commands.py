@@ -163,6 +163,7 @@ def training(images, masks, vgg, exclude, favour, cache, options):
     ssim="Weight of a term 1 - SSIM, which the paper has not.",
     near="Weight of L1 in the outer 8 px of holes, which the paper has not.",
     checkerboard="Weight of a term against a pattern that repeats every 8 px in the filled hole.",
+    smooth="Weight of a term against grain in holes where the photo is smooth, which the paper has not.",
     even="Hole terms are multiplied by (0.3 / hole ratio)^EVEN: images with small holes count more.",
     even_vgg="The same for the composite in the perceptual and style terms.",
 )

@@ -17,6 +17,7 @@ SMALLEST = 0.01  # the lower edge of the first class; a hole in a crop may be sm
 RINGS = 8  # of a hole that `near_loss` looks at
 PERIOD = 8  # px, of the pattern that `checkerboard_loss` is against: three doublings of the decoder
 FLAT, STEEP = 0.5 / 255, 8 / 255  # steps between neighbours that are too small, or too large, to show a lattice
+LEVEL = 1 / 255  # a step between neighbours that counts as smooth for `smooth_loss`
 C1, C2 = 0.01**2, 0.03**2  # of SSIM for images in [0, 1]
 
 
@@ -135,6 +136,27 @@ def _unequal(comp, hole):
     return deviation / (mean + FLAT)
 
 
+def smooth_loss(comp, truth, valid):
+    """Wrong steps between neighbours in the hole, in grey levels, where the photo is smooth; no term of the paper.
+
+    Each step counts by (1 / (1 + a))^2, a being the photo's own mean step that way in the 11x11 pixels around, in grey
+    levels: an error of four levels is seen in a sky and lost in grass. Steps across the hole's edge count too. Mean
+    over the hole's pixels, both directions and the channels.
+    """
+    wrong, hole = comp - truth, 1 - valid
+    return (_rough(wrong, truth, hole) + _rough(wrong.mT, truth.mT, hole.mT)).mean() / 2
+
+
+def _rough(wrong, truth, hole):
+    """Of each image, (B,): the weighted errors of the steps from column to column, over the hole's pixels."""
+    steps = (wrong[..., 1:] - wrong[..., :-1]).abs().float().mean(1, keepdim=True)
+    there = (truth[..., 1:] - truth[..., :-1]).abs().float().mean(1, keepdim=True)
+    around = F.avg_pool2d(there, 11, 1, 5, count_include_pad=False)
+    region = torch.maximum(hole[..., 1:], hole[..., :-1])
+    weighted = steps / LEVEL * (LEVEL / (LEVEL + around)) ** 2 * region
+    return weighted.sum((1, 2, 3)) / hole.sum((1, 2, 3)).clamp(min=1)
+
+
 def _blur(x):
     """Weighted means over the window wherever it fits: (B, C, H, W) -> (B, C, H - 10, W - 10)."""
     window = torch.exp(-0.5 * (torch.arange(-5, 6, device=x.device, dtype=x.dtype) / 1.5) ** 2)
@@ -168,8 +190,8 @@ def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
 
     out, truth: in [0, 1]. The hole term is `evened` where config.even is not 0. features: turns (B, 3, H, W) in
     [0, 1] into a list of features, as pconv_model.features.load_vgg does; None leaves the perceptual and style terms
-    out; what those see of the composite is `evened` where config.even_vgg is not 0. The near term, the
-    checkerboard term and the SSIM term, the last `evened` as the hole term, are there where their weights are not 0.
+    out; what those see of the composite is `evened` where config.even_vgg is not 0. The near, checkerboard,
+    smooth and SSIM terms, the last `evened` as the hole term, are there where their weights are not 0.
     """
     comp = composite(out, truth, valid)
     factor = evened(valid, config.even) if config.even else 1
@@ -182,6 +204,8 @@ def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
         terms["near"] = near_loss(out, truth, valid) * config.span
     if config.checkerboard:
         terms["checkerboard"] = checkerboard_loss(comp, valid)
+    if config.smooth:
+        terms["smooth"] = smooth_loss(comp, truth, valid)
     if config.ssim:
         terms["ssim"] = (ssim_loss(comp, truth) * (factor.flatten() if config.even else 1)).mean()
     if features is not None and (config.perceptual or config.style):

@@ -122,6 +122,30 @@ def test_the_checkerboard_term_is_weighted_and_left_out_at_0():
     assert "checkerboard" not in plain and terms["total"] - plain["total"] == pytest.approx(3 * 0.4375, rel=1e-4)
 
 
+def test_grain_costs_a_hundred_times_as_much_in_a_flat_sky_as_on_a_slope_of_nine_levels_a_pixel():
+    x = torch.arange(17.0)
+    sky, slope, grain = (levels.expand(2, 3, 17, 17) / 255 for levels in (0 * x, 9 * x, x % 2 * 3))
+    hole = torch.zeros(2, 1, 17, 17)
+    # across, 16 steps in a row of 17 pixels are wrong by 3 levels, down none is
+    wanted = 3 * 16 / 17 / 2
+    assert losses.smooth_loss(grain, sky, hole).item() == pytest.approx(wanted)
+    assert losses.smooth_loss(grain.mT, sky, hole).item() == pytest.approx(wanted)
+    assert losses.smooth_loss(slope + grain, slope, hole).item() == pytest.approx(wanted / (1 + 9) ** 2, rel=1e-4)
+    assert losses.smooth_loss(grain + 0.5, grain, hole) == pytest.approx(0, abs=1e-5)  # a shift is no grain
+    assert losses.smooth_loss(sky, sky, 1 - hole) == 0
+
+
+def test_a_seam_round_the_hole_counts_for_the_smooth_term_by_pencil():
+    hole, sky = torch.ones(1, 1, 9, 9), torch.zeros(1, 3, 9, 9)
+    hole[..., 4, 4] = 0
+    comp = sky.clone()
+    comp[..., 4, 4] = 5 / 255
+    assert losses.smooth_loss(comp, sky, hole).item() == pytest.approx((5 + 5) * 2 / 2)  # left and right, up and down
+    plain = losses.total_loss(comp, sky, hole)
+    terms = losses.total_loss(comp, sky, hole, config=LossConfig(smooth=3))
+    assert "smooth" not in plain and (terms["total"] - plain["total"]).item() == pytest.approx(3 * 10)
+
+
 def test_dilation_is_the_maximum_filter_of_scipy():
     plane = (torch.rand(2, 1, 12, 17, generator=torch.Generator().manual_seed(0)) < 0.2).float()
     wanted = maximum_filter(plane.numpy(), (1, 1, 3, 3), mode="constant")

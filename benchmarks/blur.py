@@ -1,0 +1,86 @@
+"""What the metrics answer to: fills that are right in the large and wrong in the small, or the other way about.
+
+    python benchmarks/blur.py                                  # photos of scikit-image, the masks that ship
+    python benchmarks/blur.py --images photos --masks masks/testset --seed 0
+
+One table: the photo itself blurred in the hole by Gaussians of growing sigma (nothing misplaced, ever less detail),
+the net that ships, PatchMatch where it is installed, the mean of those two, and the low frequencies of the net with
+the high ones of PatchMatch. Means over all pairs, 512 x 512, composited.
+"""
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from evaluation import benchmark, metrics
+from evaluation.methods import patchmatch
+from evaluation.pairs import Sources, load_pair
+from evaluation.settings import BenchmarkConfig
+from pconv_model.inpaint import inpaint, load
+
+METRICS = ("l1_image", "psnr", "ssim", "iscore", "lpips")
+SIGMAS = (1, 2, 4, 8, 16, 32)  # px
+
+
+net = cache(load)  # once a process
+
+
+def blurred(image, sigma):
+    """Gaussian blur of (H, W, 3), float32."""
+    return cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma)
+
+
+def fills(truth, image, hole):
+    """Name: what stands in the hole, (H, W, 3); only the missing pixels of it count."""
+    yield from ((f"photo, sigma {sigma}", blurred(truth, sigma)) for sigma in SIGMAS)
+    ours = inpaint(net(), image, hole)
+    yield "pconv", ours
+    if find_spec("patchmatch"):
+        # Around a hole both are the photo, so that blurring mixes nothing foreign in.
+        both = ours, patchmatch(image, hole)
+        ours, patches = (np.where(hole[..., None], x, truth).astype(np.float32) for x in both)
+        yield "patchmatch", patches
+        yield "mean of the two", (ours + patches) / 2
+        yield "pconv + detail of patchmatch, sigma 8", blurred(ours, 8) + patches - blurred(patches, 8)
+
+
+def score(sources, config, pair):
+    """Every fill of one pair: a list of (its name, {metric: score})."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    truth, image, hole = load_pair(pair, sources, config)
+    scores = []
+    for name, fill in fills(truth, image, hole):
+        result = np.where(hole[..., None], np.clip(np.round(fill), 0, 255).astype(np.uint8), truth)
+        scores.append({"fill": name, **metrics.score(METRICS, result, truth, hole)})
+    return scores
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="photos; default: those of scikit-image")
+    parser.add_argument("--masks", type=Path, help="a test set; default: the 120 masks that ship")
+    parser.add_argument("--seed", type=int, default=0, help="draws the pairs")
+    parser.add_argument("--workers", type=int, default=2)
+    asked = parser.parse_args()
+    config = BenchmarkConfig(metrics=METRICS, seed=asked.seed)
+    masks = asked.masks or benchmark.default_masks()
+    pairs = benchmark.make_pairs(asked.images, masks, config)
+    work = partial(score, Sources(benchmark.image_folder(asked.images), masks), config)
+    with ProcessPoolExecutor(asked.workers) as pool:
+        rows = [row for rows in tqdm(pool.map(work, pairs), total=len(pairs), unit="pair") for row in rows]
+    means = pd.DataFrame(rows).groupby("fill", sort=False).mean()
+    print(f"\n{len(pairs)} pairs of {len({pair.image for pair in pairs})} photos")
+    print(means.round({"l1_image": 2, "psnr": 2, "ssim": 4, "iscore": 3, "lpips": 3}).to_string())
+
+
+if __name__ == "__main__":
+    main()
