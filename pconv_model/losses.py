@@ -125,7 +125,7 @@ def checkerboard_loss(comp, valid):
 
 def _unequal(comp, hole):
     """Of each image, (B,): mean deviation of eight columns' mean steps from the mean of all, divided by that."""
-    steps = (comp[..., 1:] - comp[..., :-1]).abs().float().clamp(max=STEEP).mean(1, keepdim=True)
+    steps = _steps(comp).clamp(max=STEEP).mean(1, keepdim=True)
     region = hole[..., 1:] * hole[..., :-1]
     pad = -steps.shape[-1] % PERIOD
     columns = ((steps * region).sum((1, 2)), region.sum((1, 2)))
@@ -134,6 +134,11 @@ def _unequal(comp, hole):
     mean = steps.sum(1) / count
     deviation = (steps - mean[:, None] * pixels).abs().sum(1) / count
     return deviation / (mean + FLAT)
+
+
+def _steps(x):
+    """Absolute differences from column to column, (B, C, H, W) -> float32 (B, C, H, W - 1)."""
+    return (x[..., 1:] - x[..., :-1]).abs().float()
 
 
 def smooth_loss(comp, truth, valid):
@@ -149,11 +154,9 @@ def smooth_loss(comp, truth, valid):
 
 def _rough(wrong, truth, hole):
     """Of each image, (B,): the weighted errors of the steps from column to column, over the hole's pixels."""
-    steps = (wrong[..., 1:] - wrong[..., :-1]).abs().float().mean(1, keepdim=True)
-    there = (truth[..., 1:] - truth[..., :-1]).abs().float().mean(1, keepdim=True)
-    around = F.avg_pool2d(there, 11, 1, 5, count_include_pad=False)
+    around = F.avg_pool2d(_steps(truth).mean(1, keepdim=True), 11, 1, 5, count_include_pad=False)
     region = torch.maximum(hole[..., 1:], hole[..., :-1])
-    weighted = steps / LEVEL * (LEVEL / (LEVEL + around)) ** 2 * region
+    weighted = _steps(wrong).mean(1, keepdim=True) / LEVEL * (LEVEL / (LEVEL + around)) ** 2 * region
     return weighted.sum((1, 2, 3)) / hole.sum((1, 2, 3)).clamp(min=1)
 
 
