@@ -54,8 +54,9 @@ def inpaint(model: UNet, image: np.ndarray, hole: np.ndarray, raw: bool = False,
 
     image: uint8 or uint16, grey (H, W) or (H, W, 1), RGB (H, W, 3), or with alpha (H, W, 4); any height and width.
     hole: bool (H, W). raw: the net's answer everywhere; otherwise known pixels return untouched. Filled pixels
-    become opaque. What is stored in the holes never matters. tile: px, multiple of the net's stride; an image
-    larger than that is done in overlapping tiles.
+    become opaque, and grey where every known pixel is (R = G = B): the mean of the net's three channels. What is
+    stored in the holes never matters. tile: px, multiple of the net's stride; an image larger than that is done in
+    overlapping tiles.
     """
     return next(inpaint_batch(model, [image], [hole], raw, tile=tile))
 
@@ -117,12 +118,18 @@ def _as_stored(result, image, answered, hole):
     planes = done.reshape(*done.shape[:2], -1)  # a view, also for (H, W)
     if result.dtype != image.dtype:
         found = result[answered]
-        if planes.shape[2] == 1:
+        if _without_colour(planes, hole):
             found = found.mean(1, keepdims=True)
-        planes[answered, : found.shape[1]] = np.rint(found.clip(0, 1) * top).astype(image.dtype)
+        planes[answered, :3] = np.rint(found.clip(0, 1) * top).astype(image.dtype)
     if planes.shape[2] == 4:
         planes[hole, 3] = top
     return done
+
+
+def _without_colour(planes, hole):
+    """Whether every known pixel of (H, W, C) is grey, as in a photo without colour that is stored as RGB."""
+    red = planes[..., 0]
+    return all(((plane == red) | hole).all() for plane in np.moveaxis(planes[..., 1:3], 2, 0))
 
 
 @torch.inference_mode()

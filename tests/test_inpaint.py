@@ -101,6 +101,21 @@ def test_the_filled_pixels_are_the_nets(model):
     assert (inpaint.inpaint(model, image, hole, raw=True) == wanted).all() and (wanted[~hole] != image[~hole]).any()
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_photo_without_colour_is_filled_without_colour_however_it_is_stored(model, channels):
+    grey, hole = photo(32, 32), box(32, 32, 8, 8, 20, 20)
+    stored = np.repeat(grey[..., None], channels, 2)
+    stored[hole] = photo(int(hole.sum()), channels, seed=1)  # what hides in the hole has a colour
+    filled = inpaint.inpaint(model, stored, hole)[..., :3]
+    assert (filled[hole] == inpaint.inpaint(model, grey, hole)[hole, None]).all() and np.ptp(filled[hole]) > 0
+
+
+def test_one_coloured_pixel_makes_a_coloured_photo(model):
+    image, hole = np.repeat(photo(32, 32, 1), 3, 2), box(32, 32, 8, 8, 20, 20)
+    image[0, 0] = 10, 10, 11
+    assert (np.ptp(inpaint.inpaint(model, image, hole)[hole], axis=1) > 0).any()
+
+
 def test_filled_pixels_become_opaque_and_the_other_alpha_stays(model):
     image, hole = photo(20, 20, 4), box(20, 20, 5, 5, 9, 9)
     alpha = inpaint.inpaint(model, image, hole)[..., 3]
