@@ -139,8 +139,8 @@ def out_option(default):
 def evaluate(context, images, masks, polarity, size, per_class, seed, pairs_file, raw, out, **how):
     """Score inpainting methods on masks of every class: Table 1 of the paper, for any method.
 
-    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, or one of the three open doors. pconv+ and
-    conv+ are the two nets with each result averaged with that of the mirrored image.
+    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, or one of the three open doors. pconv and
+    conv are the two nets' own answers, as in the paper; pconv+ and conv+ are all that `pconv inpaint --mirror` does.
     """
     if context.invoked_subcommand:
         return

@@ -117,7 +117,7 @@ class Method:
 
     @property
     def net(self) -> str:
-        """Which network of pconv_model it is; with a + after its name each result is averaged with the mirrored one."""
+        """Which network of pconv_model it is: what stands before a +, with which it runs at all scales and mirrored."""
         return self.argument.removesuffix("+")
 
     @property
@@ -274,7 +274,8 @@ class Network:
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         weights = Path(method.weights) if method.weights else None
-        self.model = inpaint.load(weights, method.net, device, mirror=method.argument != method.net)
+        plus = method.argument != method.net
+        self.model = inpaint.load(weights, method.net, device, mirror=plus, scales=plus)
         self.inpaint_batch, self.raw = inpaint.inpaint_batch, raw
 
     def __call__(self, pair, image, hole):

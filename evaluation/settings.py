@@ -14,7 +14,7 @@ METRICS = (  # the names in evaluation.metrics, for --help
     *("l1_image", "l1_hole", "psnr", "ssim", "ms_ssim", "lpips", "lpips_vgg", "iscore"),
     *("inception_score", "fid", "kid"),
 )
-NETWORKS = ("pconv", "conv", "pconv+", "conv+")  # methods that take weights; +: the mean with the mirrored image
+NETWORKS = ("pconv", "conv", "pconv+", "conv+")  # methods that take weights; +: at all scales and mirrored
 
 
 @dataclass(frozen=True)

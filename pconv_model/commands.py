@@ -49,6 +49,11 @@ precision_option = click.option(
 mirror_option = click.option(
     "--mirror", is_flag=True, help="The mean with the mirrored image: slightly closer to the truth, in twice the time."
 )
+scales_option = click.option(
+    "--scales/--one-scale",
+    default=True,
+    help="Colours deep in holes from the photo made smaller, or the net's own answer at full size, as in the paper.",
+)
 
 
 def picked_device(device, precision):
@@ -202,11 +207,12 @@ def train(images, masks, vgg, exclude, favour, cache, resume, at, out, **options
 @device_option
 @precision_option
 @mirror_option
-def inpaint(images, masks, out, weights, kind, device, precision, mirror, **how):
+@scales_option
+def inpaint(images, masks, out, weights, kind, device, precision, mirror, scales, **how):
     """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT."""
     from pconv_model.inpaint import inpaint_files, load
 
-    model = load(weights, kind, picked_device(device, precision), precision, mirror)
+    model = load(weights, kind, picked_device(device, precision), precision, mirror, scales)
     made = inpaint_files(model, images, masks, out, **how)
     click.echo(f"{made} images in {out}")
 

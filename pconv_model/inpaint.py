@@ -1,6 +1,7 @@
 """Fill the holes of photos of any size and kind with a trained net."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from maskgen.errors import BadInput
 from maskgen.maskset import read_hole, remove_parts
 from pconv_model import checkpoints
 from pconv_model.photos import pairs, places, read_image, write_image
-from pconv_model.settings import KINDS, OVERLAP, PRECISIONS, TILE
+from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE
 from pconv_model.unet import UNet
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -24,14 +25,16 @@ def load(
     device: str = "cpu",
     precision: str = "fp32",
     mirror: bool = False,
+    scales: bool = True,
 ) -> UNet:
     """A net ready for `inpaint`. weights: a file of ours; None takes the one that ships for this kind.
 
     precision: "fp32", or "bf16", which runs the convolutions in bfloat16: faster where the processor has it, and
     most filled pixels change by a grey level or so. mirror: a result is the mean of the image's own and of its mirror
     image's, turned back (one of the seven ways of Timofte et al. 2016, "Seven ways to improve example-based single
-    image super resolution"), in twice the time. Raises BadInput where there is no such file, or where it holds another
-    kind of net.
+    image super resolution"), in twice the time. scales: colours deep in holes come from the image at half its size, and
+    so on; False is the net's own answer, as in the paper. Raises BadInput where there is no such file, or where it
+    holds another kind of net.
     """
     if precision not in PRECISIONS:
         raise BadInput(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -45,7 +48,7 @@ def load(
     model = checkpoints.load(path)
     if model.config.kind != kind:
         raise BadInput(f"{path} holds a net of kind {model.config.kind!r}, expected {kind!r}")
-    model.precision, model.mirror = precision, mirror
+    model.precision, model.mirror, model.scales = precision, mirror, scales
     return model.to(device, memory_format=torch.channels_last)
 
 
@@ -92,15 +95,7 @@ def _fill(model, pairs, raw, tile):
     tile = max(tile // model.stride, 1) * model.stride
     colours = [_as_rgb(image) for image, _ in pairs]
     holes = [hole for _, hole in pairs]
-    if raw or any(hole.any() for hole in holes):
-        small = max(holes[0].shape) <= tile
-        filled = (
-            _run_whole(model, colours, holes)
-            if small
-            else [_in_tiles(model, *p, tile, raw) for p in zip(colours, holes, strict=True)]
-        )
-    else:
-        filled = colours
+    filled = _at_all_scales(model, colours, holes, tile, raw) if raw or any(hole.any() for hole in holes) else colours
     for (image, hole), result in zip(pairs, filled, strict=True):
         yield _as_stored(result, image, np.ones_like(hole) if raw else hole, hole)
 
@@ -150,27 +145,78 @@ def _run(model, colours, holes):
     return list(result.permute(0, 2, 3, 1).float().cpu().numpy())
 
 
+def _at_all_scales(model, colours, holes, tile, raw=False):
+    """The net on images of one size, helped by itself on the same at half the size, and so on.
+
+    What lies deeper in a hole than the net sees comes from there; with `scales` so do the broad colours of all that
+    lies deep, since a hole half as wide is filled better. Returns float32 (H, W, 3) each, in about [0, 1].
+    """
+    if max(holes[0].shape) <= tile:
+        results = _run(model, colours, holes)
+        lost = [(hole & ~_reached(model, hole)).astype(np.float32) for hole in holes]
+    else:
+        tiled = [_in_tiles(model, colour, hole, tile, raw) for colour, hole in zip(colours, holes, strict=True)]
+        results, lost = zip(*tiled, strict=True)
+    parts = [_around(hole) for hole in holes]
+    helps = model.scales and max(holes[0].shape) >= 2 * SMALLEST
+    deep = [helps * _depth(hole[part]) for hole, part in zip(holes, parts, strict=True)]
+    asked = [i for i, hole in enumerate(holes) if not hole.all() and (lost[i].any() or deep[i].any())]
+    if asked:
+        halves = zip(*(_halved(colours[i], holes[i]) for i in asked), strict=True)
+        halves = [list(arrays) for arrays in halves]
+        for i, colour, hole, coarse in zip(asked, *halves, _at_all_scales(model, *halves, tile), strict=True):
+            coarse = np.where(hole[..., None], coarse, colour / np.float32(np.iinfo(colour.dtype).max))
+            coarse = _sample(coarse, parts[i], holes[i].shape)
+            fine = results[i][parts[i]]  # a view
+            fine += lost[i][parts[i]][..., None] * (coarse - fine)
+            fine += deep[i][..., None] * _broad(coarse - fine, holes[i][parts[i]])
+    return results
+
+
+def _around(hole):
+    """The part of an image with all of its hole and the nearest known pixels."""
+    left, top, width, height = cv2.boundingRect(hole.view(np.uint8))
+    return np.s_[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1]
+
+
+def _depth(hole):
+    """How deep each pixel lies in the hole, float32: 0 up to SHALLOW px from known ones, 1 from DEEP px on."""
+    if hole.all():
+        return np.zeros(hole.shape, np.float32)
+    distance = cv2.distanceTransform(hole.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    return ((distance - SHALLOW) / (DEEP - SHALLOW)).clip(0, 1)
+
+
+def _broad(values, hole):
+    """Values (H, W, 3) of the hole without their fine detail: a mean around each pixel, of the hole alone."""
+    blur = partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=BROAD, borderType=cv2.BORDER_CONSTANT)
+    inside = hole.astype(np.float32)
+    return blur(values * inside[..., None]) / blur(inside).clip(1e-6)[..., None]
+
+
 def _in_tiles(model, colour, hole, tile, raw):
-    """The net on an image larger than a tile: tiles fade into each other, so that no seam shows."""
+    """The net on an image larger than a tile: tiles fade into each other, so that no seam shows.
+
+    Returns the result, with the mean colour where no tile sees known pixels, and what share of each pixel's tiles that
+    is, float32 (H, W).
+    """
     height, width = hole.shape
     total = np.zeros((height, width, 3), np.float32)
-    weight = np.zeros((height, width, 1), np.float32)
-    coarse = None
+    weight, seen = np.zeros((2, height, width), np.float32)
     for top, rows in _spans(height, tile):
         for left, columns in _spans(width, tile):
             part = np.s_[top : top + tile, left : left + tile]
             if not raw and not hole[part].any():
                 continue
             result = _run(model, [colour[part]], [hole[part]])[0]
-            lost = hole[part] & ~_reached(model, hole[part])
-            if lost.any():  # a hole larger than the net sees: the whole image, made small, knows more
-                if coarse is None:
-                    coarse = _run_whole(model, *_shrunk(colour, hole, tile / max(hole.shape)))[0]
-                result[lost] = _sample(coarse, part, hole.shape)[lost]
-            fade = (rows[:, None] * columns)[..., None]
-            total[part] += result * fade
+            fade = rows[:, None] * columns
             weight[part] += fade
-    return np.divide(total, weight, out=total, where=weight > 0)
+            fade = np.where(hole[part] & ~_reached(model, hole[part]), 0, fade)
+            seen[part] += fade
+            total[part] += result * fade[..., None]
+    mean = np.broadcast_to(model.mean.cpu().numpy().reshape(3), total.shape).copy()
+    result = np.divide(total, seen[..., None], out=mean, where=seen[..., None] > 0)
+    return result, 1 - np.divide(seen, weight, out=np.ones_like(seen), where=weight > 0)
 
 
 def _spans(length, tile):
@@ -199,28 +245,17 @@ def _reached(model, hole):
     return plane[0, 0, : hole.shape[0], : hole.shape[1]].cpu().numpy() > 0
 
 
-def _run_whole(model, colours, holes):
-    """As `_run`; what lies deeper in a hole than the net sees comes from the image at half its size, and so on."""
-    results = _run(model, colours, holes)
-    for result, colour, hole in zip(results, colours, holes, strict=True):
-        lost = hole & ~_reached(model, hole)
-        if lost.any() and not hole.all():
-            coarse = _run_whole(model, *_shrunk(colour, hole, 0.5))[0]
-            result[lost] = _sample(coarse, np.s_[:, :], hole.shape)[lost]
-    return results
-
-
-def _shrunk(colour, hole, share):
-    """([image], [hole]) at a share of their size; each pixel is the mean of the known pixels it covers."""
-    size = [max(1, int(side * share)) for side in hole.shape[::-1]]
+def _halved(colour, hole):
+    """Image and hole at half the size; each pixel is the mean of the known pixels it covers."""
+    size = [max(1, side // 2) for side in hole.shape[::-1]]
     seen = cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA)
     clean = np.where(hole[..., None], 0, colour).astype(np.float32)
     small = cv2.resize(clean, size, interpolation=cv2.INTER_AREA) / np.maximum(seen, 1e-6)[..., None]
-    return [np.rint(small).astype(colour.dtype)], [seen <= 0]
+    return np.rint(small).astype(colour.dtype), seen <= 0
 
 
 def _sample(coarse, part, shape):
-    """The piece of the coarse result under a tile, at full size."""
+    """A part of the coarse result, at full size."""
     rows = np.arange(shape[0])[part[0]].astype(np.float32)
     columns = np.arange(shape[1])[part[1]].astype(np.float32)
     y = (rows + 0.5) * coarse.shape[0] / shape[0] - 0.5

@@ -104,6 +104,7 @@ class UNet(nn.Module):
         self.frozen = []  # batch norms that training leaves as they are
         self.precision = "fp32"  # or "bf16": how `inpaint` runs the net, no part of its weights
         self.mirror = False  # whether `inpaint` takes the mean with the mirrored image, no part of them either
+        self.scales = True  # whether `inpaint` takes colours deep in holes from smaller images
         self.initialise()
 
     def _block(self, inputs, outputs, kernel, *, stride=1, parts=None, norm, slope):

@@ -168,6 +168,15 @@ def test_mirror_reaches_the_net_and_is_off_unless_asked_for(place, monkeypatch):
     assert seen == [False, True, True]  # the second time the net runs twice
 
 
+def test_one_scale_reaches_the_net_when_it_is_asked_for(place, monkeypatch):
+    run, seen = PConvUNet.forward, []
+    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(net.scales) or run(net, *x))
+    for out, more in (("a", ()), ("b", ("--one-scale",))):
+        told = call("inpaint", "images/1.png", "masks/one.png", out, "--weights", "net.safetensors", *more)
+        assert told.exit_code == 0, told.output
+    assert seen == [True, False]
+
+
 def test_superres_with_the_weights_that_ship_tells_that_they_have_not_learnt_it(place):
     result = call("superres", "images/1.png", "out", "--device", "cpu")
     assert result.exit_code == 0 and "have not learnt to enlarge" in result.stderr
