@@ -29,7 +29,7 @@ from pconv_model.inpaint import inpaint, load
 METRICS = ("l1_image", "psnr", "ssim", "iscore", "lpips")
 SIGMAS = (1, 2, 4, 8, 16, 32)  # px
 
-net = cache(load)  # once a process
+net = cache(partial(load, scales=False))  # the net alone, as in `evaluate`; once a process
 
 
 def blurred(image, sigma):

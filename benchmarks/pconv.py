@@ -2,6 +2,7 @@
 
     python benchmarks/pconv.py              # a 512x512 image and a training step: PConvUNet, ConvUNet, naive
     python benchmarks/pconv.py --settings   # ways to run a 512x512 image, time and peak memory (compiles: a minute)
+    python benchmarks/pconv.py --ways       # what --one-scale and --mirror cost and bring, with the shipped weights
     python benchmarks/pconv.py --bf16       # what bfloat16 changes in photos that the shipped net fills
 
 Times are medians of rounds in which all candidates take turns, so that a slow moment of the machine hits all alike.
@@ -13,6 +14,8 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -35,6 +38,12 @@ SETTINGS = {  # name: channels last, bf16, compiled
     "bf16, channels last": (True, True, False),
     "float32, channels last, compiled": (True, False, True),
     "bf16, channels last, compiled": (True, True, True),
+}
+WAYS = {  # name: arguments of `load`
+    "one scale": {"scales": False},
+    "all scales": {},
+    "one scale, mirrored": {"scales": False, "mirror": True},
+    "all scales, mirrored": {"mirror": True},
 }
 
 
@@ -149,18 +158,38 @@ def setting(name):
     return call
 
 
+def shipped_pairs():
+    """36 pairs of (photo, hole), 512x512: three photos under a mask of each class."""
+    folder = Path(skimage.data.__file__).parent
+    holes = [read_hole(path) for path in sorted(OWN_MASKS.rglob("*.png"))[::10]]
+    photos = [resized_square(read_image(folder / name)) for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
+    return list(product(photos, holes))
+
+
+def in_db(filled, photo):
+    """PSNR of two arrays in 0 to 255."""
+    return -10 * np.log10(((filled.astype(int) - photo) ** 2).mean() / 255**2)
+
+
+def show_ways(rounds):
+    """What the ways of filling cost and bring, with the shipped weights."""
+    pairs, nets = shipped_pairs(), {name: load(**how) for name, how in WAYS.items()}
+    photo, hole = pairs[9]  # interior, (0.3, 0.4]
+    times = medians({name: partial(inpaint, net, photo, hole) for name, net in nets.items()}, rounds)
+    print(f"\nOne 512x512 image, and the PSNR of {len(pairs)}\n{'':24} {'s':>7} {'ratio':>6} {'dB':>6}")
+    for name, net in nets.items():
+        psnr = np.mean([in_db(inpaint(net, photo, hole), photo) for photo, hole in pairs])
+        print(f"{name:24} {times[name]:7.3f} {times[name] / times['one scale']:6.2f} {psnr:6.2f}")
+
+
 def show_bf16():
     """How far bfloat16 moves filled pixels, in grey levels of 255, and what that does to the PSNR."""
-    folder = Path(skimage.data.__file__).parent
-    masks = sorted(OWN_MASKS.rglob("*.png"))[::10]  # one of each class
-    photos = [resized_square(read_image(folder / name)) for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
     nets = [load(precision=precision) for precision in ("fp32", "bf16")]
     moved, psnr = [], []
-    for photo in photos:
-        for hole in map(read_hole, masks):
-            full, half = (inpaint(net, photo, hole).astype(int) for net in nets)
-            moved.append(abs(full - half)[hole].ravel())
-            psnr.append([-10 * np.log10(((filled - photo) ** 2).mean() / 255**2) for filled in (full, half)])
+    for photo, hole in shipped_pairs():
+        full, half = (inpaint(net, photo, hole).astype(int) for net in nets)
+        moved.append(abs(full - half)[hole].ravel())
+        psnr.append([in_db(filled, photo) for filled in (full, half)])
     moved, psnr = np.concatenate(moved), np.array(psnr)
     print(f"\nbf16 beside float32, {len(psnr)} pairs of 512x512 with the shipped weights, filled pixels only")
     print(f"grey levels: mean {moved.mean():.2f}, 99 % within {np.percentile(moved, 99):.0f}, at most {moved.max()}")
@@ -206,6 +235,7 @@ def table(title, times, task):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", action="store_true")
+    parser.add_argument("--ways", action="store_true")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
@@ -213,6 +243,8 @@ def main():
     torch.set_num_threads(2)
     if options.peak:
         show_peak(*options.peak)
+    elif options.ways:
+        show_ways(options.rounds)
     elif options.bf16:
         show_bf16()
     elif options.settings:
