@@ -166,10 +166,13 @@ def _at_all_scales(model, colours, holes, tile, raw=False):
         halves = [list(arrays) for arrays in halves]
         for i, colour, hole, coarse in zip(asked, *halves, _at_all_scales(model, *halves, tile), strict=True):
             coarse = np.where(hole[..., None], coarse, colour / np.float32(np.iinfo(colour.dtype).max))
-            coarse = _sample(coarse, parts[i], holes[i].shape)
-            fine = results[i][parts[i]]  # a view
-            fine += lost[i][parts[i]][..., None] * (coarse - fine)
-            fine += deep[i][..., None] * _broad(coarse - fine, holes[i][parts[i]])
+            fine, share = results[i][parts[i]], lost[i][parts[i]][..., None]  # views
+            gap = _sample(coarse, parts[i], holes[i].shape)
+            gap -= fine
+            fine += share * gap
+            if deep[i].any():
+                gap *= 1 - share
+                fine += deep[i][..., None] * _broad(gap, holes[i][parts[i]])
     return results
 
 
@@ -191,7 +194,9 @@ def _broad(values, hole):
     """Values (H, W, 3) of the hole without their fine detail: a mean around each pixel, of the hole alone."""
     blur = partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=BROAD, borderType=cv2.BORDER_CONSTANT)
     inside = hole.astype(np.float32)
-    return blur(values * inside[..., None]) / blur(inside).clip(1e-6)[..., None]
+    means = blur(values * inside[..., None])
+    means /= blur(inside).clip(1e-6)[..., None]
+    return means
 
 
 def _in_tiles(model, colour, hole, tile, raw):
@@ -214,9 +219,9 @@ def _in_tiles(model, colour, hole, tile, raw):
             fade = np.where(hole[part] & ~_reached(model, hole[part]), 0, fade)
             seen[part] += fade
             total[part] += result * fade[..., None]
-    mean = np.broadcast_to(model.mean.cpu().numpy().reshape(3), total.shape).copy()
-    result = np.divide(total, seen[..., None], out=mean, where=seen[..., None] > 0)
-    return result, 1 - np.divide(seen, weight, out=np.ones_like(seen), where=weight > 0)
+    np.divide(total, seen[..., None], out=total, where=seen[..., None] > 0)
+    total[seen == 0] = model.mean.cpu().numpy().reshape(3)
+    return total, 1 - np.divide(seen, weight, out=np.ones_like(seen), where=weight > 0)
 
 
 def _spans(length, tile):
