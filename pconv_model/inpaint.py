@@ -162,18 +162,29 @@ def _at_all_scales(model, colours, holes, tile, raw=False):
     deep = [helps * _depth(hole[part]) for hole, part in zip(holes, parts, strict=True)]
     asked = [i for i, hole in enumerate(holes) if not hole.all() and (lost[i].any() or deep[i].any())]
     if asked:
-        halves = zip(*(_halved(colours[i], holes[i]) for i in asked), strict=True)
-        halves = [list(arrays) for arrays in halves]
-        for i, colour, hole, coarse in zip(asked, *halves, _at_all_scales(model, *halves, tile), strict=True):
-            coarse = np.where(hole[..., None], coarse, colour / np.float32(np.iinfo(colour.dtype).max))
-            fine, share = results[i][parts[i]], lost[i][parts[i]][..., None]  # views
-            gap = _sample(coarse, parts[i], holes[i].shape)
-            gap -= fine
-            fine += share * gap
-            if deep[i].any():
-                gap *= 1 - share
-                fine += deep[i][..., None] * _broad(gap, holes[i][parts[i]])
+        halves = [_halved(colours[i], holes[i]) for i in asked]
+        answers = _at_all_scales(model, [colour for colour, _ in halves], [hole for _, hole in halves], tile)
+        for i, half, answer in zip(asked, halves, answers, strict=True):
+            coarse = _sample(_known_kept(answer, *half), parts[i], holes[i].shape)
+            _help(*(array[parts[i]] for array in (results[i], holes[i], lost[i])), deep[i], coarse)
     return results
+
+
+def _known_kept(result, colour, hole):
+    """The net's result in the hole, the image elsewhere, in [0, 1]."""
+    return np.where(hole[..., None], result, colour / np.float32(np.iinfo(colour.dtype).max))
+
+
+def _help(fine, hole, lost, deep, coarse):
+    """Give a result, in place, what a coarser one knows better: all that is lost, and broad colours where it is deep.
+
+    fine, coarse: float32 (H, W, 3), the second is used up. hole: bool (H, W). lost, deep: float32 (H, W), 0 to 1.
+    """
+    gap = np.subtract(coarse, fine, out=coarse)
+    fine += lost[..., None] * gap
+    if deep.any():
+        gap *= 1 - lost[..., None]
+        fine += deep[..., None] * _broad(gap, hole)
 
 
 def _around(hole):

@@ -159,22 +159,17 @@ def test_bf16_on_a_processor_that_has_to_emulate_it_is_told(place, command, monk
         assert ("emulated" in done.stderr) == told
 
 
-def test_mirror_reaches_the_net_and_is_off_unless_asked_for(place, monkeypatch):
+@pytest.mark.parametrize(
+    ("option", "attribute", "passes"),
+    [("--mirror", "mirror", [False, True, True]), ("--one-scale", "scales", [True, False])],  # mirrored, it runs twice
+)
+def test_an_option_reaches_the_net_when_it_is_asked_for(place, monkeypatch, option, attribute, passes):
     run, seen = PConvUNet.forward, []
-    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(net.mirror) or run(net, *x))
-    for out, more in (("a", ()), ("b", ("--mirror",))):
+    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(getattr(net, attribute)) or run(net, *x))
+    for out, more in (("a", ()), ("b", (option,))):
         told = call("inpaint", "images/1.png", "masks/one.png", out, "--weights", "net.safetensors", *more)
         assert told.exit_code == 0, told.output
-    assert seen == [False, True, True]  # the second time the net runs twice
-
-
-def test_one_scale_reaches_the_net_when_it_is_asked_for(place, monkeypatch):
-    run, seen = PConvUNet.forward, []
-    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(net.scales) or run(net, *x))
-    for out, more in (("a", ()), ("b", ("--one-scale",))):
-        told = call("inpaint", "images/1.png", "masks/one.png", out, "--weights", "net.safetensors", *more)
-        assert told.exit_code == 0, told.output
-    assert seen == [True, False]
+    assert seen == passes
 
 
 def test_superres_with_the_weights_that_ship_tells_that_they_have_not_learnt_it(place):
