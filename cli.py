@@ -1,7 +1,7 @@
 """The commands `maskgen`, `pconv` and `evaluate`.
 
 Each package keeps its own in `commands.py`: options in, one function call out. What they share is in
-`maskgen/shell.py`. None of these imports anything heavy before it is asked to, so that --help answers at once.
+`maskgen/runtime/command.py`. None of these imports a heavy module before it needs it, so that --help answers at once.
 """
 
 from evaluation.commands import evaluate

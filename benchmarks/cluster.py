@@ -29,12 +29,12 @@ from evaluation import benchmark
 from evaluation.methods import parse_all
 from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig
-from maskgen import cluster, parallel
 from maskgen.augmented import augment_folder
 from maskgen.errors import BadInput
 from maskgen.extract import extract
 from maskgen.indexing import Rules, measure_masks
 from maskgen.maskset import Masks
+from maskgen.runtime import cluster, parallel
 from maskgen.sampler import MaskSampler
 from maskgen.settings import ExtractConfig, FillConfig
 from maskgen.testset import make_testset

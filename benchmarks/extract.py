@@ -17,8 +17,9 @@ import click
 import cv2
 import numpy as np
 
-from maskgen import extract, occlusion, pairs, parallel
+from maskgen import extract, occlusion, pairs
 from maskgen.flow import both
+from maskgen.runtime import parallel
 from maskgen.settings import ExtractConfig
 
 

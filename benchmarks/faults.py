@@ -28,8 +28,8 @@ import numpy as np
 import psutil
 from extract import film
 
-from maskgen.alone import LOCK
 from maskgen.maskset import INDEX
+from maskgen.runtime.output import LOCK
 
 ROOT = Path(__file__).parents[1]
 CASES = ("kill", "ctrl-c", "disk", "readonly", "two")

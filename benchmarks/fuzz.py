@@ -34,6 +34,7 @@ import numpy as np
 
 from maskgen import maskset
 from maskgen.errors import BadInput
+from maskgen.runtime import files
 from maskgen.settings import ExtractConfig, FillConfig, PublishConfig
 
 SIDE = 96  # px of masks and photos, large enough for every reader
@@ -164,7 +165,7 @@ def mask_set(folder, split="test", count=6):
     sources = [{"name": "clip", "file": "clip.mp4", "sha256": "0" * 64, "split": split, "licence": "CC0-1.0"}]
     recipe = {"settings": settings, "sources": sources, "counts": {"interior_0.01-0.1": 0, "free_0.1-0.2": 6}}
     maskset.write_recipe(folder, recipe)
-    maskset.write_checksums(folder)
+    files.write_checksums(folder)
 
 
 def read_video(path):

@@ -30,7 +30,7 @@ from evaluation import benchmark, experiments, metrics, scoring
 from evaluation.methods import METHODS, parse_all
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
-from maskgen.memory import keep_memory
+from maskgen.runtime.memory import keep_memory
 
 RUNS = ("telea:1", "ns:1", "telea+ns:1", "telea:2")
 TIMES = "OVERHEAD_TIMES"  # environment variable: the folder in which every process notes its times

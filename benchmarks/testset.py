@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from maskgen import parallel
 from maskgen.categories import CATEGORIES
 from maskgen.maskset import split_of
+from maskgen.runtime import parallel
 from maskgen.settings import FillConfig
 from maskgen.testset import make_one, make_testset, plan, raw_masks
 

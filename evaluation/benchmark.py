@@ -26,10 +26,11 @@ from evaluation.pairs import Pair, Sources, load_pair, read_bytes
 from evaluation.scoring import TRUTH, Call, Job, close_hands, fill_and_score, hand, laid_out, lay_out, score_filled
 from evaluation.settings import BATCH, TOGETHER, BenchmarkConfig, ReportConfig
 from evaluation.worker import Hand
-from maskgen import __version__, maskset, parallel
-from maskgen.alone import LOCK, alone
+from maskgen import __version__, maskset
 from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
+from maskgen.runtime import files, parallel
+from maskgen.runtime.output import LOCK, alone
 from maskgen.settings import TESTSET
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -69,7 +70,7 @@ def find_images(images: Path | None) -> list[str]:
         return [name for name in PHOTOS if (folder / name).is_file()]
     found = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file()]
     names = [path.relative_to(folder).as_posix() for path in found]
-    names = sorted((name for name in names if not name.startswith(".") and "/." not in name), key=maskset.natural)
+    names = sorted((name for name in names if not name.startswith(".") and "/." not in name), key=files.natural)
     if not names:
         raise BadInput(f"no image in {folder}: expected {', '.join(IMAGES)}")
     return names
@@ -191,9 +192,9 @@ def read_pairs(path: Path) -> list[Pair]:
             raise BadInput(f"{path}: {column} is not a number in every row: make it anew with evaluate pairs")
     for row in table.itertuples():  # pair and category become names of folders and files
         plain = re.fullmatch(r"[\w.-]+", row.pair) and re.fullmatch(r"[\w.-]+", row.category)
-        if not plain or not all(maskset.leads_inside(name) for name in (row.pair, row.category, row.image)):
+        if not plain or not all(files.leads_inside(name) for name in (row.pair, row.category, row.image)):
             raise BadInput(f"{path}: {row.pair!r:.40} of {row.image!r:.40} is no pair as evaluate writes them")
-        if row.mask and not maskset.leads_inside(row.mask):
+        if row.mask and not files.leads_inside(row.mask):
             raise BadInput(f"{path}: the mask {row.mask!r:.40} leads out of the masks")
     return [Pair(**row) for row in table[wanted].to_dict("records")]
 
@@ -227,7 +228,7 @@ class Journal:
         kept = [row for row in self.rows.values() if not row["error"]]
         if len(kept) < len(self.rows):
             self.rows = {row["pair"]: row for row in kept}
-            maskset.write_whole(self.path, b"".join(map(_line, kept)))
+            files.write_whole(self.path, b"".join(map(_line, kept)))
 
     def add(self, row: dict) -> None:
         """Append a row; it is on its way to the disk when this returns."""
@@ -293,7 +294,7 @@ def run(
 
 def _run(job, pairs, out, workers, cluster, retry):
     """Fill the journals."""
-    maskset.write_whole(out / "pairs.csv", pairs_csv(pairs))
+    files.write_whole(out / "pairs.csv", pairs_csv(pairs))
     (out / "journal").mkdir(exist_ok=True)
     labels = [method.label for method in job.methods]
     if any(metrics.SETS[name].with_truth for name in job.config.metrics if name in metrics.SETS):
@@ -400,7 +401,7 @@ def _settle_recipe(out, identities, pairs, config, names):
             isinstance(identity, dict) for identity in old["methods"].values()
         ):
             raise BadInput(f"{out / maskset.RECIPE} is no recipe of evaluate: use another --out, or delete {out}")
-        maskset.remove_parts(out)
+        files.remove_parts(out)
         # The folders may have other names now: the hash of the pairs tells whether their files are the same.
         same = ("pairs", "pairs_sha256")
         differences = [
@@ -481,5 +482,5 @@ def write_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
                 told = {"method": label, "pair": pair.pair, "category": pair.category, "image": pair.image}
                 rows.append({**told, "hole_ratio": row["hole_ratio"], **values, "error": row["error"]})
     table = pd.DataFrame(rows)
-    maskset.write_whole(out / "scores.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    files.write_whole(out / "scores.csv", table.to_csv(index=False, lineterminator="\n").encode())
     return table

@@ -19,10 +19,8 @@ from evaluation.settings import (
 )
 from evaluation.study.settings import PARTS, PLATFORMS, STUDY, ServeConfig, StudyConfig
 from maskgen import __version__
-from maskgen.alone import alone
 from maskgen.errors import BadInput
-from maskgen.settings import SIZE, TESTSET
-from maskgen.shell import (
+from maskgen.runtime.command import (
     CONTEXT,
     FILE,
     FOLDER,
@@ -34,6 +32,8 @@ from maskgen.shell import (
     warn,
     workers_option,
 )
+from maskgen.runtime.output import alone
+from maskgen.settings import SIZE, TESTSET
 
 
 class Size(click.ParamType):

@@ -12,9 +12,10 @@ from evaluation.benchmark import DRAWN
 from evaluation.pairs import Pair, Sources, load_pair
 from evaluation.settings import LAYOUTS, BenchmarkConfig
 from maskgen import maskset
-from maskgen.alone import alone
 from maskgen.categories import CATEGORIES, measure
 from maskgen.errors import BadInput
+from maskgen.runtime import files
+from maskgen.runtime.output import alone
 
 
 def growing(images: Path | None, masks: Path, out: Path, growth, config: BenchmarkConfig, polarity: str) -> list[Pair]:
@@ -58,7 +59,7 @@ def _pair(i, images, image, out, name, hole, category):
     path = out / name
     path.parent.mkdir(parents=True, exist_ok=True)
     data, size = maskset.encode(hole), measure(hole)
-    maskset.write_whole(path, data)
+    files.write_whole(path, data)
     return Pair(
         f"{i:05d}",
         image,
@@ -109,8 +110,6 @@ def export(pairs: list[Pair], sources: Sources, out: Path, config: BenchmarkConf
     for pair in tqdm(pairs, desc="writing pairs", unit="pair"):
         _, image, hole = load_pair(pair, sources, config)
         data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
-        maskset.write_whole(image_folder / f"{pair.pair}.png", data)
-        maskset.write_whole(
-            mask_folder / f"{pair.pair}{suffix}.png", maskset.encode(hole if white == "hole" else ~hole)
-        )
-    maskset.write_whole(out / "pairs.csv", benchmark.pairs_csv(pairs))
+        files.write_whole(image_folder / f"{pair.pair}.png", data)
+        files.write_whole(mask_folder / f"{pair.pair}{suffix}.png", maskset.encode(hole if white == "hole" else ~hole))
+    files.write_whole(out / "pairs.csv", benchmark.pairs_csv(pairs))

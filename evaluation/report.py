@@ -16,9 +16,10 @@ from evaluation.metrics import ALL, METRICS
 from evaluation.pairs import Pair, Sources, jpeg, load_pair, reduced
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen import maskset
-from maskgen.alone import alone
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
+from maskgen.runtime import files
+from maskgen.runtime.output import alone
 
 TILE, MARGIN, TOP = 192, 150, 28  # px of the grid: a picture, the class's name beside it, the line above
 
@@ -54,18 +55,18 @@ def write(
         "table.md": tables.as_markdown(table, recipe),
         "table.tex": tables.as_latex(table, recipe),
     }.items():
-        maskset.write_whole(out / name, text.encode())
+        files.write_whole(out / name, text.encode())
     album = Album(out, scores, {pair.pair: pair for pair in pairs}, sources, config, report)
     chosen = choose(scores, report.by) if report.by else {}
     medians = [found["median"] for found in chosen.values() if "median" in found]
     if medians:
-        maskset.write_whole(out / "grid.jpg", jpeg(grid(album, medians), report.quality))
-    maskset.write_whole(out / "report.html", page(album, table, tests, recipe, chosen).encode())
+        files.write_whole(out / "grid.jpg", jpeg(grid(album, medians), report.quality))
+    files.write_whole(out / "report.html", page(album, table, tests, recipe, chosen).encode())
     if pages and report.by:
         for pair in pairs:
             path = out / "pages" / pair.category / f"{pair.pair}.html"
             path.parent.mkdir(parents=True, exist_ok=True)
-            maskset.write_whole(path, page_of_pair(album, pair.pair).encode())
+            files.write_whole(path, page_of_pair(album, pair.pair).encode())
     return tables.as_text(table, recipe)
 
 

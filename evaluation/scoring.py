@@ -17,8 +17,8 @@ from evaluation.methods import Method
 from evaluation.pairs import Pair, Sources, jpeg, load_pair
 from evaluation.settings import BenchmarkConfig
 from evaluation.worker import Hand, Here
-from maskgen import maskset
-from maskgen.memory import keep_memory
+from maskgen.runtime import files
+from maskgen.runtime.memory import keep_memory
 
 TRUTH = "truth"  # stands among the methods where a metric compares sets of results with sets of true images
 
@@ -118,7 +118,7 @@ def lay_out(job: Job, pair: Pair, label: str, result: np.ndarray | str) -> tuple
         return pair, label, result
     path, data = laid_out(job, pair.pair, label), io.BytesIO()
     np.save(data, result)
-    maskset.write_whole(path, data.getvalue())
+    files.write_whole(path, data.getvalue())
     return pair, label, path
 
 
@@ -151,7 +151,7 @@ def _score(job, pair, label, result, truth, hole):
 def _save_picture(path, image, quality):
     data = jpeg(image, quality)
     try:
-        maskset.write_whole(path, data)
+        files.write_whole(path, data)
     except FileNotFoundError:  # the first of its folder
         path.parent.mkdir(parents=True, exist_ok=True)
-        maskset.write_whole(path, data)
+        files.write_whole(path, data)

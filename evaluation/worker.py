@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from maskgen.errors import BadInput
-from maskgen.memory import keep_memory
+from maskgen.runtime.memory import keep_memory
 
 STARTING = 600.0  # s that imports and weights may take
 TICK = 0.1  # s between two looks at the clock

@@ -7,20 +7,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from maskgen import parallel
-from maskgen.alone import alone, occupied
 from maskgen.errors import BadInput
-from maskgen.maskset import (
-    RECIPE,
-    describe,
-    encode,
-    read_recipe,
-    remove_parts,
-    write_checksums,
-    write_index,
-    write_recipe,
-    write_whole,
-)
+from maskgen.maskset import RECIPE, describe, encode, read_recipe, write_index, write_recipe
+from maskgen.runtime import parallel
+from maskgen.runtime.files import remove_parts, write_checksums, write_whole
+from maskgen.runtime.output import alone, occupied
 from maskgen.sampler import MaskSampler
 
 BATCH = 50  # masks that one worker makes at a time

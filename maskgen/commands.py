@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from maskgen import __version__
+from maskgen.runtime.command import CONTEXT, FOLDER, Numbers, Tool, cluster_option, seed_option, warn, workers_option
 from maskgen.settings import (
     BORDER,
     EDGES,
@@ -18,7 +19,6 @@ from maskgen.settings import (
     FillConfig,
     PublishConfig,
 )
-from maskgen.shell import CONTEXT, FOLDER, Numbers, Tool, cluster_option, seed_option, warn, workers_option
 
 PAPER = ",".join(f"{edge:g}" for edge in EDGES)
 polarity_option = click.option(

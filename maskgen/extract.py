@@ -20,11 +20,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from maskgen import maskset, pairs, parallel, plan, video
-from maskgen.alone import alone, occupied
+from maskgen import maskset, pairs, plan, video
 from maskgen.errors import BadInput
 from maskgen.flow import flow_named
 from maskgen.plan import SPLITS
+from maskgen.runtime import files, parallel
+from maskgen.runtime.output import alone, occupied
 from maskgen.settings import ExtractConfig
 
 PROGRESS = ".progress"  # what an interrupted run leaves in its folder, and the next one starts from
@@ -66,7 +67,7 @@ def extract(
     counts = _counts(parts, rows, passed_over)
     for split in SPLITS:
         if rows[split]:
-            rows[split].sort(key=lambda row: maskset.natural(row["file_name"]))
+            rows[split].sort(key=lambda row: files.natural(row["file_name"]))
             maskset.write_index(out / split, rows[split])
     maskset.write_recipe(out, recipe | {"counts": counts})  # last: a folder with a recipe is complete
     shutil.rmtree(out / PROGRESS)
@@ -206,7 +207,7 @@ def _begin(out, recipe):
     """Write down what the run is for, or find that an interrupted one was for the same."""
     progress = out / PROGRESS
     progress.mkdir(exist_ok=True)
-    maskset.remove_parts(out)
+    files.remove_parts(out)
     if (progress / maskset.RECIPE).exists():
         _refuse_another(maskset.read_recipe(progress), recipe, out)
     else:
@@ -279,7 +280,7 @@ def _merge(masks, part, out, room, passed_over, hashes, strict):
         insort(neighbours, (mask.frame, mask.kind, mask.cells))
         file_name = _file_name(mask, part)
         (out / part.split / file_name).parent.mkdir(parents=True, exist_ok=True)
-        maskset.write_whole(out / part.split / file_name, mask.png)
+        files.write_whole(out / part.split / file_name, mask.png)
         made = {"source": part.source.name, "frame": mask.frame, "gap": mask.gap, "square": mask.square}
         yield mask.row | {"file_name": file_name, **made, "kind": mask.kind}
 

@@ -11,21 +11,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from maskgen import parallel
-from maskgen.alone import alone, occupied
 from maskgen.categories import names
 from maskgen.errors import BadInput
-from maskgen.maskset import (
-    INDEX,
-    Masks,
-    describe,
-    encode,
-    remove_parts,
-    write_checksums,
-    write_index,
-    write_recipe,
-    write_whole,
-)
+from maskgen.maskset import INDEX, Masks, describe, encode, write_index, write_recipe
+from maskgen.runtime import parallel
+from maskgen.runtime.files import remove_parts, write_checksums, write_whole
+from maskgen.runtime.output import alone, occupied
 from maskgen.settings import BORDER, EDGES
 
 NVIDIA = {"test": 12_000, "train": 55_116}  # files in their archives

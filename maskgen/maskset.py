@@ -1,13 +1,10 @@
 """The mask set on disk: 8-bit PNG files with 255 for a hole, an index, a recipe."""
 
-import csv
 import hashlib
 import json
 import lzma
 import os
-import re
 import tarfile
-import uuid
 import zipfile
 import zlib
 from functools import cached_property
@@ -19,11 +16,11 @@ import numpy as np
 from maskgen import __version__
 from maskgen.categories import category, measure
 from maskgen.errors import BadInput
+from maskgen.runtime.files import leads_inside, natural, write_whole
 from maskgen.settings import BORDER, EDGES
 
 INDEX = "metadata.csv"
 RECIPE = "recipe.json"
-CHECKSUMS = "checksums.sha256"
 POLARITIES = ("hole-white", "hole-black")
 MAX_PIXELS = 64 * 1024 * 1024  # a larger image is no mask, but may be an attack on memory
 MAX_BYTES = 32 * 1024 * 1024  # the same for one file of an archive, unpacked
@@ -37,32 +34,6 @@ COLUMNS = (
     "border_distance",
     "components",
 )  # what every index begins with
-
-
-def natural(path: Path | str) -> list:
-    """Sort key that puts frame 9 before frame 10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", str(path))]
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that other programs see whole or not at all, also through a kill or a full disk.
-
-    Raises OSError where the disk refuses, after removing what it had begun.
-    """
-    # Not .png: nothing may pick up a half-written mask. Process numbers are the same on many machines of a cluster.
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove what a killed run had begun to write below a folder. Only for a run that has the folder to itself."""
-    for part in folder.rglob(f"*.{'[0-9a-f]' * 12}.part"):  # as write_whole names them, and nobody's downloads
-        part.unlink(missing_ok=True)
 
 
 def encode(hole: np.ndarray) -> bytes:
@@ -344,16 +315,6 @@ def write_table(path: Path, rows: list[dict]) -> None:
     write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file as they stand, a cell that is missing as "". Raises BadInput where it is no table."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (OSError, ValueError, csv.Error) as error:
-        raise BadInput(f"{path} is not a table that can be read: {error}") from None
-    return [{key: value for key, value in row.items() if key is not None} for row in rows]
-
-
 def read_index(folder: Path):
     """Read a `metadata.csv` as a DataFrame.
 
@@ -385,23 +346,6 @@ def read_index(folder: Path):
             raise BadInput(f"{path}: {column} of {wrong['file_name']} is {str(wrong[column])[:40]!r}: make it anew")
         table[column] = numbers
     return table
-
-
-def leads_inside(name: str) -> bool:
-    """Whether a file name from an index is one below its folder, and no way out of it."""
-    parts = name.replace("\\", "/").split("/")
-    return bool(name) and "\0" not in name and ".." not in parts and parts[0] != "" and ":" not in parts[0]
-
-
-def write_checksums(folder: Path) -> None:
-    """Write `checksums.sha256`: the SHA-256 of every file below the folder but hidden ones, as `sha256sum` has it."""
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS and path.name[0] != "."
-    )
-    lines = (
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}" for path in files
-    )
-    write_whole(folder / CHECKSUMS, "".join(f"{line}\n" for line in lines).encode())
 
 
 def credit_lines(sources: list[dict]) -> str:

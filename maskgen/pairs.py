@@ -12,6 +12,7 @@ import numpy as np
 
 from maskgen import maskset, video
 from maskgen.occlusion import holes_of_pair
+from maskgen.runtime import files
 from maskgen.settings import ExtractConfig
 
 KINDS = ("occluded", "disoccluded")
@@ -67,7 +68,7 @@ def make(task: Task) -> None:
     data = np.frombuffer(b"".join(pngs), np.uint8)
     np.savez(file, outcome=json.dumps(outcome), data=data, cells=np.array(cells, np.uint8))
     task.result.parent.mkdir(parents=True, exist_ok=True)
-    maskset.write_whole(task.result, file.getvalue())
+    files.write_whole(task.result, file.getvalue())
 
 
 def results(path: Path) -> list[Mask]:

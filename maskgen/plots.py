@@ -9,7 +9,8 @@ import numpy as np
 
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, read_hole, read_index, write_whole
+from maskgen.maskset import INDEX, read_hole, read_index
+from maskgen.runtime.files import write_whole
 from maskgen.settings import BORDER, EDGES
 
 CELL = 96  # px, side of a mask on the contact sheet

@@ -13,20 +13,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from maskgen import plots
-from maskgen.alone import alone, occupied
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
-from maskgen.maskset import (
-    INDEX,
-    RECIPE,
-    credit_lines,
-    read_index,
-    read_recipe,
-    read_rows,
-    remove_parts,
-    write_checksums,
-    write_whole,
-)
+from maskgen.maskset import INDEX, RECIPE, credit_lines, read_index, read_recipe
+from maskgen.runtime.files import read_rows, remove_parts, write_checksums, write_whole
+from maskgen.runtime.output import alone, occupied
 from maskgen.settings import BORDER, EDGES, PublishConfig
 
 ARCHIVES = ("webdataset", "parquet")

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from maskgen import parallel
-from maskgen.alone import alone, occupied
 from maskgen.augment import Wanted, compose
 from maskgen.categories import CATEGORIES, clipped
 from maskgen.errors import BadInput
@@ -25,14 +23,13 @@ from maskgen.maskset import (
     read_hole,
     read_index,
     read_recipe,
-    read_rows,
-    remove_parts,
     split_of,
-    write_checksums,
     write_index,
     write_recipe,
-    write_whole,
 )
+from maskgen.runtime import parallel
+from maskgen.runtime.files import read_rows, remove_parts, write_checksums, write_whole
+from maskgen.runtime.output import alone, occupied
 from maskgen.settings import BORDER, EDGES, PRESETS, SIZE, FillConfig
 
 JOURNAL = "made.jsonl"  # rows of the masks that are there already; goes when the index is written

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from maskgen import parallel
 from maskgen.errors import BadInput
-from maskgen.maskset import CHECKSUMS, INDEX, RECIPE, decode_grey, describe, leads_inside, read_recipe, read_rows
+from maskgen.maskset import INDEX, RECIPE, decode_grey, describe, read_recipe
+from maskgen.runtime import parallel
+from maskgen.runtime.files import CHECKSUMS, leads_inside, read_rows
 from maskgen.settings import BORDER, EDGES
 
 BATCH = 50  # masks that one worker measures at a time

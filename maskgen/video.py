@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from maskgen.errors import BadInput
-from maskgen.maskset import natural, read_rows
+from maskgen.runtime.files import natural, read_rows
 
 VIDEOS = (
     *(

@@ -15,7 +15,7 @@ import torch
 
 from maskgen import __version__
 from maskgen.errors import BadInput
-from maskgen.maskset import write_whole
+from maskgen.runtime.files import write_whole
 from pconv_model.settings import NetConfig
 from pconv_model.unet import UNet, build
 

@@ -7,8 +7,7 @@ import click
 
 from maskgen import __version__
 from maskgen.errors import BadInput
-from maskgen.settings import RAW, RESULTS
-from maskgen.shell import (
+from maskgen.runtime.command import (
     ANY,
     CONTEXT,
     FILE,
@@ -18,6 +17,7 @@ from maskgen.shell import (
     picked,
     settings_of,
 )
+from maskgen.settings import RAW, RESULTS
 from pconv_model.settings import (
     FORMS,
     KINDS,

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import torch
 
-from maskgen.alone import alone
 from maskgen.errors import BadInput
-from maskgen.maskset import read_hole, remove_parts
+from maskgen.maskset import read_hole
+from maskgen.runtime.files import remove_parts
+from maskgen.runtime.output import alone
 from pconv_model import checkpoints
 from pconv_model.photos import pairs, places, read_image, write_image
 from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from maskgen.errors import BadInput
-from maskgen.maskset import find_masks, natural, write_whole
+from maskgen.maskset import find_masks
+from maskgen.runtime.files import natural, write_whole
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskgen.alone import alone
 from maskgen.errors import BadInput
-from maskgen.maskset import remove_parts
+from maskgen.runtime.files import remove_parts
+from maskgen.runtime.output import alone
 from pconv_model.inpaint import inpaint
 from pconv_model.photos import find_images, places, read_image, write_image
 from pconv_model.settings import TILE

@@ -18,11 +18,11 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
-from maskgen.alone import alone, alone_in
 from maskgen.errors import BadInput
-from maskgen.maskset import remove_parts, write_whole
-from maskgen.memory import keep_memory
-from maskgen.parallel import cores
+from maskgen.runtime.files import remove_parts, write_whole
+from maskgen.runtime.memory import keep_memory
+from maskgen.runtime.output import alone, alone_in
+from maskgen.runtime.parallel import cores
 from maskgen.settings import SIZE
 from pconv_model import checkpoints
 from pconv_model.data import Fixed, Pairs, batches, split

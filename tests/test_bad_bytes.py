@@ -22,6 +22,7 @@ from maskgen import maskset, pairs, video
 from maskgen.augmented import augment_folder
 from maskgen.errors import BadInput
 from maskgen.publish import publish
+from maskgen.runtime import files
 from maskgen.sampler import MaskSampler
 from maskgen.settings import ExtractConfig, FillConfig, PublishConfig
 from maskgen.testset import make_testset
@@ -138,7 +139,7 @@ def test_a_folder_whose_parts_are_mask_sets_names_them(raw):
 @pytest.mark.parametrize("value", ["", "many", "nan", "-1", "1e999"])
 def test_a_measure_that_is_no_number_is_refused_with_its_mask(raw, value):
     index = raw / "test" / "metadata.csv"
-    rows = maskset.read_rows(index)
+    rows = files.read_rows(index)
     rows[2]["hole_ratio"] = value
     maskset.write_index(raw / "test", rows)
     with pytest.raises(BadInput, match=f"hole_ratio of {rows[2]['file_name']}"):
@@ -160,8 +161,8 @@ def test_verify_names_what_is_wrong_with_an_index_of_nonsense(raw):
 
 
 def test_checksums_of_nonsense_are_faults(raw):
-    maskset.write_checksums(raw)
-    with (raw / maskset.CHECKSUMS).open("ab") as file:
+    files.write_checksums(raw)
+    with (raw / files.CHECKSUMS).open("ab") as file:
         file.write(b"\xb2\xff\x00  ../out\n" + b"0" * 64 + b"  " + b"y" * 5000 + b"\n")
     _, faults = find_faults(raw, workers=1)
     assert "checksums.sha256: ../out leads out of the mask set" in faults and len(faults) == 2
@@ -226,7 +227,7 @@ def testset(tmp_path):
 def test_lines_of_a_journal_that_make_no_sense_are_made_again(testset):
     raw, out, config = testset
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    recipe, rows = maskset.read_recipe(out), maskset.read_rows(out / "test" / "metadata.csv")
+    recipe, rows = maskset.read_recipe(out), files.read_rows(out / "test" / "metadata.csv")
     head = {key: recipe[key] for key in ("settings", "raw_sha256")}
     broken = [{}, [], 3, {**rows[3], "raw": None}, {**rows[4], "attempt": ""}, {**rows[5], "clipped": "much"}]
     lines = [json.dumps(row) for row in [head, *broken, *rows[6:]]]
@@ -260,7 +261,7 @@ def test_pairs_that_mislead_are_refused(tmp_path, column, value):
     pairs = benchmark.make_pairs(images, masks, BenchmarkConfig(size=(SIDE, SIDE)))
     (tmp_path / "pairs.csv").write_bytes(benchmark.pairs_csv(pairs))
     assert benchmark.read_pairs(tmp_path / "pairs.csv") == pairs
-    rows = maskset.read_rows(tmp_path / "pairs.csv")
+    rows = files.read_rows(tmp_path / "pairs.csv")
     rows[1][column] = value
     text = ",".join(rows[0]) + "\n" + "".join(",".join(row.values()) + "\n" for row in rows)
     (tmp_path / "pairs.csv").write_text(text)

@@ -109,7 +109,7 @@ def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
 
 INTERRUPTED = """
 import atexit, signal, time, click
-from maskgen.shell import Tool
+from maskgen.runtime.command import Tool
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background has it ignored
 

@@ -15,13 +15,13 @@ from films import write_video
 from rawmasks import write_raw
 from small_run import folders, score
 
-from maskgen import cluster, parallel
 from maskgen.augmented import augment_folder
 from maskgen.commands import maskgen
 from maskgen.errors import BadInput
 from maskgen.extract import extract
 from maskgen.indexing import Rules, measure_masks
 from maskgen.maskset import Masks
+from maskgen.runtime import cluster, parallel
 from maskgen.sampler import MaskSampler
 from maskgen.settings import ExtractConfig, FillConfig
 from maskgen.testset import make_testset

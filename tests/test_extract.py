@@ -18,6 +18,7 @@ from films import frame, write_frames, write_video
 from maskgen import maskset, pairs, plan, video
 from maskgen.errors import BadInput
 from maskgen.extract import extract, summary
+from maskgen.runtime import files
 from maskgen.settings import ExtractConfig
 
 SMALL = ExtractConfig(train=6, test=4, size=64, min_area=4)
@@ -243,7 +244,7 @@ def test_a_folder_with_other_files_is_left_alone(films, tmp_path):
 
 def test_a_full_disk_loses_nothing(films, tmp_path, monkeypatch):
     quietly([films], tmp_path / "whole", SMALL)
-    left, write = [5], maskset.write_whole
+    left, write = [5], files.write_whole
 
     def write_until_full(path, data):
         left[0] -= 1

@@ -270,7 +270,7 @@ def test_a_method_may_write_on_its_input(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told so")
 def test_a_process_that_keeps_its_memory_does_not_fetch_it_again_and_again():
-    count = "import numpy, resource; from maskgen.memory import keep_memory{}; faults = []\n"
+    count = "import numpy, resource; from maskgen.runtime.memory import keep_memory{}; faults = []\n"
     count += "for _ in range(4):\n"
     count += "    many = [numpy.zeros(6 << 20, numpy.uint8) + 1 for _ in range(9)]; del many\n"
     count += "    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from maskgen import parallel
 from maskgen.errors import BadInput
+from maskgen.runtime import parallel
 
 
 def late_if_even(number):
@@ -70,7 +70,7 @@ def test_a_killed_worker_is_told_in_one_line():
 
 def test_workers_end_with_a_killed_parent(tmp_path):
     code = (
-        "import os, time; from maskgen import parallel;"
+        "import os, time; from maskgen.runtime import parallel;"
         f"note = lambda i: open(f'{tmp_path}/{{os.getpid()}}', 'w').close() or time.sleep(30);"
         "list(parallel.run(note, range(2), workers=2))"
     )
@@ -98,7 +98,7 @@ def _lives(process):
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs a system with signal masks")
 def test_workers_are_deaf_to_ctrl_c_from_their_first_moment_and_the_parent_is_not():
     code = (  # in a process of its own, where nothing that joblib needs is running yet
-        "import signal; from maskgen import parallel;"
+        "import signal; from maskgen.runtime import parallel;"
         "deaf = lambda _: signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []);"
         "print(list(parallel.run(deaf, [0], workers=2)), deaf(0))"
     )

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from evaluation.study.settings import PARTS, TOLERANCE
 from evaluation.study.store import DATABASE, SIDES, Store, sound
 from maskgen.errors import BadInput
-from maskgen.maskset import write_whole
+from maskgen.runtime.files import write_whole
 
 REFUSED = ("REJECTED", "RETURNED", "TIMED-OUT")  # submissions on Prolific whose answers do not count
 

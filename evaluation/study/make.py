@@ -19,6 +19,7 @@ from evaluation.study import store
 from evaluation.study.settings import PARTS, StudyConfig
 from maskgen import maskset
 from maskgen.errors import BadInput
+from maskgen.runtime import files
 
 SPOILT = "spoilt"  # stands among the methods for a true image with loud blots, the wrong answer of a catch trial
 LARGEST = 2**14  # px, side of a result; a recipe that claims more is not one of evaluate
@@ -71,7 +72,7 @@ def make(results: list[Path], out: Path, config: StudyConfig, images: Path | Non
     write_pictures(out, items, trials, config)
     columns = [name for name in store.TRIAL if not name.endswith("_picture")]
     table = pd.DataFrame(trials)[[*columns, "rank"]]
-    maskset.write_whole(out / "trials.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    files.write_whole(out / "trials.csv", table.to_csv(index=False, lineterminator="\n").encode())
     maskset.write_recipe(out, recipe)
     store.create(out, trials, {**asdict(config), "methods": methods})
     return recipe["counts"]
@@ -210,7 +211,7 @@ def write_pictures(out: Path, items: list[Item], trials: list[dict], config: Stu
             path = out / store.PICTURES / name[:2] / f"{name}.jpg"
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                maskset.write_whole(path, data)
+                files.write_whole(path, data)
             made[i, label] = name
         return made[i, label]
 

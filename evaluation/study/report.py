@@ -14,7 +14,7 @@ from evaluation.study.settings import TOLERANCE, StudyReportConfig
 from evaluation.study.store import DATABASE, sound
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
-from maskgen.maskset import write_whole
+from maskgen.runtime.files import write_whole
 
 ALL = "all"  # in place of a side or a class: every one of them
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from evaluation.study.settings import PARTS, TOLERANCE
 from maskgen.errors import BadInput
-from maskgen.maskset import write_whole
+from maskgen.runtime.files import write_whole
 
 DATABASE, SECRET, PICTURES = "study.sqlite", "secret.json", "pictures"
 SIDES = ("left", "right")

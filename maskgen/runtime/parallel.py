@@ -46,7 +46,7 @@ def run(
     """
     workers = workers or cores()
     if cluster is not None:
-        from maskgen import cluster as far
+        from maskgen.runtime import cluster as far
 
         yield from far.run(function, tasks, cluster, sees)
     elif workers == 1:

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from maskgen import __version__
 from maskgen.errors import BadInput
-from maskgen.memory import keep_memory
+from maskgen.runtime.memory import keep_memory
 
 PACKAGES = ("maskgen", "pconv_model", "evaluation")
 LIBRARIES = ("numpy", "scikit-image", "torch")  # beside OpenCV, those whose versions may change a result

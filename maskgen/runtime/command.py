@@ -24,7 +24,7 @@ workers_option = click.option("--workers", type=click.IntRange(1), help="Process
 def _answers(context, param, address):
     """Before anything is written: whether a scheduler is there."""
     if address is not None:
-        from maskgen.cluster import check
+        from maskgen.runtime.cluster import check
 
         check(address)
     return address

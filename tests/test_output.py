@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from films import write_video
 
 import cli
-from maskgen.alone import LOCK, alone, alone_in, occupied
 from maskgen.errors import BadInput
+from maskgen.runtime.output import LOCK, alone, alone_in, occupied
 
 ROOT = Path(__file__).parents[1]
-HOLD = "import sys, time, pathlib; from maskgen.alone import alone_in\n"
+HOLD = "import sys, time, pathlib; from maskgen.runtime.output import alone_in\n"
 HOLD += "with alone_in(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 

@@ -1,0 +1,1 @@
+"""What every long command stands on: files, images, an output folder, processes, a cluster, the command line."""

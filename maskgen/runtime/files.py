@@ -1,0 +1,197 @@
+"""Files and folders: found in natural order, named so that every file system takes them, written whole."""
+
+import contextlib
+import csv
+import hashlib
+import os
+import re
+import unicodedata
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from maskgen.errors import BadInput, warn
+
+CHECKSUMS = "checksums.sha256"
+LITTER = {  # what operating systems and notebooks leave beside data, in lower case; hidden files besides
+    "__macosx",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "$recycle.bin",
+    "system volume information",
+    "@eadir",
+    "__pycache__",
+}
+LONGEST = 120  # bytes of a name that we choose: half of what file systems take, so that endings and counters fit
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}  # of Windows
+SPLITS = {  # words in a folder's name by which Hugging Face's loaders would tell the splits of a data set
+    *("train", "training", "validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation"),
+}
+
+
+def natural(path: Path | str) -> list:
+    """Sort key that puts frame 9 before frame 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", str(path))]
+
+
+def is_litter(name: str) -> bool:
+    """True for files that are no data: hidden ones, `__MACOSX`, `Thumbs.db`. name: path below the folder or archive."""
+    parts = name.replace("\\", "/").split("/")
+    return any((part[:1] == "." and part not in (".", "..")) or part.lower() in LITTER for part in parts)
+
+
+def without_litter(names: Iterable[str], where: Path | str) -> list[str]:
+    """The names of data. One `InputWarning` tells what was skipped in `where`."""
+    names = list(names)
+    kept = [name for name in names if not is_litter(name)]
+    if len(kept) < len(names):
+        first = next(name for name in names if is_litter(name))
+        warn(f"{where}: {len(names) - len(kept)} hidden or system files are skipped, such as {first}")
+    return kept
+
+
+def walk(folder: Path, *, outside: Path | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield (folder, names of files, names of litter) for a folder and all below it, hidden folders left out.
+
+    Links to folders are followed, but for those that lead back into a folder above. outside: a folder that is left out.
+    """
+
+    def enter(folder, above):
+        try:
+            real = folder.resolve()
+            entries = sorted(os.scandir(folder), key=lambda entry: natural(entry.name))
+        except (OSError, RuntimeError):  # no right to read it, or a link to itself
+            return
+        if real in above or real == outside:
+            return
+        files, litter, inner = [], [], []
+        for entry in entries:
+            if entry.is_dir():
+                if not is_litter(entry.name):
+                    inner.append(entry.name)
+                else:
+                    litter += _litter_in(folder / entry.name, entry.name)
+            elif entry.is_file():
+                (litter if is_litter(entry.name) else files).append(entry.name)
+        yield folder, files, litter
+        for name in inner:
+            yield from enter(folder / name, {*above, real})
+
+    outside = outside.resolve() if outside is not None else None
+    yield from enter(folder, set())
+
+
+def _litter_in(folder, name):
+    """Files in a folder of litter, for the warning: `__MACOSX` mirrors the whole tree."""
+    if name.startswith(".") and name != ".ipynb_checkpoints":  # .git and the like: nobody takes that for data
+        return []
+    return [f"{name}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*") if path.is_file()]
+
+
+def find(folder: Path, endings: tuple[str, ...], *, outside: Path | None = None) -> list[Path]:
+    """Every file below a folder whose name ends so, whatever its case, in natural order; litter is skipped."""
+    found, skipped = [], []
+    for inner, files, litter in walk(folder, outside=outside):
+        found += (inner / name for name in files if name.lower().endswith(endings))
+        skipped += (inner / name for name in litter if name.lower().endswith(endings))
+    if skipped:
+        without_litter([path.relative_to(folder).as_posix() for path in skipped], folder)
+    return sorted(found, key=natural)
+
+
+def cut(name: str, longest: int = LONGEST) -> str:
+    """A name of at most `longest` bytes; one that was longer ends in a hash of the whole."""
+    data = name.encode(errors="surrogateescape")
+    if len(data) <= longest:
+        return name
+    digest = hashlib.sha256(data).hexdigest()[:8]
+    return f"{data[: longest - 9].decode(errors='ignore').rstrip(' ._-')}-{digest}"
+
+
+def safe_name(label: str) -> str:
+    """A folder's name from any label: letters, digits, '.', '-' and '_' alone, short, on every file system.
+
+    Words that Hugging Face's loaders take for splits get an `x`, so that a film `validation` stays a film.
+    """
+    plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", label)).strip("._") or "video"
+    plain = re.sub(r"[^\W\d_]+", lambda word: word[0] + "x" * (word[0] in SPLITS), plain)
+    plain = cut(plain)
+    return f"{plain}_" if plain.split(".")[0].lower() in DEVICES else plain
+
+
+def safe_names(labels: Iterable[str]) -> list[str]:
+    """`safe_name` of each label, no two alike on file systems that ignore case."""
+    names, taken = [], set()
+    for label in labels:
+        plain = safe_name(label)
+        name, number = plain, 2
+        while name.lower() in taken:
+            name, number = f"{plain}-{number}", number + 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def leads_inside(name: str) -> bool:
+    """Whether a file name from an index is one below its folder, and no way out of it."""
+    parts = name.replace("\\", "/").split("/")
+    return bool(name) and "\0" not in name and ".." not in parts and parts[0] != "" and ":" not in parts[0]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that other programs see whole or not at all, also through a kill or a full disk.
+
+    Raises OSError where the disk refuses, after removing what it had begun.
+    """
+    # Not .png: nothing may pick up a half-written mask. Process numbers are the same on many machines of a cluster.
+    part = path.with_name(f"{cut(path.name)}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed run had begun to write below a folder. Only for a run that has the folder to itself."""
+    for part in folder.rglob(f"*.{'[0-9a-f]' * 12}.part"):  # as write_whole names them, and nobody's downloads
+        part.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes. Raises BadInput where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+
+
+def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
+    """One SHA-256 of the names and bytes of some files of a folder, in the order of the names given."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\0{sha256(folder / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def write_checksums(folder: Path) -> None:
+    """Write `checksums.sha256`: the SHA-256 of every file below the folder but hidden ones, as `sha256sum` has it."""
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS and path.name[0] != "."
+    )
+    lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}" for path in files)
+    write_whole(folder / CHECKSUMS, "".join(f"{line}\n" for line in lines).encode())
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file as they stand, a cell that is missing as "". Raises BadInput where it is no table."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (OSError, ValueError, csv.Error) as error:
+        raise BadInput(f"{path} is not a table that can be read: {error}") from None
+    return [{key: value for key, value in row.items() if key is not None} for row in rows]
