@@ -21,7 +21,7 @@ from tqdm import tqdm
 from maskgen.errors import BadInput
 from maskgen.runtime.files import remove_parts, write_whole
 from maskgen.runtime.memory import keep_memory
-from maskgen.runtime.output import alone, alone_in
+from maskgen.runtime.output import alone, locked
 from maskgen.runtime.parallel import cores
 from maskgen.settings import SIZE
 from pconv_model import checkpoints
@@ -225,7 +225,7 @@ def train(
     checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/.
     """
     keep_memory()
-    with _processes(device) as (rank, world, device), nullcontext() if rank else alone_in(out):
+    with _processes(device) as (rank, world, device), nullcontext() if rank else locked(out):
         if loss.ssim and min(config.size) < LEAST_SSIM:
             raise BadInput(f"the SSIM term needs crops of {LEAST_SSIM} px or more, got {min(config.size)}")
         photos, held = split(folders, exclude=exclude, config=config)

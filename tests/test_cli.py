@@ -11,6 +11,7 @@ from films import write_video
 
 import cli
 from maskgen.flow import FLOWS
+from maskgen.runtime import files
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {"maskgen": cli.maskgen, "pconv": cli.pconv, "evaluate": cli.evaluate}
@@ -89,12 +90,10 @@ def test_a_folder_without_the_right_to_write_gives_one_line(tmp_path):
 
 
 def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
-    from maskgen import maskset
-
     def full(path, data):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(maskset, "write_whole", full)
+    monkeypatch.setattr(files, "write_whole", full)
     write_video(tmp_path / "film.avi", 30)
     done = typed(
         "maskgen", "extract", tmp_path / "film.avi", "--out", tmp_path / "raw", *"--workers 1 --size 64".split()

@@ -252,11 +252,11 @@ def test_a_full_disk_loses_nothing(films, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, data)
 
-    monkeypatch.setattr(maskset, "write_whole", write_until_full)
+    monkeypatch.setattr(files, "write_whole", write_until_full)
     with pytest.raises(OSError, match="No space left"):
         quietly([films], tmp_path / "raw", SMALL)
     assert not list((tmp_path / "raw").rglob("*.part")) and not (tmp_path / "raw/recipe.json").exists()
-    monkeypatch.setattr(maskset, "write_whole", write)
+    monkeypatch.setattr(files, "write_whole", write)
     quietly([films], tmp_path / "raw", SMALL)
     assert fingerprint(tmp_path / "raw") == fingerprint(tmp_path / "whole")
 

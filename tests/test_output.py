@@ -12,11 +12,11 @@ from films import write_video
 
 import cli
 from maskgen.errors import BadInput
-from maskgen.runtime.output import LOCK, alone, alone_in, occupied
+from maskgen.runtime.output import LOCK, alone, locked, occupied
 
 ROOT = Path(__file__).parents[1]
-HOLD = "import sys, time, pathlib; from maskgen.runtime.output import alone_in\n"
-HOLD += "with alone_in(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+HOLD = "import sys, time, pathlib; from maskgen.runtime.output import locked\n"
+HOLD += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def at_work(tmp_path):
 
 def test_a_second_run_is_refused_at_once(at_work):
     folder, _ = at_work
-    with pytest.raises(BadInput, match=f"another run is at work in {folder}"), alone_in(folder):
+    with pytest.raises(BadInput, match=f"another run is at work in {folder}"), locked(folder):
         pass
 
 
@@ -41,16 +41,16 @@ def test_the_lock_that_a_killed_run_left_is_no_obstacle(at_work):
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert (folder / LOCK).exists()
-    with alone_in(folder):
+    with locked(folder):
         assert (folder / LOCK).exists()
     assert not (folder / LOCK).exists()
 
 
 def test_a_lock_leaves_nothing_behind_and_makes_no_folder_that_stays_empty(tmp_path):
-    with alone_in(tmp_path / "a" / "b"):
+    with locked(tmp_path / "a" / "b"):
         assert (tmp_path / "a" / "b").is_dir() and not occupied(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
-    with alone_in(tmp_path / "a"):
+    with locked(tmp_path / "a"):
         (tmp_path / "a" / "made.txt").write_text("kept")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["made.txt"]
 
