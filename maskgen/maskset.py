@@ -155,8 +155,8 @@ def check_polarity(folder: Path, polarity: str) -> None:
 
 
 def index_of(folder: Path) -> Path | None:
-    """The index of the mask set that a folder is, or is a part of; None for a folder of any other masks."""
-    for place in (folder, folder / "test", folder / "train", folder.parent):
+    """The index of the mask set that a folder is, or is a part of; None for any other masks."""
+    for place in (folder, folder / "test", folder / "train", folder.parent) if folder.is_dir() else ():
         try:
             with (place / INDEX).open(encoding="utf-8-sig") as file:
                 if {"file_name", "hole_ratio"} <= set(file.readline().strip().split(",")):

@@ -95,15 +95,16 @@ def sheet(folder: Path, table, columns: int = 10) -> bytes:
     placed, texts = [], [(title, GAP, GAP)]
     top, bottom, taken = 0, GAP + LABEL + GAP, columns
     for group, row in zip(groups, thumbnails, strict=True):
-        wide = min(columns, len(row))
+        lines = -(-len(row) // columns)
+        wide = -(-len(row) // lines)  # lines of one length, so that no picture is half empty
         if taken + wide > columns:
             top, taken = bottom, 0
-            bottom += LABEL * bool(group.name) + down * -(-len(row) // columns)
+        head = top + LABEL * bool(group.name)
+        bottom = max(bottom, head + lines * down)
         left = GAP + taken * right
         texts.append((_label(group, wide * right - 3 * GAP), left, top))
         for i, thumbnail in enumerate(row):
-            line, column = divmod(i, columns)
-            y, x = top + LABEL * bool(group.name) + line * down, left + column * right
+            y, x = head + i // wide * down, left + i % wide * right
             placed.append((thumbnail, y + (down - GAP - thumbnail.shape[0]) // 2, x))
         taken += wide
     width = max(max(x for _, _, x in placed) + right, GAP + _text_width(title) + GAP)

@@ -1,24 +1,29 @@
 """Write a mask set as others expect a data set: a folder that loads as it stands, archives, papers, checksums."""
 
-import hashlib
 import io
 import itertools
 import json
+import re
+import shutil
 import tarfile
+import unicodedata
 import zipfile
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 
 from tqdm import tqdm
 
 from maskgen import plots
 from maskgen.categories import CATEGORIES
-from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, RECIPE, credit_lines, read_index, read_recipe
-from maskgen.runtime.files import read_rows, remove_parts, write_checksums, write_whole
-from maskgen.runtime.output import alone, occupied
+from maskgen.errors import BadInput, install_hint
+from maskgen.maskset import INDEX, credit_lines, read_index, read_recipe
+from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whole
+from maskgen.runtime.output import PROGRESS, RECIPE, OutputFolder, libraries, opencv
 from maskgen.settings import BORDER, EDGES, PublishConfig
+from maskgen.video import read_credits
 
 ARCHIVES = ("webdataset", "parquet")
 NEEDED = ("category", "hole_ratio", "border_distance", "sha256")  # columns without which nothing can be said
@@ -50,24 +55,98 @@ COLUMNS = {  # of the index: what each tells, and its Croissant type
 }
 
 
-@alone("out")
-def publish(masks: Path, out: Path, config: PublishConfig, *, credits: Path | None = None) -> list[str]:
+def publish(
+    masks: Path,
+    out: Path,
+    config: PublishConfig,
+    *,
+    credits: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[str]:
     """Write the test set `masks` to `out`, ready for a host of data sets. Returns warnings, such as a missing licence.
 
     out gets the masks and index (Hugging Face's imagefolder layout), README.md (dataset card), croissant.json,
     datasheet.md, LICENSE, CITATION.cff, recipe.json, pictures, archives/ and checksums.sha256. credits: a
-    SOURCES.csv with the columns file, source, licence, which completes what the recipe knows of the videos. The
-    same set and config give the same bytes. Raises BadInput for a set without recipe or index, an unknown licence
-    or archive, or an `out` that holds something else.
+    SOURCES.csv, as `maskgen.video.read_credits` reads it, which adds to or corrects what the recipe knows of the
+    videos. The same set and config give the same bytes.
+
+    A folder belongs to one set and one layout: another set is refused. Where only the config, the credits or the
+    libraries that draw and pack differ, all but the masks is written anew. say: is told where nothing has to be done.
+    Raises BadInput for a set that is unfinished, has no recipe or index, or holds other masks than its index lists; for
+    an unknown archive, a date that is none, and an `out` that holds something else.
     """
+    return _publish("imagefolder", _write_folder, masks, out, config, credits, say)
+
+
+def publish_nvidia(
+    masks: Path,
+    out: Path,
+    config: PublishConfig,
+    *,
+    credits: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[str]:
+    """Write the test set as one zip in the layout of NVIDIA's: 00000.png to 11999.png in one folder. Returns warnings.
+
+    The order is one block per class: for each ratio interval first the free masks (their "with border"), then the
+    interior ones. `index.csv` beside the zip says which file is what, which theirs never did. All else as `publish`.
+    """
+    return _publish("nvidia", _write_nvidia, masks, out, replace(config, archives=()), credits, say)
+
+
+def _publish(layout, write, masks, out, config, credits, say):
+    _check(config)
+    recipe, table = _read(masks)
+    if out.resolve().is_relative_to(masks.resolve()):
+        raise BadInput(f"{out} is the mask set itself, or lies in it: expected another folder to publish to")
+    sources, warnings = _credited(recipe.get("sources", []), credits)
+    if not config.url:
+        warnings.append("the papers do not say where the set will be found: --url")
+    fixed = {"made_by": "maskgen publish", "layout": layout, "masks": _checked_index(masks, table)}
+    about = {
+        "publication": asdict(config),
+        "libraries": {**opencv(), **libraries("numpy", "pandas", "matplotlib", "pyarrow")},
+        "sources": sources,
+    }
+    about |= {key: value for key, value in recipe.items() if key not in {*fixed, *about, "version", "libraries"}}
+    about = json.loads(json.dumps({**about, "testset_version": recipe.get("version", "")}))  # as it will be read back
+    with OutputFolder(out, fixed, about=about) as folder:
+        if folder.complete and all(folder.finished.get(key) == value for key, value in about.items()):
+            say(folder.already)
+        else:
+            if folder.complete:  # other papers: whoever stops now leaves an unfinished folder
+                folder.reopen()
+                (out / RECIPE).unlink()
+                (out / CHECKSUMS).unlink(missing_ok=True)
+            write(masks, out, table, recipe, sources, config)
+            folder.finish()
+        if not (out / CHECKSUMS).exists():  # they include the recipe, which a finished run writes last
+            write_checksums(out)
+    return warnings
+
+
+def _check(config):
+    """BadInput for a config that no host takes."""
     unknown = [name for name in config.archives if name not in ARCHIVES]
     if unknown:
         raise BadInput(f"no archive {unknown[0]!r}: expected one of {', '.join(ARCHIVES)}; a zip is always written")
+    try:
+        known = date.fromisoformat(config.date).isoformat() == config.date
+    except ValueError:
+        known = False
+    if not known:
+        raise BadInput(f"the date of publication is a day such as 2026-11-23, got {config.date!r}")
     if "parquet" in config.archives:
-        _pyarrow()  # before anything is written
-    recipe, table, sources = _read(masks, credits)
-    _prepare(out, masks)
-    _copy(masks, out, table, recipe, sources)
+        _pyarrow()
+
+
+def _write_folder(masks, out, table, recipe, sources, config):
+    for name in tqdm(table["file_name"], unit="mask", desc="publish"):
+        target, data = out / "test" / name, (masks / "test" / name).read_bytes()
+        if not target.exists() or target.read_bytes() != data:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, data)
+    write_whole(out / "test" / INDEX, (masks / "test" / INDEX).read_bytes())
     plots.draw_figures(out, out / "preview")
     _archives(out, table, config)
     papers = {
@@ -79,32 +158,9 @@ def publish(masks: Path, out: Path, config: PublishConfig, *, credits: Path | No
     }
     for name, text in papers.items():
         write_whole(out / name, text.encode())
-    write_checksums(out)
-    return _warnings(sources, config)
 
 
-def _warnings(sources, config):
-    """What a host or a reader will miss, one line each."""
-    silent = [source["name"] for source in sources if not source.get("licence")]
-    warnings = []
-    if silent:
-        warnings.append(
-            f"{len(silent)} of {len(sources)} videos have no stated licence, such as {silent[0]}: --sources"
-        )
-    if not config.url:
-        warnings.append("the papers do not say where the set will be found: --url")
-    return warnings
-
-
-@alone("out")
-def publish_nvidia(masks: Path, out: Path, config: PublishConfig, *, credits: Path | None = None) -> list[str]:
-    """Write the test set as one zip in the layout of NVIDIA's: 00000.png to 11999.png in one folder. Returns warnings.
-
-    The order is one block per class: for each ratio interval first the free masks (their "with border"), then the
-    interior ones. `index.csv` beside the zip says which file is what, which theirs never did.
-    """
-    recipe, table, sources = _read(masks, credits)
-    _prepare(out, masks)
+def _write_nvidia(masks, out, table, recipe, sources, config):
     order = [f"{side}_{name.partition('_')[2]}" for name in CATEGORIES[:6] for side in ("free", "interior")]
     table = table.assign(place=table["category"].map(order.index)).sort_values("place", kind="stable")
     table = table.drop(columns="place").reset_index(drop=True)
@@ -113,13 +169,12 @@ def publish_nvidia(masks: Path, out: Path, config: PublishConfig, *, credits: Pa
     index = table.assign(original=table["file_name"], file_name=[name for name, _ in files])
     write_whole(out / "index.csv", index.to_csv(index=False, lineterminator="\n").encode())
     write_whole(out / "LICENSE", licence_text(sources, config).encode())
-    write_whole(out / RECIPE, _recipe_text(recipe, sources))
-    write_checksums(out)
-    return _warnings(sources, config)
 
 
-def _read(masks, credits):
-    """Recipe, index table and credited sources of a test set."""
+def _read(masks):
+    """Recipe and index table of a test set."""
+    if (masks / PROGRESS).is_dir():
+        raise BadInput(f"{masks} is unfinished: run the command that makes it to its end")
     recipe = read_recipe(masks)
     table = read_index(masks / "test")
     missing = [name for name in NEEDED if name not in table]
@@ -132,59 +187,47 @@ def _read(masks, credits):
     if table.empty or strangers:
         what = "no masks" if table.empty else f"the class {strangers[0]!r}"
         raise BadInput(f"{masks} has {what}: expected a test set, made by `maskgen testset`")
-    sources = [dict(source) for source in recipe.get("sources", [])]
-    known = read_credits(credits) if credits else {}
-    for source in sources:
-        source.update(known.get(source.get("file", source.get("name")), {}))
-    return recipe, table, sources
+    return recipe, table
 
 
-def read_credits(path: Path) -> dict[str, dict]:
-    """A SOURCES.csv as {file: {"source": ..., "licence": ...}}. Raises BadInput without these columns."""
-    rows = read_rows(path)
-    if not rows or not {"file", "source", "licence"} <= set(rows[0]):
-        raise BadInput(
-            f"{path} lacks the columns file, source, licence: expected a SOURCES.csv with a row for each video"
+def _checked_index(masks, table):
+    """SHA-256 of the index. BadInput where a mask has not the hash that is listed there, so that it stands for all."""
+    for name, listed in zip(table["file_name"], table["sha256"], strict=True):
+        path = masks / "test" / name
+        if not path.is_file() or sha256(path) != listed:
+            raise BadInput(f"{path} is missing, or not the mask that the index lists: see `maskgen verify {masks}`")
+    return sha256(masks / "test" / INDEX)
+
+
+def _credited(sources, credits):
+    """The videos of a set with what a SOURCES.csv adds, and warnings of what is still unknown."""
+    sources, warnings = [dict(source) for source in sources], []
+    if credits:
+        known = {_composed(file): row for file, row in read_credits(credits).items()}
+        files = [_composed(source.get("file", source["name"])) for source in sources]
+        for source, file in zip(sources, files, strict=True):
+            source.update(known.get(file, {}))
+        if not set(known) & set(files):
+            warnings.append(f"{credits} names none of the {len(sources)} videos, only such as {next(iter(known))}")
+    silent = [source["name"] for source in sources if not source.get("licence")]
+    if silent:
+        warnings.append(
+            f"{len(silent)} of {len(sources)} videos have no stated licence, such as {silent[0]}: --sources"
         )
-    return {row["file"]: {"source": row["source"], "licence": row["licence"]} for row in rows}
+    return sources, warnings
 
 
-def _prepare(out, masks):
-    """An empty folder, or one that an earlier publishing has left, whose files are then written anew."""
-    if out.resolve() == masks.resolve():
-        raise BadInput(f"{out} is the mask set itself: expected another folder to publish to")
-    if occupied(out) and not ((out / RECIPE).exists() and (out / "LICENSE").exists()):
-        raise BadInput(f"{out} is not empty and was not published before: name an empty folder")
-    remove_parts(out)
-
-
-def _recipe_text(recipe, sources):
-    return (json.dumps({**recipe, "sources": sources}, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _copy(masks, out, table, recipe, sources):
-    (out / "test").mkdir(exist_ok=True)
-    listed = set(table["file_name"])
-    for path in (out / "test").rglob("*.png"):  # of an earlier set
-        if path.relative_to(out / "test").as_posix() not in listed:
-            path.unlink()
-    for name in tqdm(table["file_name"], unit="mask", desc="publish"):
-        try:
-            data = (masks / "test" / name).read_bytes()
-        except OSError as error:
-            raise BadInput(f"{masks}: {name} cannot be read ({error.strerror}): see `maskgen verify {masks}`") from None
-        target = out / "test" / name
-        if not target.exists() or target.read_bytes() != data:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, data)
-    write_whole(out / "test" / INDEX, (masks / "test" / INDEX).read_bytes())
-    write_whole(out / RECIPE, _recipe_text(recipe, sources))
+def _composed(name):
+    """A file name with its accents in one form: macOS stores them as characters of their own."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _archives(out, table, config):
     """Everything below `archives`: the zip, and what config.archives names."""
     folder = out / "archives"
     folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder / "webdataset", ignore_errors=True)  # of another config
+    (folder / "masks.parquet").unlink(missing_ok=True)
     files = [(f"masks/{name}", out / "test" / name) for name in [INDEX, *table["file_name"]]]
     write_whole(folder / "masks.zip", _zip(files))
     if "webdataset" in config.archives:
@@ -227,7 +270,7 @@ def _pyarrow():
         import pyarrow.parquet
     except ImportError:
         raise BadInput(
-            "a Parquet archive needs pyarrow: pip install 'irregular-masks[publish]', or leave it out with --archives"
+            f"a Parquet archive needs pyarrow: {install_hint('publish')}, or leave it out with --archives webdataset"
         ) from None
     return pyarrow
 
@@ -285,7 +328,7 @@ def card(table, recipe: dict, sources: list[dict], config: PublishConfig, out: P
         for limit, name in ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**9, "100K<n<1M"))
         if number < limit
     )
-    other = f"license_name: {config.licence}\nlicense_link: LICENSE\n" if hub == "other" else ""
+    other = f"license_name: {json.dumps(config.licence)}\nlicense_link: LICENSE\n" if hub == "other" else ""
     total = sum((out / "test" / name).stat().st_size for name in table["file_name"])
     kinds = {"int64": "int64", "float64": "float64"}
     features = "".join(
@@ -296,7 +339,7 @@ def card(table, recipe: dict, sources: list[dict], config: PublishConfig, out: P
     credits_ = credit_lines(sources)
     return f"""---
 license: {hub}
-{other}pretty_name: "{config.title}"
+{other}pretty_name: {json.dumps(config.title, ensure_ascii=False)}
 task_categories:
 - image-to-image
 - mask-generation
@@ -332,7 +375,7 @@ dataset_info:
 
 {_facts(table, recipe)}
 
-![masks of each class, holes black](preview/sheet.png)
+![masks of each class, white is the hole](preview/sheet.png)
 
 ## Details
 * Curated by: {config.creator}
@@ -385,9 +428,11 @@ Using Partial Convolutions", ECCV 2018.
 
 def bibtex(config: PublishConfig) -> str:
     """How to cite the set."""
-    fields = {"title": config.title, "author": f"{{{config.creator}}}", "year": config.date[:4], "url": config.url}
+    title, creator = (re.sub(r"([&%$#_{}])", r"\\\1", text) for text in (config.title, config.creator))
+    fields = {"title": title, "author": f"{{{creator}}}", "year": config.date[:4], "url": config.url}
     lines = [f"  {key} = {{{value}}}," for key, value in {**fields, "version": config.version}.items() if value]
-    return "\n".join([f"@misc{{{config.name.replace('-', '_')},", *lines, "}"])
+    key = re.sub(r"\W+", "_", config.name)
+    return "\n".join([f"@misc{{{key},", *lines, "}"])
 
 
 def citation(config: PublishConfig) -> str:
@@ -402,7 +447,7 @@ authors:
 - name: {quoted["creator"]}
 version: {quoted["version"]}
 date-released: {config.date}
-license: {config.licence}
+license: {json.dumps(config.licence)}
 {link}"""
 
 
@@ -536,7 +581,7 @@ def croissant(table, recipe: dict, sources: list[dict], config: PublishConfig, o
                 "contentUrl": "archives/masks.zip",
                 "contentSize": f"{archive.stat().st_size} B",
                 "encodingFormat": "application/zip",
-                "sha256": _sha256(archive),
+                "sha256": sha256(archive),
             },
             {
                 "@type": "cr:FileObject",
@@ -545,7 +590,7 @@ def croissant(table, recipe: dict, sources: list[dict], config: PublishConfig, o
                 "contentUrl": f"test/{INDEX}",
                 "contentSize": f"{index.stat().st_size} B",
                 "encodingFormat": "text/csv",
-                "sha256": _sha256(index),
+                "sha256": sha256(index),
             },
             {
                 "@type": "cr:FileSet",
@@ -572,10 +617,6 @@ def croissant(table, recipe: dict, sources: list[dict], config: PublishConfig, o
             },
         ],
     }
-
-
-def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 CONTEXT = {  # the names of Croissant 1.1, https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html

@@ -178,13 +178,16 @@ def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def summed(folder: Path) -> list[Path]:
+    """The files below a folder that its `checksums.sha256` lists: all but itself and litter, links followed."""
+    found = (inner / name for inner, names, _ in walk(folder) for name in names if name != CHECKSUMS)
+    return sorted(found)
+
+
 def write_checksums(folder: Path) -> None:
-    """Write `checksums.sha256`: the SHA-256 of every file below the folder but hidden ones, as `sha256sum` has it."""
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS and path.name[0] != "."
-    )
-    lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}" for path in files)
-    write_whole(folder / CHECKSUMS, "".join(f"{line}\n" for line in lines).encode())
+    """Write `checksums.sha256`: the SHA-256 of every file below the folder but litter, as `sha256sum` has it."""
+    lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in summed(folder))
+    write_whole(folder / CHECKSUMS, "".join(lines).encode())
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

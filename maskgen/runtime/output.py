@@ -93,6 +93,11 @@ class OutputFolder:
         begun = self.progress / RECIPE
         return begun if begun.exists() else self.path / RECIPE
 
+    @property
+    def already(self) -> str:
+        """What to tell the user of a complete folder."""
+        return f"{self.path} is complete already"
+
     def __enter__(self) -> "OutputFolder":
         self._lock = locked(self.path)
         self._lock.__enter__()
