@@ -29,7 +29,7 @@ from maskgen.maskset import (
 )
 from maskgen.runtime import parallel
 from maskgen.runtime.files import CHECKSUMS, read_rows, write_checksums, write_whole
-from maskgen.runtime.output import Journal, OutputFolder, libraries, opencv
+from maskgen.runtime.output import Journal, OutputFolder, libraries, locked, opencv
 from maskgen.settings import BORDER, EDGES
 
 NVIDIA = {"test": 12_000, "train": 55_116}  # files in their archives
@@ -191,7 +191,10 @@ def measure_masks(
     if out is None:
         rows = list(_measure(masks, rules, 0, None, [masks.a_file], how))
     else:
-        rows = _sort(masks, rules, out, how, say)
+        if masks.path.is_dir() and out.resolve().is_relative_to(masks.path.resolve()):
+            raise BadInput(f"{out} lies in {masks.path}, whose masks are sorted: name a folder outside")
+        with locked(out):  # before all masks are read for the recipe
+            rows = _sort(masks, rules, out, how, say)
     _warn_of_odd(masks, rules, rows)
     return rows
 
@@ -205,8 +208,6 @@ def _sort(masks, rules, out, how, say):
         "libraries": {**opencv(), **libraries("numpy")},
     }
     about = {"sources": [{"name": masks.path.resolve().name}]}
-    if masks.path.is_dir() and out.resolve().is_relative_to(masks.path.resolve()):
-        raise BadInput(f"{out} lies in {masks.path}, whose masks are sorted: name a folder outside")
     with OutputFolder(out, recipe, about=about) as folder:
         if folder.complete:
             rows = read_rows(out / "test" / INDEX)

@@ -21,7 +21,7 @@ from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput, install_hint
 from maskgen.maskset import INDEX, credit_lines, read_index, read_recipe
 from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whole
-from maskgen.runtime.output import PROGRESS, RECIPE, OutputFolder, libraries, opencv
+from maskgen.runtime.output import PROGRESS, RECIPE, OutputFolder, libraries, locked, opencv
 from maskgen.settings import BORDER, EDGES, PublishConfig
 from maskgen.video import read_credits
 
@@ -75,7 +75,8 @@ def publish(
     Raises BadInput for a set that is unfinished, has no recipe or index, or holds other masks than its index lists; for
     an unknown archive, a date that is none, and an `out` that holds something else.
     """
-    return _publish("imagefolder", _write_folder, masks, out, config, credits, say)
+    with locked(out):  # before the masks are read
+        return _publish("imagefolder", _write_folder, masks, out, config, credits, say)
 
 
 def publish_nvidia(
@@ -91,7 +92,8 @@ def publish_nvidia(
     The order is one block per class: for each ratio interval first the free masks (their "with border"), then the
     interior ones. `index.csv` beside the zip says which file is what, which theirs never did. All else as `publish`.
     """
-    return _publish("nvidia", _write_nvidia, masks, out, replace(config, archives=()), credits, say)
+    with locked(out):
+        return _publish("nvidia", _write_nvidia, masks, out, replace(config, archives=()), credits, say)
 
 
 def _publish(layout, write, masks, out, config, credits, say):
