@@ -204,6 +204,9 @@ class Masks:
         else:
             names = (name for name in self._open() if name.lower().endswith(ENDINGS))
             names = sorted(files.without_litter(names, self.path), key=files.natural)
+        odd = next((name for name in names if not files.is_text(name)), None)
+        if odd is not None:
+            raise BadInput(f"{self.path} holds {odd!a}, a name that is not UTF-8 and fits into no index: rename it")
         if self.known not in (None, _digest(names)):
             raise BadInput(
                 f"the masks in {self.path} are not the same as a while ago: let nothing change them meanwhile"

@@ -26,6 +26,8 @@ def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None
     folder: what `maskgen` wrote: raw masks, a test set, a published one, or one part of them. Raises BadInput for
     a folder without any index.
     """
+    if not folder.is_dir():
+        raise BadInput(f"no such folder: {folder} (expected a mask set)")
     parts = [part for part in (folder, folder / "train", folder / "test") if (part / INDEX).exists()]
     if not parts:
         raise BadInput(f"no {INDEX} in {folder}, its train or its test: expected a mask set; `maskgen bin` makes one")

@@ -1,4 +1,5 @@
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -384,6 +385,13 @@ def test_masks_of_different_sizes_make_a_set_without_faults(tmp_path, out):
         (tmp_path / f"{i} größe {side}.png").write_bytes(encode(block(0.15, 60, side)))
     rows = measure_masks(Masks(tmp_path), Rules(), out, workers=1)
     assert [row["width"] for row in rows] == [200, 300, 512] and find_faults(out, workers=1) == (3, [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf8_is_refused_in_one_line(folder):
+    Path(os.fsdecode(os.fsencode(folder) + b"/m\xfe.png")).write_bytes(encode(block(0.15)))
+    run = maskgen("bin", folder)
+    assert run.returncode == 2 and run.stderr.count("\n") == 1 and r"'m\udcfe.png', a name that is not" in run.stderr
 
 
 def test_a_folder_without_masks_is_refused_in_one_line(tmp_path):

@@ -133,6 +133,15 @@ def safe_names(labels: Iterable[str]) -> list[str]:
     return names
 
 
+def is_text(name: str) -> bool:
+    """Whether a file name can be written into a text file; bytes that are not UTF-8 come as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def leads_inside(name: str) -> bool:
     """Whether a file name from an index is one below its folder, and no way out of it."""
     parts = name.replace("\\", "/").split("/")
