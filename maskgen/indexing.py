@@ -16,7 +16,6 @@ from tqdm import tqdm
 from maskgen.categories import names
 from maskgen.errors import BadInput, InputWarning, warn
 from maskgen.maskset import (
-    COLUMNS,
     INDEX,
     POLARITIES,
     Masks,
@@ -28,7 +27,7 @@ from maskgen.maskset import (
     write_index,
 )
 from maskgen.runtime import parallel
-from maskgen.runtime.files import CHECKSUMS, read_rows, write_checksums, write_whole
+from maskgen.runtime.files import CHECKSUMS, leads_inside, read_rows, write_checksums, write_whole
 from maskgen.runtime.output import Journal, OutputFolder, libraries, locked, opencv
 from maskgen.settings import BORDER, EDGES
 
@@ -211,6 +210,8 @@ def _sort(masks, rules, out, how, say):
     with OutputFolder(out, recipe, about=about) as folder:
         if folder.complete:
             rows = read_rows(out / "test" / INDEX)
+            if len(rows) != len(masks) or not all(_is_row(row, rules.edges) for row in rows):
+                raise BadInput(f"{out / 'test' / INDEX} was changed since: see `maskgen verify {out}`")
             say(folder.already)
         else:
             rows = _sort_new(masks, rules, folder, how)
@@ -229,7 +230,8 @@ def _sort_new(masks, rules, folder, how):
     """Write all masks that an earlier run has not. Returns the rows of all."""
     test, unsorted, numbers = folder.path / "test", (folder.progress / UNSORTED).absolute(), {}
     unsorted.mkdir(exist_ok=True)
-    with Journal(folder.progress / JOURNAL, "file_name", lambda row: row.keys() >= {*COLUMNS, "source"}) as journal:
+    is_row = functools.partial(_is_row, edges=rules.edges)
+    with Journal(folder.progress / JOURNAL, "file_name", is_row) as journal:
         rows = []
         for row, name in zip(journal.rows.values(), masks.names, strict=False):
             if row["source"] != name or not (test / row["file_name"]).is_file():
@@ -249,6 +251,15 @@ def _sort_new(masks, rules, folder, how):
             journal.add(row)
             rows.append(row)
     return rows
+
+
+def _is_row(row, edges):
+    """Whether a row is as `measure_masks` makes it, as far as anything depends on it."""
+    try:
+        measured = 0 <= float(row["hole_ratio"]) <= 1 and int(row["components"]) >= 0
+        return measured and row["category"] in {"", *names(edges)} and row["source"] and leads_inside(row["file_name"])
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def prepare_index(path: Path, out: Path | None, rules: Rules) -> None:

@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -214,6 +215,29 @@ def test_a_run_that_goes_on_measures_only_what_is_not_sorted_yet(folder, out, mo
     measured.clear()
     measure_masks(Masks(folder), Rules(), out, workers=1)
     assert measured == [1, 2, 3, 4, 5] and find_faults(out, workers=1) == (6, [])
+
+
+@pytest.mark.parametrize("line", ["", "x", "{}", "[1]", '{"file_name": "../x.png"}', '{"category": []}', '{"source": 1}'])
+def test_a_journal_that_makes_no_sense_is_dropped_from_there(line, folder, out, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(indexing, "write_index", lambda *_: 1 / 0)
+        measure_masks(Masks(folder), Rules(), out, workers=1)
+    journal = out / ".progress" / "masks.jsonl"
+    rows = journal.read_text().splitlines()
+    rows[1] = line if not line.startswith('{"') else json.dumps({**json.loads(rows[1]), **json.loads(line)})
+    journal.write_text("\n".join(rows) + "\n")
+    measure_masks(Masks(folder), Rules(), out, workers=1)
+    assert find_faults(out, workers=1) == (6, [])
+
+
+@pytest.mark.parametrize(("old", "new"), [("interior_0.01-0.1,0.0", "some,0.0"), ("0.049", "much"), ("0.png", "")])
+def test_the_index_of_a_finished_set_that_was_changed_is_refused(folder, out, old, new):
+    measure_masks(Masks(folder), Rules(), out, workers=1)
+    index = out / "test" / "metadata.csv"
+    assert old in index.read_text()
+    index.write_text(index.read_text().replace(old, new))
+    with pytest.raises(BadInput, match="was changed since: see `maskgen verify"):
+        measure_masks(Masks(folder), Rules(), out, workers=1)
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
