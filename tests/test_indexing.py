@@ -217,7 +217,10 @@ def test_a_run_that_goes_on_measures_only_what_is_not_sorted_yet(folder, out, mo
     assert measured == [1, 2, 3, 4, 5] and find_faults(out, workers=1) == (6, [])
 
 
-@pytest.mark.parametrize("line", ["", "x", "{}", "[1]", '{"file_name": "../x.png"}', '{"category": []}', '{"source": 1}'])
+SPOILT = ["", "x", "{}", "[1]", '{"file_name": "../x.png"}', '{"category": []}', '{"source": 1}']
+
+
+@pytest.mark.parametrize("line", SPOILT)
 def test_a_journal_that_makes_no_sense_is_dropped_from_there(line, folder, out, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(indexing, "write_index", lambda *_: 1 / 0)
