@@ -265,15 +265,17 @@ def _is_row(row, edges):
 def prepare_index(path: Path, out: Path | None, rules: Rules) -> None:
     """Make the folder for the CSV file of an index, before the work begins.
 
-    Raises BadInput for a place in `out`, which has an index of its own, and for one that would make a mask set, where
-    white is the hole, of masks whose black is.
+    Raises BadInput for a place in `out`, which has an index of its own, and for one that would make a mask set of masks
+    that are not as masks of a set are: two values, white is the hole, measured as they stand.
     """
     if out is not None and path.resolve().is_relative_to(out.resolve()):
         raise BadInput(f"{path} lies in {out}, which gets an index of its own, test/{INDEX}: name another place")
-    if path.name == INDEX and rules.polarity == "hole-black":
+    odd = [rules.polarity] * (rules.polarity == "hole-black")
+    odd += [f"{name} {value}" for name in ("threshold", "resize") if (value := getattr(rules, name)) is not None]
+    if path.name == INDEX and odd:
         raise BadInput(
-            f"{path} would say that white is the hole, as in every mask set, but here black is: "
-            "choose another name, or make a mask set with --out"
+            f"{path} would make a mask set of masks that are read with {' and '.join(odd)}: "
+            "choose another name for the index, or let --out make a mask set"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
