@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from maskgen import publish as press
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput, InputWarning
 from maskgen.maskset import encode, read_hole
 from maskgen.publish import publish, publish_nvidia
+from maskgen.publish import run as press
 from maskgen.runtime import files
 from maskgen.settings import FillConfig, PublishConfig
 from maskgen.testset import make_testset
