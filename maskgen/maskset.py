@@ -93,7 +93,8 @@ def _white(stored, name):
     white = plane == plane.dtype.type(high)
     if low == high:
         return white if high else ~white
-    if cv2.countNonZero(white.view(np.uint8)) + np.count_nonzero(plane == plane.dtype.type(low)) != plane.size:
+    black = plane.size - cv2.countNonZero(plane) if low == 0 else np.count_nonzero(plane == plane.dtype.type(low))
+    if cv2.countNonZero(white.view(np.uint8)) + black != plane.size:
         found = np.unique(plane)
         shown = [f"{value:g}" for value in (found if len(found) <= 6 else [*found[:4], *found[-2:]])]
         shown[4:4] = ["..."] * (len(found) > 6)
