@@ -6,18 +6,19 @@ returns uint8 (H, W, 3). What it returns outside the hole counts only in a raw b
 
 import ctypes
 import difflib
-import hashlib
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,10 +27,14 @@ import numpy as np
 
 from evaluation.settings import NETWORKS
 from maskgen import maskset
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, install_hint
+from maskgen.runtime import files
+from maskgen.runtime.output import libraries, opencv
 
 GROUP = "irregular_masks.methods"  # entry points of packages that bring methods of their own
 DOORS = ("dir", "cmd", "onnx")
+ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # of results, in any case
+CODE = (".py", ".so", ".pyd")  # endings of what a plug-in's package computes with
 
 
 class Failed(Exception):
@@ -97,6 +102,7 @@ METHODS = {
     "patchmatch": patchmatch,
     "bicubic": bicubic,
 }
+PACKAGES = {"biharmonic": ("scikit-image", "scipy"), "patchmatch": ("pypatchmatch",)}  # behind a method; else OpenCV
 PLAIN = ("mean", "grey", "telea", "ns", "bicubic")  # a few lines of NumPy or one call of OpenCV that always ends
 
 
@@ -137,15 +143,23 @@ class Method:
         return self.kind == "name" and self.argument in METHODS and self.argument != "patchmatch"
 
     def identity(self) -> dict:
-        """What makes its results its own, for recipe.json: a file by its hash, a folder by its files."""
-        told = {"kind": self.kind, "argument": self.argument}
-        if self.weights:
-            told["weights_sha256"] = _sha256(Path(self.weights), "weights")
-        if self.kind == "onnx":
-            told["sha256"] = _sha256(Path(self.argument), "an ONNX model")
+        """All that decides its results, for recipe.json, under words that a refusal can print.
+
+        Files by their SHA-256, also the weights that ship; versions of the packages that compute the result; the kind
+        of device of a net. Raises BadInput where a file or a folder is missing.
+        """
         if self.kind == "dir":
-            told["files"] = _listing(Path(self.argument))
-        return told
+            return {"method": "dir", **_results_identity(Path(self.argument))}
+        if self.kind == "cmd":
+            return {"method": "cmd", "command": self.argument, "files": _files_of(self.argument, Path(self.folder))}
+        if self.kind == "onnx":
+            return {"method": "onnx", **_onnx_identity(Path(self.argument))}
+        if self.kind == "network":
+            return {"method": self.net, **_net_identity(self)}
+        if self.argument in METHODS:
+            packages = PACKAGES.get(self.argument)
+            return {"method": self.argument, **(libraries(*packages) if packages else opencv())}
+        return {"method": self.argument, **_plug_in_identity(_entry_point(self.argument))}
 
 
 def parse(text: str, weights: dict[str, str] | None = None) -> Method:
@@ -222,19 +236,102 @@ def _checked(label):
     return label
 
 
-def _sha256(path, what):
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror} (expected {what})") from None
-
-
-def _listing(folder):
+def _results(folder):
+    """The result files of a `dir:` folder by pair. Raises BadInput where a pair has two."""
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder} (expected results named after the pairs: 00000.png ...)")
-    files = sorted(f"{path.name} {path.stat().st_size}" for path in folder.iterdir() if path.is_file())
-    return hashlib.sha256("\n".join(files).encode()).hexdigest()
+    found = {}
+    for name in sorted(path.name for path in folder.iterdir() if path.is_file()):
+        pair, suffix = unicodedata.normalize("NFC", Path(name).stem), Path(name).suffix.lower()
+        if suffix in ENDINGS and not files.is_litter(name) and found.setdefault(pair, name) != name:
+            raise BadInput(f"{folder} holds {found[pair]} and {name}, two results of one pair: remove one of them")
+    return found
+
+
+def _results_identity(folder):
+    names = _results(folder).values()
+    return {"results": len(names), "pictures": files.sha256_of_files(folder, names)}
+
+
+def _files_of(command, folder):
+    """SHA-256 of the program and of every file that a command line names: a script, weights after `--weights=`."""
+    found = {}
+    for word in _words(command):
+        for name in (word, word.partition("=")[2]):
+            if name and (folder / name).is_file():
+                found[name] = files.sha256(folder / name)
+    program = shlex.split(command)[0]
+    return found if program in found else {program: files.sha256(Path(shutil.which(program))), **found}
+
+
+def _net_identity(method):
+    from pconv_model import inpaint
+
+    weights = Path(method.weights) if method.weights else inpaint.WEIGHTS / f"{method.net}.safetensors"
+    if not weights.is_file():
+        inpaint.load(None, method.net)  # raises what to do
+    plus = method.argument != method.net
+    how = {"mirror": plus, "scales": plus, **libraries("torch"), "device": device()}
+    return {"weights": files.sha256(weights), **how}
+
+
+def device() -> str:
+    """Where nets run: "cuda" where PyTorch has a graphics card, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])")  # an entry of external_data, onnx.proto
+
+
+def _onnx_identity(path):
+    told = {"model": files.sha256(path)}
+    data = path.read_bytes()
+    for found in LOCATION.finditer(data):  # weights that lie in files beside the model
+        length = sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(found[1]))  # a varint of Protocol Buffers
+        name = data[found.end() : found.end() + length].decode(errors="replace")
+        if name not in told and (path.parent / name).is_file():
+            told[name] = files.sha256(path.parent / name)
+    kinds = [name.removesuffix("ExecutionProvider").lower() for name in _onnxruntime().get_available_providers()]
+    fast = [kind for kind in kinds if kind not in ("cpu", "azure")]  # azure sends work elsewhere, for models made so
+    return {**told, **libraries("onnxruntime"), "device": fast[0] if fast else "cpu"}
+
+
+def _onnxruntime():
+    try:
+        import onnxruntime
+    except ImportError:
+        raise BadInput(f"onnx: needs onnxruntime: {install_hint('onnx')}") from None
+    return onnxruntime
+
+
+def _entry_point(name) -> EntryPoint:
+    """The plug-in of a name. Raises BadInput where two packages bring one."""
+    points = {point.value: point for point in entry_points(group=GROUP, name=name)}
+    if len(points) > 1:
+        raise BadInput(f"two packages bring a method {name}: {' and '.join(points)}: uninstall one")
+    return next(iter(points.values()))
+
+
+def _plug_in_identity(point):
+    """Name and version of its package, its code, and the versions of what it requires.
+
+    The code, as the files of a package that is installed for editing change and its version does not.
+    """
+    package = point.dist
+    needed = [re.match(r"[\w.-]+", text)[0] for text in package.requires or () if "extra ==" not in text]
+    told = {"package": f"{package.name} {package.version}", "requires": libraries(*sorted(set(needed)))}
+    spec = find_spec(point.module.partition(".")[0])
+    for folder in map(Path, (spec and spec.submodule_search_locations) or ()):
+        names = [
+            (inner / name).relative_to(folder).as_posix()
+            for inner, names, _ in files.walk(folder)
+            for name in names
+            if name.endswith(CODE)
+        ]
+        return {**told, "code": files.sha256_of_files(folder, names)}
+    return {**told, "code": files.sha256(Path(spec.origin))} if spec and spec.origin else told
 
 
 def load(method: Method, *, raw: bool = False, threads: int = 1) -> Callable:
@@ -243,7 +340,7 @@ def load(method: Method, *, raw: bool = False, threads: int = 1) -> Callable:
     Raises BadInput for what the user must mend first: a missing package, missing weights, a broken model file.
     """
     if method.kind == "dir":
-        return partial(_from_folder, Path(method.argument))
+        return partial(_from_folder, Path(method.argument), _results(Path(method.argument)))
     if method.kind == "cmd":
         return partial(_by_program, _words(method.argument))
     if method.kind == "onnx":
@@ -251,10 +348,10 @@ def load(method: Method, *, raw: bool = False, threads: int = 1) -> Callable:
     if method.kind == "network":
         return Network(method, raw, threads)
     if method.argument == "patchmatch" and not find_spec("patchmatch"):
-        raise BadInput("patchmatch is not installed: pip install 'irregular-masks[patchmatch]'")
+        raise BadInput(f"patchmatch is not installed: {install_hint('patchmatch')}")
     if method.argument in METHODS:
         return _without_pair(METHODS[method.argument])
-    return _without_pair(entry_points(group=GROUP)[method.argument].load())
+    return _without_pair(_entry_point(method.argument).load())
 
 
 def _without_pair(function):
@@ -272,10 +369,9 @@ class Network:
         except ImportError as error:
             raise BadInput(f"the network {method.argument} cannot be loaded: {error}") from None
         torch.set_num_threads(threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         weights = Path(method.weights) if method.weights else None
         plus = method.argument != method.net
-        self.model = inpaint.load(weights, method.net, device, mirror=plus, scales=plus)
+        self.model = inpaint.load(weights, method.net, device(), mirror=plus, scales=plus)
         self.inpaint_batch, self.raw = inpaint.inpaint_batch, raw
 
     def __call__(self, pair, image, hole):
@@ -287,15 +383,13 @@ class Network:
         return list(self.inpaint_batch(self.model, images, holes, self.raw))
 
 
-def _from_folder(folder, pair, image, hole):
-    for suffix in (".png", ".jpg", ".jpeg", ".webp", ".bmp"):
-        path = folder / f"{pair}{suffix}"
-        if path.is_file():
-            try:
-                return read_image(path)
-            except Failed as error:  # goes into the table, which is the same wherever the folder lies
-                raise Failed(str(error).replace(str(path), path.name)) from None
-    raise Failed(f"no {pair}.png in {folder.name}")
+def _from_folder(folder, results, pair, image, hole):
+    if pair not in results:
+        raise Failed(f"no {pair}.png among the results")
+    try:
+        return read_image(folder / results[pair])
+    except Failed as error:  # goes into the table, which is the same wherever the folder lies
+        raise Failed(str(error).replace(f"{folder}{os.sep}", "")) from None
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -364,10 +458,7 @@ def _onnx(path, threads):
     are known if the input is called "valid", as in what `pconv export` writes. One input of four channels takes both.
     The output is (1, 3, H, W) in the image's own form.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise BadInput("onnx: needs onnxruntime: pip install 'irregular-masks[onnx]'") from None
+    onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -88,7 +88,7 @@ def raises(image, hole):
     raise KeyError("no such weight")
 
 def moody(image, hole):
-    if hole.mean() > 0.1:
+    if hole.mean() > 0.1 and not os.path.exists("cured"):
         os._exit(1)
     return good(image, hole)
 """

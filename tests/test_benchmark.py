@@ -262,9 +262,9 @@ def test_a_method_that_is_killed_from_outside_once_loses_no_pair(tmp_path, monke
 def test_failed_pairs_are_kept_until_they_are_tried_again(tmp_path, monkeypatch):
     folders(tmp_path)
     plug_in(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
     assert (score(tmp_path, ["moody"])["error"] != "").sum() == 2
-    module = tmp_path / "odd_methods.py"
-    module.write_text(module.read_text().replace("hole.mean() > 0.1", "False"))
+    (tmp_path / "cured").touch()
     assert (score(tmp_path, ["moody"])["error"] != "").sum() == 2
     assert (score(tmp_path, ["moody"], retry=True)["error"] != "").sum() == 0
 
@@ -282,7 +282,7 @@ def test_a_method_can_be_added_to_results(tmp_path):
         ({"config": replace(CONFIG, raw=True)}, "raw was False, now True"),
         ({"config": replace(CONFIG, metrics=("psnr",))}, r"metrics was \['l1_image', 'psnr'\], now \['psnr'\]"),
         ({"config": replace(CONFIG, seed=1)}, "seed was 0, now 1"),
-        ({"methods": ["telea=ns"]}, "telea: argument was telea, now ns"),
+        ({"methods": ["telea=ns"]}, "telea: method was telea, now ns"),
     ],
 )
 def test_changed_settings_do_not_mix_into_old_results(change, told, tmp_path):
@@ -460,7 +460,7 @@ def test_the_command_tells_why_the_first_of_failed_pairs_failed(tmp_path):
     told = CliRunner().invoke(evaluate, line)
     assert told.exit_code == 0
     lines = [line for line in told.stderr.splitlines() if "failed" in line]
-    assert lines == ["mine: 4 pairs failed, the first, 00000: no 00000.png in empty"]
+    assert lines == ["mine: 4 pairs failed, the first, 00000: no 00000.png among the results"]
 
 
 def test_the_recipe_names_the_masks_that_ship_and_not_where_they_lie(tmp_path, monkeypatch):

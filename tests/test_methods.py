@@ -8,12 +8,15 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from small_run import photo, plug_in
 
 from evaluation import methods
 from evaluation.methods import METHODS, PLAIN, Failed, load, parse, parse_all
 from evaluation.worker import Desk, Hand, Here, checked
 from maskgen.errors import BadInput
+from maskgen.runtime import output
+from maskgen.runtime.output import differences
 from pconv_model import inpaint
 
 TRUTH = photo(0)
@@ -97,7 +100,7 @@ def test_weights_find_their_network(tmp_path):
     assert parse_all(["telea", "pconv"], [str(file)])[1].weights == str(file)
     assert parse_all(["conv", "pconv"], [f"conv={file}"])[0].weights == str(file)
     told = parse_all(["pconv"], [str(file)])[0].identity()
-    assert told["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert told["weights"] == hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(BadInput, match="expected one network among the methods, got conv and pconv"):
         parse_all(["conv", "pconv"], [str(file)])
     with pytest.raises(BadInput, match="no weights file"):
@@ -138,14 +141,96 @@ def test_results_in_a_folder_are_found_by_pair(tmp_path):
     cv2.imwrite(str(tmp_path / "00007.png"), cv2.cvtColor(TRUTH, cv2.COLOR_RGB2BGR))
     function = load(parse(f"dir:{tmp_path}"))
     assert (function("00007", IMAGE, HOLE) == TRUTH).all()
-    with pytest.raises(Failed, match=r"no 00008\.png in"):
+    with pytest.raises(Failed, match=r"no 00008\.png among the results"):
         function("00008", IMAGE, HOLE)
 
 
-def test_a_folder_with_other_files_is_another_method(tmp_path):
+def differs(before, after):
+    """The names under which two identities differ, as a refusal would print them."""
+    return [line.split(" was ")[0].removesuffix(" is new") for line in differences(before, after)]
+
+
+def test_a_byte_in_the_weights_that_ship_is_another_method(tmp_path, monkeypatch):
+    before = parse("pconv").identity()
+    data = bytearray((inpaint.WEIGHTS / "pconv.safetensors").read_bytes())
+    assert before["weights"] == hashlib.sha256(data).hexdigest()
+    data[-1] ^= 1
+    (tmp_path / "pconv.safetensors").write_bytes(data)
+    monkeypatch.setattr(inpaint, "WEIGHTS", tmp_path)
+    assert differs(before, parse("pconv").identity()) == ["weights"]
+    with pytest.raises(BadInput, match="no weights of 'conv' are shipped here"):
+        parse("conv").identity()
+
+
+def test_how_a_net_runs_is_part_of_it(monkeypatch):
+    before = parse("pconv").identity()
+    assert differs(before, parse("pconv+").identity()) == ["mirror", "scales"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert before["device"] == "cpu" and differs(before, parse("pconv").identity()) == ["device"]
+    monkeypatch.setattr(output, "version", lambda name: "0.0")
+    assert differs(before, parse("pconv").identity()) == ["torch", "device"]
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("telea", "opencv"), ("biharmonic", "scikit-image"), ("patchmatch", "pypatchmatch")]
+)
+def test_the_package_that_computes_a_method_is_part_of_it(name, package, monkeypatch):
+    before = parse(name).identity()
+    monkeypatch.setattr(output, "version", lambda name: "0.0")
+    monkeypatch.setattr(cv2, "__version__", "0.0")
+    assert package in differs(before, parse(name).identity())
+
+
+def test_a_result_replaced_by_one_of_the_same_size_is_another_method(tmp_path):
+    for name in ("00000.png", "00001.JPG", "notes.txt", ".00002.png"):
+        (tmp_path / name).write_bytes(b"old")
     before = parse(f"dir:{tmp_path}").identity()
-    (tmp_path / "00000.png").write_bytes(b"x")
-    assert parse(f"dir:{tmp_path}").identity() != before
+    for name in ("notes.txt", ".00002.png"):
+        (tmp_path / name).write_bytes(b"new")
+    assert parse(f"dir:{tmp_path}").identity() == before  # neither is a result
+    (tmp_path / "00001.JPG").write_bytes(b"new")
+    assert differs(before, parse(f"dir:{tmp_path}").identity()) == ["pictures"]
+    (tmp_path / "00003.png").write_bytes(b"more")
+    assert differs(before, parse(f"dir:{tmp_path}").identity()) == ["results", "pictures"]
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    (moved / "00003.png").unlink()
+    (moved / "00001.JPG").write_bytes(b"old")
+    assert parse(f"dir:{moved}").identity() == before  # wherever it lies
+
+
+def test_two_results_of_one_pair_are_refused(tmp_path):
+    for name in ("00000.png", "00000.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    for ask_for in (parse(f"dir:{tmp_path}").identity, lambda: load(parse(f"dir:{tmp_path}"))):
+        with pytest.raises(BadInput, match=r"00000\.jpg and 00000\.png, two results of one pair: remove one of them"):
+            ask_for()
+
+
+def test_a_file_that_a_command_names_is_part_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("fill me.py", "net.pth"):
+        (tmp_path / name).write_text("old")
+    method = parse("cmd:python3 'fill me.py' --weights=net.pth {image} {mask} {output}")
+    before = method.identity()
+    assert [name for name in before["files"] if name != "python3"] == ["fill me.py", "net.pth"]
+    assert method.absolute().identity() == before
+    for name in ("fill me.py", "net.pth"):
+        (tmp_path / name).write_text("new")
+        assert differs(before, method.identity()) == [f"files: {name}"]
+        (tmp_path / name).write_text("old")
+    assert differs(before, parse(f"{method.kind}:{method.argument} --fast").identity()) == ["command"]
+
+
+def test_a_plug_in_is_its_package_and_its_code(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    before = parse("loud").identity()
+    assert before["package"] == "odd-methods 1.0"
+    with (tmp_path / "odd_methods.py").open("a") as file:
+        file.write("# edited in place, as in an editable install\n")
+    assert differs(before, parse("loud").identity()) == ["code"]
+    about = tmp_path / "odd_methods-1.0.dist-info" / "METADATA"
+    about.write_text(about.read_text().replace("Version: 1.0", "Version: 1.1\nRequires-Dist: numpy>=2"))
+    assert differs(before, parse("loud").identity()) == ["package", "requires: numpy", "code"]
 
 
 PROGRAM = """
@@ -186,7 +271,7 @@ def test_a_program_must_take_its_three_files_and_exist():
 
 def test_missing_weights_and_packages_are_told_before_anything_runs(monkeypatch):
     monkeypatch.setattr(methods, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"pip install 'irregular-masks\[patchmatch\]'"):
+    with pytest.raises(BadInput, match=r"patchmatch is not installed: pip install '\.\[patchmatch\]' in the folder"):
         load(parse("patchmatch"))
 
 
