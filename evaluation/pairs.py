@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from evaluation.methods import Failed, decode_image
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen import maskset
 from maskgen.errors import BadInput
+from maskgen.runtime import images
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,7 @@ def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np
 
 @lru_cache(maxsize=32)  # a few images often serve many masks
 def _truth(path, sha256, size):
-    try:
-        truth = fit(decode_image(read_bytes(path, sha256), path), size)
-    except Failed as error:
-        raise BadInput(f"{error}: remove it from the images") from None
+    truth = fit(images.decode_rgb(read_bytes(path, sha256), path), size)
     truth.flags.writeable = False
     return truth
 

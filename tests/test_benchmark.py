@@ -23,12 +23,13 @@ from evaluation import benchmark, experiments, metrics, scoring, shapes
 from evaluation import pairs as pairs_module
 from evaluation.benchmark import Journal, draw_pairs, find_masks, make_pairs, read_pairs
 from evaluation.commands import Size, evaluate
-from evaluation.methods import decode_image, parse_all
+from evaluation.methods import parse_all
 from evaluation.pairs import Pair, Sources, fit, load_pair, reduced, sparse
 from evaluation.settings import BenchmarkConfig
 from maskgen import maskset
 from maskgen.categories import CATEGORIES, measure
 from maskgen.errors import BadInput
+from maskgen.runtime import images
 
 CONFIG = BenchmarkConfig(size=(SIDE, SIDE), metrics=("l1_image", "psnr"))
 
@@ -179,7 +180,8 @@ def test_an_image_is_read_once_for_all_its_masks(tmp_path, monkeypatch):
     folders(tmp_path, images=3)
     read = []
     monkeypatch.setattr(pairs_module, "_truth", lru_cache(maxsize=1)(pairs_module._truth.__wrapped__))
-    monkeypatch.setattr(pairs_module, "decode_image", lambda data, name: read.append(name) or decode_image(data, name))
+    decode = images.decode_rgb
+    monkeypatch.setattr(images, "decode_rgb", lambda data, name: read.append(name) or decode(data, name))
     score(tmp_path, ["grey", "mean"])
     assert len(read) == len(set(read)) == 3
 
