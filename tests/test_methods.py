@@ -16,7 +16,7 @@ from small_run import photo, plug_in
 from evaluation import methods
 from evaluation.methods import METHODS, PLAIN, Failed, load, parse, parse_all
 from evaluation.worker import Desk, Hand, Here, checked
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime import output
 from maskgen.runtime.output import differences
 from pconv_model import inpaint
@@ -225,6 +225,16 @@ def test_a_file_that_a_command_names_is_part_of_it(tmp_path, monkeypatch):
         assert differs(before, method.identity()) == [f"files: {name}"]
         (tmp_path / name).write_text("old")
     assert differs(before, parse(f"{method.kind}:{method.argument} --fast").identity()) == ["command"]
+
+
+def test_a_plug_in_with_the_name_of_our_own_method_is_told_to_be_unused(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    points = tmp_path / "odd_methods-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text() + "telea = odd_methods:good\n")
+    with pytest.warns(
+        InputWarning, match="telea is our own method: the one of that name in odd_methods:good is not used"
+    ):
+        assert parse("telea").identity()["method"] == "telea"
 
 
 def test_a_plug_in_is_its_package_and_its_code(tmp_path, monkeypatch):
