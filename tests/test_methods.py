@@ -231,9 +231,7 @@ def test_a_plug_in_with_the_name_of_our_own_method_is_told_to_be_unused(tmp_path
     plug_in(tmp_path, monkeypatch)
     points = tmp_path / "odd_methods-1.0.dist-info" / "entry_points.txt"
     points.write_text(points.read_text() + "telea = odd_methods:good\n")
-    with pytest.warns(
-        InputWarning, match="telea is our own method: the one of that name in odd_methods:good is not used"
-    ):
+    with pytest.warns(InputWarning, match="telea is our own method: .* odd_methods:good is not used"):
         assert parse("telea").identity()["method"] == "telea"
 
 
