@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from evaluation.benchmark import TRUTH, image_folder, in_order, read_pairs
+from evaluation.benchmark import TRUTH
 from evaluation.methods import Failed, read_image
+from evaluation.pairing import image_folder, in_order, read_pairs
 from evaluation.pairs import fit, jpeg
 from evaluation.settings import BUILT_IN
 from evaluation.study import store
@@ -96,7 +97,7 @@ def gather(folders: list[Path], images: Path | None) -> tuple[list[Item], list[s
         recipe, pairs = maskset.read_recipe(folder), read_pairs(folder / "pairs.csv")
         try:
             scores = pd.read_csv(folder / "scores.csv", dtype={"pair": str}, keep_default_na=False)
-            size, name = tuple(recipe["settings"]["size"]), str(recipe["sources"]["images"])
+            size, name = tuple(recipe["settings"]["size"]), str(recipe["folders"]["images"])
             if len(size) != 2 or not all(type(side) is int and 0 < side <= LARGEST for side in size):
                 raise ValueError(f"its size is {size}")
             how = (size, int(recipe["settings"].get("factor", 0)), bool(recipe["settings"]["raw"]))
