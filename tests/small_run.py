@@ -84,6 +84,9 @@ def small(image, hole):
 def nan(image, hole):
     return np.where(hole[..., None], np.nan, image)
 
+def unit(image, hole):
+    return np.where(hole[..., None], 0.5, image / image.max())
+
 def raises(image, hole):
     raise KeyError("no such weight")
 

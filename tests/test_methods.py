@@ -4,11 +4,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_run import photo, plug_in
 
 from evaluation import methods
@@ -80,6 +82,10 @@ def test_doors_and_names_are_read():
         ("lama", "no method 'lama': expected one of mean"),
         ("cmd:python3 {image} {output}", r"has no \{mask\}"),
         ("dir:", "names nothing after dir:"),
+        (
+            "cmd:python3 'fill.py {image} {mask} {output}",
+            r"cmd:python3 .* cannot be split into words: No closing quotation",
+        ),
         ("a/b=telea", "a method's label is a file name"),
         ("truth=telea", "no method can be called truth"),
     ],
@@ -233,6 +239,63 @@ def test_a_plug_in_is_its_package_and_its_code(tmp_path, monkeypatch):
     assert differs(before, parse("loud").identity()) == ["package", "requires: numpy", "code"]
 
 
+TURN = Image.Exif()
+TURN[0x0112] = 6  # stored a quarter turn anticlockwise
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "seen", "how"),
+    [
+        ("00007.PNG", TRUTH, TRUTH, {}),
+        ("00007.tif", TRUTH, TRUTH, {}),
+        ("00007.WebP", TRUTH, TRUTH, {"lossless": True}),
+        ("00007.png", TRUTH[..., 0], TRUTH[..., [0, 0, 0]], {}),
+        ("00007.png", np.dstack([TRUTH, TRUTH[..., 0]]), TRUTH, {}),  # with alpha
+        ("00007.png", TRUTH[..., 0].astype(np.uint16) * 257, TRUTH[..., [0, 0, 0]], {}),
+        ("00007.png", np.rot90(TRUTH), TRUTH, {"exif": TURN}),
+    ],
+)
+def test_a_result_file_may_have_any_form(name, stored, seen, how, tmp_path):
+    folder = tmp_path / "résultats de LaMa (1)"
+    folder.mkdir()
+    (folder / "._00007.png").write_bytes(b"litter of a Mac")
+    Image.fromarray(np.ascontiguousarray(stored)).save(folder / name, **how)
+    method = parse(f"dir:{folder}")
+    assert method.label == "résultats_de_LaMa_1"
+    assert (load(method)("00007", IMAGE, HOLE) == seen).all()
+
+
+def test_16_bits_and_an_orientation_are_read_as_they_are_meant(tmp_path):
+    cv2.imwrite(str(tmp_path / "0.png"), cv2.cvtColor(TRUTH, cv2.COLOR_RGB2BGR).astype(np.uint16) * 257)
+    Image.fromarray(np.rot90(TRUTH)).save(tmp_path / "1.jpg", exif=TURN, quality=98)
+    read = load(parse(f"dir:{tmp_path}"))
+    assert (read("0", IMAGE, HOLE) == TRUTH).all()
+    assert np.abs(read("1", IMAGE, HOLE).astype(int) - TRUTH).mean() < 3
+
+
+def test_a_result_that_is_no_picture_costs_its_pair_alone(tmp_path):
+    for name in ("00000.png", "00001.png"):
+        cv2.imwrite(str(tmp_path / name), cv2.cvtColor(TRUTH, cv2.COLOR_RGB2BGR))
+    (tmp_path / "00001.png").write_bytes((tmp_path / "00000.png").read_bytes()[:500])
+    pairs = [(name, IMAGE, HOLE) for name in ("00000", "00001", "00002")]
+    whole, broken, missing = ask(parse(f"dir:{tmp_path}"), pairs=pairs)
+    assert (whole == TRUTH).all()
+    assert broken.startswith("00001.png is not an image that can be read")
+    assert missing == "no 00002.png among the results"
+
+
+def test_labels_made_of_folders_are_whole_and_usable():
+    assert [parse(text).label for text in ("dir:lama-v1.0", "dir:lama-v1.1/", "dir:out/my results", "dir:.")] == [
+        *("lama-v1.0", "lama-v1.1", "my_results"),
+        Path.cwd().name,
+    ]
+    assert len(parse(f"dir:{'x' * 240}").label) <= 120
+    with pytest.raises(BadInput, match="a method's label has 120 bytes at most"):
+        parse(f"{'x' * 240}=telea")
+    with pytest.raises(BadInput, match="two methods are called Telea"):  # one file on many a file system
+        parse_all(["telea", "Telea=ns"])
+
+
 PROGRAM = """
 import sys, cv2
 image, mask = cv2.imread(sys.argv[1]), cv2.imread(sys.argv[2], 0)
@@ -247,6 +310,39 @@ def test_any_program_can_be_a_method(tmp_path):
     line = f"""mine=cmd:{sys.executable} '{tmp_path}/fill me.py' {{image}} {{mask}} {{output}} '{{"keep": 1}}'"""
     (result,) = ask(parse(line))
     assert (result[~HOLE] == IMAGE[~HOLE]).all() and (result[HOLE] == (3, 2, 1)).all()  # written BGR, read RGB
+
+
+def test_a_program_with_a_python_of_its_own_does_not_get_our_packages(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    (tmp_path / "program.py").write_text("import os; raise SystemExit(f\"it is {os.environ.get('PYTHONPATH')}\")")
+    (told,) = ask(parse(f"cmd:{sys.executable} {tmp_path}/program.py {{image}} {{mask}} {{output}}"))
+    assert told.endswith("ended with code 1: it is None")
+
+
+STARTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from evaluation.methods import parse
+from evaluation.worker import Hand
+hand = Hand(parse("grey"))
+print(hand.fill([("0", np.zeros((2, 2, 3), np.uint8), np.eye(2, dtype=bool))])[0][..., 0].tolist())
+hand.close()
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["-I"]])
+def test_a_process_of_a_method_starts_from_any_folder(flags, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    here, code = tmp_path / "where I work", tmp_path / "our code: a copy"
+    here.mkdir()
+    for name in ("evaluation", "json", "pickle", "numpy"):  # files of the user's own
+        (here / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    code.symlink_to(Path(__file__).parents[1])
+    (tmp_path / "start.py").write_text(STARTED)
+    command = [sys.executable, *flags, str(tmp_path / "start.py"), str(code)]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    assert done.stdout == "[[128, 0], [0, 128]]\n", done.stderr
 
 
 def test_a_program_that_fails_or_writes_nothing_says_so(tmp_path):
@@ -395,10 +491,43 @@ def test_one_bad_pair_of_a_batch_does_not_take_the_others_along(tmp_path, monkey
     assert (results[0] == 100).all() and (results[2] == 100).all()
 
 
+def result_of(*levels, kind=float):
+    return np.array(levels, kind).reshape(1, 1, 3)
+
+
 def test_floats_count_as_grey_levels():
-    assert checked(np.full((1, 1, 3), 254.6), (1, 1, 3)).tolist() == [[[255, 255, 255]]]
-    assert checked(np.full((1, 1, 3), -5), (1, 1, 3)).tolist() == [[[0, 0, 0]]]
-    assert "of type <U1" in checked(np.full((1, 1, 3), "a"), (1, 1, 3))
+    assert checked(result_of(-5, 254.6, 300), (1, 1, 3)).tolist() == [[[0, 255, 255]]]
+    assert checked(result_of(-5, 254, 300, kind=int), (1, 1, 3)).tolist() == [[[0, 254, 255]]]
+    assert checked(result_of(0, 0, 0), (1, 1, 3)).tolist() == [[[0, 0, 0]]]  # black in every range
+
+
+@pytest.mark.parametrize(
+    ("levels", "kind", "told"),
+    [
+        ((0.02, 0.5, 1), "float32", "float32 from 0.02 to 1"),
+        ((-0.03, 0.5, 1.04), "float64", "float64 from -0.03 to 1.04"),
+        ((-1, 0, 0.5), "float16", "float16 from -1 to 0.5"),
+        ((0, 1, 1), "int64", "int64 from 0 to 1"),
+        ((0, 30000, 65535), "uint16", "uint16 from 0 to 65535"),
+        ((-32768, 0, 32767), "int16", "int16 from -32768 to 32767"),
+    ],
+)
+def test_a_result_in_another_range_is_told_and_not_taken_for_black_or_white(levels, kind, told):
+    assert f"the result is {told}, expected uint8 or numbers from 0 to 255" in checked(
+        result_of(*levels, kind=kind), (1, 1, 3)
+    )
+
+
+def test_a_result_of_another_type_is_told():
+    for kind in ("U1", bool, complex, object):
+        assert "of type" in checked(np.zeros((1, 1, 3), kind), (1, 1, 3))
+
+
+def test_a_method_that_answers_in_0_to_1_fails_with_the_range(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    assert ask(parse("unit")) == [
+        "the result is float64 from 0 to 1, expected uint8 or numbers from 0 to 255: scale it in the method"
+    ]
 
 
 @pytest.mark.parametrize("kind", ["floats", "valid", "bytes", "four channels"])

@@ -13,9 +13,9 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from evaluation import inception, iscore, lpips, metrics, pairing, settings
-from evaluation.methods import read_image
 from evaluation.pairs import fit
 from maskgen.errors import BadInput
+from maskgen.runtime.images import read_rgb
 
 BLACK, WHITE = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
 LEFT = np.arange(16) < 4  # a quarter of the columns
@@ -25,7 +25,7 @@ HOLE = np.broadcast_to(LEFT, (16, 16))
 def on_photos(*names):
     """(result, truth, hole) of photos that scikit-image brings: a filled box, and all pixels a bit off."""
     for name in names:
-        truth = fit(read_image(pairing.image_folder(None) / name), (256, 256))
+        truth = fit(read_rgb(pairing.image_folder(None) / name), (256, 256))
         hole = np.zeros((256, 256), bool)
         hole[60:140, 100:220] = True
         yield cv2.inpaint(truth, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA), truth, hole

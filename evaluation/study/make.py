@@ -12,7 +12,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation.benchmark import TRUTH
-from evaluation.methods import Failed, read_image
 from evaluation.pairing import image_folder, in_order, read_pairs
 from evaluation.pairs import fit, jpeg
 from evaluation.settings import BUILT_IN
@@ -21,6 +20,7 @@ from evaluation.study.settings import PARTS, StudyConfig
 from maskgen import maskset
 from maskgen.errors import BadInput
 from maskgen.runtime import files
+from maskgen.runtime.images import decode_rgb
 
 SPOILT = "spoilt"  # stands among the methods for a true image with loud blots, the wrong answer of a catch trial
 LARGEST = 2**14  # px, side of a result; a recipe that claims more is not one of evaluate
@@ -227,7 +227,7 @@ def _coded(item, label, seed, i):
         data = item.image.read_bytes()
         if hashlib.sha256(data).hexdigest() != item.image_sha256:
             raise BadInput(f"{item.image} is not the photo that the results were made with: its SHA-256 differs")
-        image = fit(read_image(item.image), item.size)
-    except (OSError, Failed) as error:
+        image = fit(decode_rgb(data, item.image), item.size)
+    except (OSError, BadInput) as error:
         raise BadInput(f"a study needs the true images: {error}; name their folder with --images") from None
     return jpeg(spoil(image, np.random.default_rng([seed, 4, i])) if label == SPOILT else image)
