@@ -158,11 +158,11 @@ def _journals(folder, job, pairs, retry):
     """The journals of a run by label, without the rows that are to be made again."""
     out = folder.path
     labels = [method.label for method in job.methods]
-    new = [label for label in labels if label not in folder.before.get("methods", {})]
+    new = [label for label in labels if label not in folder.entries("methods")]
     if any(metrics.SETS[name].with_truth for name in job.config.metrics if name in metrics.SETS):
         labels.insert(0, TRUTH)
     # What a run without a score has left there may be of other pairs, or of another method of the same name.
-    old = (out / JOURNALS).glob("*.jsonl") if not folder.before else [_journal_file(out, label) for label in new]
+    old = (out / JOURNALS).glob("*.jsonl") if folder.fresh else [_journal_file(out, label) for label in new]
     for path in old:
         path.unlink(missing_ok=True)
     (out / JOURNALS).mkdir(exist_ok=True)

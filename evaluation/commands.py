@@ -26,7 +26,6 @@ from evaluation.study.commands import study
 from maskgen import __version__
 from maskgen.errors import BadInput
 from maskgen.runtime.command import (
-    ANY,
     CONTEXT,
     FOLDER,
     POLARITIES,
@@ -36,6 +35,8 @@ from maskgen.runtime.command import (
     workers_option,
 )
 from maskgen.settings import SIZE, TESTSET
+
+PATH = click.Path(path_type=Path)
 
 
 class Size(click.ParamType):
@@ -141,7 +142,7 @@ def out_option(default):
 @size_option
 @per_class_option
 @seed_option
-@click.option("--pairs", "listed", type=ANY, help="What `evaluate pairs` wrote, or a pairs.csv, in place of drawing.")
+@click.option("--pairs", "listed", type=PATH, help="What `evaluate pairs` wrote, or a pairs.csv, in place of drawing.")
 @raw_option
 @click.option("--paper", is_flag=True, help="Show the published Table 1 below ours.")
 @out_option(OUT)
@@ -164,7 +165,7 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
         pairs, sources, size = pairing.open_pairs(listed, images=images, masks=masks, threshold=threshold, **given)
         config = replace(config, size=size)
         how = looked_up(config, **how)
-        names = str(images or sources.images), str(masks or sources.masks)
+        names = _image_name(sources.images), _mask_name(sources.masks)
     else:
         how = looked_up(config, **how)
         pairs, sources, names = _drawn(images, masks, polarity, threshold, config)
@@ -211,7 +212,13 @@ def _drawn(images, masks, polarity, threshold, config):
     folder = masks or pairing.default_masks()
     pairs = pairing.make_pairs(images, folder, config, polarity, threshold)
     sources = pairing.Sources(pairing.image_folder(images), folder, polarity, threshold)
-    return pairs, sources, (str(images or BUILT_IN), _mask_name(folder))
+    return pairs, sources, (_image_name(sources.images), _mask_name(folder))
+
+
+def _image_name(folder):
+    from evaluation import pairing
+
+    return BUILT_IN if folder == pairing.image_folder(None) else str(folder)
 
 
 def _mask_name(folder):
@@ -272,9 +279,8 @@ def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layo
     pairs, sources, names = _drawn(images, masks, polarity, threshold, config)
     click.echo(_used(pairs, names))
     experiments.export(pairs, sources, out, config, layout=layout, white=white, names=names, say=click.echo)
-    click.echo(f"{len(pairs):,} pairs are in {out}; results named {pairs[0].pair}.png and so on are scored by")
-    click.echo(f"evaluate --pairs {shlex.quote(str(out.resolve()))}")
-    click.echo("with --method NAME=dir:FOLDER for each folder of results")
+    click.echo(f"{len(pairs):,} pairs in {out}; --method NAME=dir:FOLDER is for results, {pairs[0].pair}.png and so on")
+    click.echo(f"score them with: evaluate --pairs {shlex.quote(str(out.resolve()))}")
 
 
 @evaluate.command()
@@ -317,14 +323,17 @@ def holes(kind, images, size, per_class, seed, raw, out, **how):
     how = looked_up(config, **how)
     drawing = experiments.drawn(images, kind, config)
     how["experiment"] = {"made_by": "evaluate holes", "kind": kind}
-    return _with_drawn(drawing, images, f"{kind} holes", f"{len(drawing.pairs)} drawn, {kind}", config, out, **how)
+    return _with_drawn(
+        drawing, images, f"{kind} holes", f"{len(drawing.pairs):,} drawn {kind} holes", config, out, **how
+    )
 
 
 def _with_drawn(drawing, images, name, told, config, out, **how):
     """A benchmark on masks that are made for it and lie with its results."""
     from evaluation import pairing
 
-    sources, names = pairing.Sources(pairing.image_folder(images), out), (str(images or BUILT_IN), name)
+    sources = pairing.Sources(pairing.image_folder(images), out)
+    names = _image_name(sources.images), name
     used = _used(drawing.pairs, names, told)
     return _benchmark(config, drawing.pairs, sources, out, names, used, drawn=drawing.files, **how)
 
@@ -343,10 +352,8 @@ def superres(factor, images, size, seed, out, **how):
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, raw=True, seed=seed, factor=factor)
     how = looked_up(config, **how)
     pairs = experiments.enlarging(images, config)
-    sources, names = (
-        pairing.Sources(pairing.image_folder(images), out),
-        (str(images or BUILT_IN), f"{factor} times smaller"),
-    )
+    sources = pairing.Sources(pairing.image_folder(images), out)
+    names = _image_name(sources.images), f"{factor} times smaller"
     how["experiment"] = {"made_by": "evaluate superres"}
     return _benchmark(config, pairs, sources, out, names, _used(pairs, names, "none"), **how)
 

@@ -123,7 +123,8 @@ def export(
     recipe = {
         "made_by": "evaluate pairs",
         "settings": settings,
-        "sources": {"pairs": len(pairs), "pairs_sha256": pairing.pairs_sha256(pairs)},
+        "pairs": len(pairs),
+        "pairs_sha256": pairing.pairs_sha256(pairs),
         "libraries": {**libraries("numpy", "pillow"), **opencv()},
     }
     about = {"folders": dict(zip(("images", "masks"), names, strict=True))}

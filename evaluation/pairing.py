@@ -255,7 +255,7 @@ def open_pairs(
     for kind, folder, first in (("images", images, pairs[0].image), ("masks", masks, pairs[0].mask)):
         named = folders.get(kind)
         if folder is not None:
-            places[kind] = folder
+            places[kind] = image_folder(folder)
         elif (file.parent / first).is_file():
             places[kind] = file.parent
         elif named not in (None, BUILT_IN, BUILT_IN_MASKS) and Path(named).is_dir():

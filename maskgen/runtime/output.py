@@ -9,7 +9,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,14 +61,27 @@ class OutputFolder:
     the result, JSON values: `made_by`, the command's name, then settings, inputs by content, versions of libraries.
     grows: keys of the recipe whose value is a dict of entries that later runs may add to, as the methods of a
     benchmark; only entries of the same name are compared. about: what is written down but not compared, such as the
-    names of folders. prepared: files and folders that may be there before a run has any result.
+    names of folders. prepared: files and folders that may be there before a run has any result. made: tells of an
+    entry of `grows`, by its name, whether it has a result; one that has none, as it failed, may come back as another.
+    detail: called where recipes differ, for words on what the recipe holds as a hash alone.
 
     Entering raises BadInput, which names what differs, where the folder holds results of another recipe, and where it
     holds anything else. A run that ends without a result, for whatever reason, leaves no claim behind.
     """
 
-    def __init__(self, path: Path, recipe: dict, *, grows: tuple = (), about: dict | None = None, prepared: tuple = ()):
+    def __init__(
+        self,
+        path: Path,
+        recipe: dict,
+        *,
+        grows: tuple = (),
+        about: dict | None = None,
+        prepared: tuple = (),
+        made: Callable[[str], bool] | None = None,
+        detail: Callable[[], Iterable[str]] = tuple,
+    ):
         self.path, self.grows, self.prepared = path, grows, {LOCK, *prepared}
+        self.made, self.detail = made, detail
         self.new = json.loads(json.dumps({"version": __version__, **recipe}))  # as it will be read back
         self.about = about or {}
         self.complete = False  # a finished run has all that this recipe asks for
@@ -86,6 +99,15 @@ class OutputFolder:
     def recipe(self) -> dict:
         """What decides the result, entries of earlier runs included."""
         return self._joined(self.finished, self._begun)
+
+    @property
+    def fresh(self) -> bool:
+        """No earlier run has left a result in the folder."""
+        return not self.finished and not self._begun
+
+    def entries(self, key: str) -> dict:
+        """The entries of earlier runs for a key that grows."""
+        return {**self.finished.get(key, {}), **self._begun.get(key, {})}
 
     @property
     def recipe_file(self) -> Path:
@@ -109,18 +131,24 @@ class OutputFolder:
         return self
 
     def _open(self):
-        done, begun = (_read_own(folder / RECIPE) for folder in (self.path, self.progress))
-        if begun is not None and self._differences(begun) and not self._has_results(begun.get(BEFORE)):
-            begun = None  # an earlier run was stopped before it had a result
-            self._remove_progress()
-        if done is None and begun is None and self._has_results():
+        done, begun = (self._without_failed(_read_own(folder / RECIPE)) for folder in (self.path, self.progress))
+        failed = False
+        if begun is not None and self._differences(begun):
+            if self._has_failed(begun, done):
+                begun, failed = None, True
+            elif not self._has_results(begun.get(BEFORE)):
+                begun = None  # an earlier run was stopped before it had a result
+                self._remove_progress()
+        if done is not None and self._differences(done) and self._has_failed(done):
+            done, failed = None, True
+        if done is None and begun is None and not failed and self._has_results():
             raise BadInput(
                 f"{self.path} is not empty and was not made by `{self.new['made_by']}`: "
                 "name a new folder, or empty this one"
             )
         for old in (done, begun):
             if old is not None:
-                self._refuse(self._differences(old))
+                self._refuse(old)
         remove_parts(self.path)
         self.finished, self._begun = done or {}, begun or {}
         if done is not None:
@@ -130,6 +158,8 @@ class OutputFolder:
                 self._begun = {}
         if not self.complete:
             self.reopen()
+            if done is None:  # but for one of a run that had failed as a whole
+                (self.path / RECIPE).unlink(missing_ok=True)
 
     def reopen(self) -> None:
         """Make the folder unfinished: for new entries, or for a complete run that is asked for more."""
@@ -148,7 +178,8 @@ class OutputFolder:
 
     def __exit__(self, kind, error, trace):
         try:
-            if kind is not None and not self.complete and not self._begun and not self._has_results(self._before):
+            known = self.finished or self._before == [0, 0]  # else there are files of a run that had failed
+            if kind and known and not self.complete and not self._begun and not self._has_results(self._before):
                 self._remove_progress()
         finally:
             self._lock.__exit__(kind, error, trace)
@@ -194,8 +225,26 @@ class OutputFolder:
         """Whether there is more, or other, than there was before a run. before: as `_results` gives it."""
         return self._results() != (before or [0, 0])
 
-    def _refuse(self, differ):
-        if differ:
+    def _tells_made(self, recipe):
+        """Whether `made` speaks of a recipe's entries."""
+        same = self.made is not None and recipe.get("made_by") == self.new["made_by"]
+        return same and all(isinstance(recipe.get(key), dict) for key in self.grows)
+
+    def _without_failed(self, recipe):
+        """A recipe without the entries that have no result."""
+        if recipe is None or not self._tells_made(recipe):
+            return recipe
+        made = {key: {name: entry for name, entry in recipe[key].items() if self.made(name)} for key in self.grows}
+        return {**recipe, **made}
+
+    def _has_failed(self, recipe, done=None):
+        """Whether none of a recipe's entries has a result, but for those of the finished run."""
+        return self._tells_made(recipe) and not self._lacking(recipe, done or {})
+
+    def _refuse(self, old):
+        if differ := self._differences(old):
+            if old.get("made_by") == self.new["made_by"]:
+                differ += self.detail()
             more = f"; and {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
             raise BadInput(
                 f"{self.path} was begun with other settings ({'; '.join(differ[:SHOWN])}{more}): "
@@ -214,6 +263,14 @@ class OutputFolder:
             where = () if key == "settings" and isinstance(before, dict) else (key,)
             differ += differences(before, new, where) if key in old else [f"{key} is new"]
         return differ
+
+
+def check_finished(folder: Path) -> None:
+    """Raise BadInput where a folder, or the one it lies in, is the output of a run that has not finished."""
+    for place in (folder, folder.absolute().parent):
+        if (place / PROGRESS).is_dir() and not (place / RECIPE).exists():
+            command = (_read_own(place / PROGRESS / RECIPE) or {}).get("made_by", "maskgen")
+            raise BadInput(f"{place} is unfinished: finish it first, by the same `{command}` command that began it")
 
 
 def differences(old, new, where: tuple[str, ...] = ()) -> Iterator[str]:
