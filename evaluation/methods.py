@@ -18,7 +18,7 @@ import numpy as np
 from evaluation import identity
 from evaluation.doors import Failed, Folder, Program, words_of
 from evaluation.settings import NETWORKS
-from maskgen.errors import BadInput, install_hint
+from maskgen.errors import BadInput, install_hint, warn
 from maskgen.runtime import files
 
 GROUP = "irregular_masks.methods"  # entry points of packages that bring methods of their own
@@ -165,6 +165,8 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
         given = [weights[name] for name in (label, spec, method.net) if weights and name in weights]
         return replace(method, weights=str(given[0])) if given else method
     others = entry_points(group=GROUP).names
+    if spec in METHODS and spec in others:
+        warn(f"{spec} is our own method: the one of that name in {entry_point(spec).value} is not used")
     if spec not in METHODS and spec not in others:
         near = difflib.get_close_matches(spec.lower(), [*METHODS, *NETWORKS, *others])
         meant = f" (did you mean {' or '.join(near)}?)" if near else ""

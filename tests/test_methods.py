@@ -16,7 +16,7 @@ from small_run import photo, plug_in
 from evaluation import methods
 from evaluation.methods import METHODS, PLAIN, Failed, load, parse, parse_all
 from evaluation.worker import Desk, Hand, Here, checked
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime import output
 from maskgen.runtime.output import differences
 from pconv_model import inpaint
@@ -225,6 +225,14 @@ def test_a_file_that_a_command_names_is_part_of_it(tmp_path, monkeypatch):
         assert differs(before, method.identity()) == [f"files: {name}"]
         (tmp_path / name).write_text("old")
     assert differs(before, parse(f"{method.kind}:{method.argument} --fast").identity()) == ["command"]
+
+
+def test_a_plug_in_with_the_name_of_our_own_method_is_told_to_be_unused(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    points = tmp_path / "odd_methods-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text() + "telea = odd_methods:good\n")
+    with pytest.warns(InputWarning, match="telea is our own method: .* odd_methods:good is not used"):
+        assert parse("telea").identity()["method"] == "telea"
 
 
 def test_a_plug_in_is_its_package_and_its_code(tmp_path, monkeypatch):
@@ -565,6 +573,124 @@ def test_an_onnx_model_fills_a_hole(kind, tmp_path):
     onnx.save(model, tmp_path / "fill.onnx")
     result = load(parse(f"onnx:{tmp_path}/fill.onnx"))("00000", IMAGE, HOLE)
     assert (result == np.where(HOLE[..., None], 51, IMAGE)).all()
+
+
+def saved(path, *steps, sides=("h", "w"), constants=(), whole=(), image=(1, 3), mask=(1, 1), **how):
+    """Save an ONNX model of (image, mask) whose nodes are (operation, inputs, output, attributes); the last makes y."""
+    onnx = pytest.importorskip("onnx", reason="the extra onnx")
+    pytest.importorskip("onnxruntime", reason="the extra onnx")
+    from onnx import TensorProto as T
+    from onnx import helper, numpy_helper
+
+    takes = [
+        helper.make_tensor_value_info(name, T.FLOAT, [*first, *sides])
+        for name, first in (("image", image), ("mask", mask))
+    ]
+    nodes = [helper.make_node(kind, inputs, [output], **more) for kind, inputs, output, more in steps]
+    output = [helper.make_tensor_value_info("y", T.FLOAT, [1, 3, "a", "b"])]
+    arrays = [
+        numpy_helper.from_array(np.array(value, kind), name)
+        for kind, values in ((np.float32, constants), (np.int64, whole))
+        for name, value in dict(values).items()
+    ]
+    graph = helper.make_graph(nodes, "fill", takes, output, arrays)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path, **how)
+    return parse(f"onnx:{path}")
+
+
+def strided(path, stride, *, joined=True):
+    """A network of that stride: at other sizes it fails, or if it is not joined, answers in another size."""
+    steps = [
+        ("AveragePool", ["image"], "small", {"kernel_shape": [stride] * 2, "strides": [stride] * 2}),
+        ("Resize", ["small", "", "scales"], "large" if joined else "y", {"mode": "nearest"}),
+        ("Add", ["image", "large"], "sum", {}),
+        ("Mul", ["sum", "half"], "y", {}),
+    ]
+    constants = {"scales": [1, 1, stride, stride], "half": [0.5]}
+    return saved(path, *(steps if joined else steps[:2]), constants=constants)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize(
+    ("stride", "size", "told"),
+    [
+        (8, (100, 96), "100x96 px, but where height and width are multiples of 8: use --size 96x96"),
+        (64, (500, 512), "500x512 px, but where height and width are multiples of 64: use --size 512x512"),
+        (14, (512, 512), "512x512 px, but where height and width are multiples of 14: use --size 518x518"),
+        (5, (64, 64), "64x64 px, but at 70x70: use --size 70x70"),
+        (11, (64, 64), "64x64 px, nor at the sizes near it that were tried: the "),
+    ],
+)
+def test_an_onnx_model_that_cannot_take_the_size_names_one_that_it_takes(stride, size, told, joined, tmp_path):
+    method = strided(tmp_path / "net.onnx", stride, joined=joined)
+    with pytest.raises(BadInput) as refused:
+        Hand(method, size=size).start()
+    assert f"net.onnx does not work at {told}" in str(refused.value) and "\n" not in str(refused.value)
+    hand = Hand(method, size=(2 * stride, stride))
+    hand.start()
+    hand.close()
+
+
+def test_an_onnx_model_of_one_size_names_it(tmp_path):
+    inside = ("Expand", ["image", "shape"], "y", {})  # the input may have any size, but only 256 x 256 can be expanded
+    with pytest.raises(BadInput, match="does not work at 250x250 px, but at 256x256: use --size 256x256"):
+        load(saved(tmp_path / "net.onnx", inside, whole={"shape": [1, 3, 256, 256]}), size=(250, 250))
+    method = saved(tmp_path / "net.onnx", ("Identity", ["image"], "y", {}), sides=(256, 320))
+    with pytest.raises(BadInput, match="takes images of 256x320 px alone, not of 64x64: use --size 256x320"):
+        load(method, size=(64, 64))
+    load(method, size=(256, 320))
+
+
+def test_a_pair_of_a_size_that_an_onnx_model_cannot_take_fails_in_one_line(tmp_path):
+    (told,) = ask(strided(tmp_path / "net.onnx", 48))
+    assert told.startswith("the model fails at 64 x 64 px: ") and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"image": (1, 4)}, r"the input image is 1 x 4 x h x w: expected image \(1, 3, H, W\) and mask"),
+        ({"image": (8, 3), "mask": (8, 1)}, "the input image is 8 x 3 x h x w"),
+        ({"image": (1, 1), "mask": (1, 3)}, "the input image is 1 x 1 x h x w"),
+        ({"sides": (256, 256, 3)}, "the input image is 1 x 3 x 256 x 256 x 3"),
+    ],
+)
+def test_an_onnx_model_of_other_inputs_is_refused(how, told, tmp_path):
+    with pytest.raises(BadInput, match=told):
+        load(saved(tmp_path / "net.onnx", ("Identity", ["image"], "y", {}), **how))
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "told"), [(2, -1, "float32 from -1 to 1"), (255, 0, "float32 from 0 to 255"), (1, 0.02, "")]
+)
+def test_an_onnx_output_in_another_range_fails_with_the_range(scale, shift, told, tmp_path):
+    steps = ("Mul", ["image", "scale"], "scaled", {}), ("Add", ["scaled", "shift"], "y", {})
+    method = saved(tmp_path / "net.onnx", *steps, constants={"scale": [scale], "shift": [shift]})
+    (result,) = ask(method)
+    if told:
+        assert result == f"the output is {told}, expected 0 to 1 (or uint8): scale it inside the model's graph"
+    else:  # 1.02 is the overshoot of a network that does not cut off
+        assert np.abs(result - np.clip(IMAGE + 5.1, 0, 255)).max() <= 1
+
+
+def test_weights_beside_an_onnx_model_are_part_of_it(tmp_path):
+    def weights(value):
+        (tmp_path / "net.onnx.data").unlink(missing_ok=True)
+        constants = {"scale": np.full((1, 3, 1, 1), value)}
+        return saved(
+            tmp_path / "net.onnx",
+            ("Mul", ["image", "scale"], "y", {}),
+            constants=constants,
+            save_as_external_data=True,
+            location="net.onnx.data",
+            size_threshold=0,
+        )
+
+    before = weights(1).identity()
+    assert (tmp_path / "net.onnx.data").is_file() and before["device"] == "cpu"
+    model = (tmp_path / "net.onnx").read_bytes()
+    assert differs(before, weights(0.5).identity()) == ["net.onnx.data"]
+    assert (tmp_path / "net.onnx").read_bytes() == model
 
 
 def test_a_broken_onnx_file_is_told(tmp_path):

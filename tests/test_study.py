@@ -70,6 +70,31 @@ def test_the_defaults_are_those_of_the_paper():
     assert (StudyConfig().per_class, StudyConfig().answers, StudyConfig().exposures) == (300, 10, (250, 1000, 4000))
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"parts": ("unlimited", "nonsense")},
+            "the parts of a study are unlimited and limited, got unlimited, nonsense",
+        ),
+        ({"parts": ()}, "the parts of a study are unlimited and limited, got none"),
+        ({"parts": ("limited", "limited")}, "a study has each part once, got limited, limited"),
+        ({"exposures": (250, 1000, 250)}, "a study has each exposure once, got 250, 1000, 250"),
+        ({"exposures": (20,)}, "exposures are 50 to 60000 ms, got 20"),
+    ],
+)
+def test_settings_that_make_no_study_are_refused(change, told):
+    with pytest.raises(BadInput, match=told):
+        StudyConfig(**change)
+
+
+def test_a_platform_that_does_not_exist_is_refused(study):
+    with pytest.raises(BadInput, match="the platform is one of mturk, prolific, got 'turk'"):
+        crowd.export(study, "turk", "https://example.org", places=1, code="")
+    with pytest.raises(BadInput, match="the platform is one of mturk, prolific, got 'turk'"):
+        crowd.read(study, study / "trials.csv", "turk")
+
+
 def test_the_same_seed_draws_the_same_trials_and_another_seed_others(run, study, tmp_path):
     drawing.make([run], tmp_path / "again", SMALL)
     drawing.make([run], tmp_path / "other", replace(SMALL, seed=1))

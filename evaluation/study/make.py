@@ -45,7 +45,6 @@ def make(results: list[Path], out: Path, config: StudyConfig, images: Path | Non
     images: where the photos lie, if not where the results' recipe says. Raises BadInput for results that keep no
     pictures, for methods without a common pair, and where `out` holds another study.
     """
-    check(config)
     items, methods, sources = gather(results, images)
     if config.reference and config.reference not in methods:
         raise BadInput(f"no method {config.reference} in the results: expected one of {', '.join(methods)}")
@@ -77,14 +76,6 @@ def make(results: list[Path], out: Path, config: StudyConfig, images: Path | Non
     maskset.write_recipe(out, recipe)
     store.create(out, trials, {**asdict(config), "methods": methods})
     return recipe["counts"]
-
-
-def check(config: StudyConfig) -> None:
-    """Raise BadInput for settings that make no study."""
-    if not config.parts or set(config.parts) - set(PARTS):
-        raise BadInput(f"the parts of a study are {' and '.join(PARTS)}, got {', '.join(config.parts) or 'none'}")
-    if not config.exposures or min(config.exposures) < 50 or max(config.exposures) > 60000:
-        raise BadInput(f"exposures are 50 to 60000 ms, got {','.join(map(str, config.exposures))}")
 
 
 def gather(folders: list[Path], images: Path | None) -> tuple[list[Item], list[str], list[dict]]:
