@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics, tables
-from evaluation.benchmark import set_scores
+from evaluation.benchmark import recipe_of, set_scores
 from evaluation.metrics import ALL, METRICS
 from evaluation.pairs import Pair, Sources, jpeg, load_pair, reduced
 from evaluation.settings import BenchmarkConfig, ReportConfig
-from maskgen import maskset
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 from maskgen.runtime import files
@@ -41,7 +40,7 @@ def write(
 
     paper: the published Table 1 stands below ours. pages: a page for every pair, not only for those in the report.
     """
-    recipe = maskset.read_recipe(out)
+    recipe = recipe_of(out)
     report = replace(report, by=shown_by(config, report.by))
     tests = statistics.comparisons(scores)
     means = statistics.with_sets(statistics.summary(scores, report, config.seed), set_scores(out, pairs), scores)
@@ -265,9 +264,9 @@ def _shots(album, pair, rank, by, entry):
 
 
 def _about(recipe, album):
-    sources, settings = recipe["sources"], recipe["settings"]
+    folders, settings = recipe["folders"], recipe["settings"]
     facts = [
-        f"{sources['pairs']} pairs of images from {sources['images']} and masks from {sources['masks']}",
+        f"{recipe['sources']['pairs']} pairs of images from {folders['images']} and masks from {folders['masks']}",
         f"{settings['size'][0]} x {settings['size'][1]} px, seed {settings['seed']}, {tables.pixels(recipe)}",
         f"irregular-masks {recipe['version']}, "
         + ", ".join(f"{name} {number}" for name, number in recipe["libraries"].items()),

@@ -143,9 +143,14 @@ def _score(job, pair, label, result, truth, hole):
     if not job.config.raw:
         result = cv2.copyTo(result, hole.view(np.uint8), truth.copy())
     if job.pictures:
-        _save_picture(job.pictures / label / pair.category / f"{pair.pair}.jpg", result, job.quality)
+        _save_picture(picture_of(job, label, pair), result, job.quality)
     names = job.config.metrics
     return {**row, "error": "", **metrics.score(names, result, truth, hole), **metrics.vectors(names, result)}
+
+
+def picture_of(job: Job, label: str, pair: Pair) -> Path:
+    """Where the JPEG of a result is kept."""
+    return job.pictures / label / pair.category / f"{pair.pair}.jpg"
 
 
 def _save_picture(path, image, quality):

@@ -12,7 +12,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from evaluation import benchmark, inception, iscore, lpips, metrics, settings
+from evaluation import inception, iscore, lpips, metrics, pairing, settings
 from evaluation.pairs import fit
 from maskgen.errors import BadInput
 from maskgen.runtime.images import read_rgb
@@ -25,7 +25,7 @@ HOLE = np.broadcast_to(LEFT, (16, 16))
 def on_photos(*names):
     """(result, truth, hole) of photos that scikit-image brings: a filled box, and all pixels a bit off."""
     for name in names:
-        truth = fit(read_rgb(benchmark.image_folder(None) / name), (256, 256))
+        truth = fit(read_rgb(pairing.image_folder(None) / name), (256, 256))
         hole = np.zeros((256, 256), bool)
         hole[60:140, 100:220] = True
         yield cv2.inpaint(truth, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA), truth, hole

@@ -10,7 +10,7 @@ import pytest
 from small_run import SIDE, folders, plug_in, score
 
 from evaluation import iscore, metrics, report, statistics, tables
-from evaluation.benchmark import make_pairs
+from evaluation.pairing import make_pairs
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.categories import CATEGORIES

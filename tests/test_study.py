@@ -111,6 +111,23 @@ def test_a_study_with_answers_is_not_written_over(run, study):
         drawing.make([run], study, replace(SMALL, seed=1))
 
 
+def test_a_study_of_other_settings_tells_how_many_answers_it_holds(run, study):
+    store = Store(study)
+    rater = all_raters(store)[0]
+    position = store.ahead(rater)[0]["position"]
+    store.answer(rater, position, "left", 250, 900, 300, 1)
+    with pytest.raises(BadInput, match=r"seed was 0, is 1; it holds 1 answers of raters\): name another folder"):
+        drawing.make([run], study, replace(SMALL, seed=1))
+
+
+def test_a_study_that_is_made_again_says_so(run, tmp_path):
+    words = ("make", run, tmp_path / "study", "--per-class", 1)
+    first, second = typed(*words), typed(*words)
+    assert first.exit_code == second.exit_code == 0
+    assert second.output.splitlines()[0] == f"{tmp_path / 'study'} is complete already"
+    assert second.output.splitlines()[1:] == first.output.splitlines()[-2:]
+
+
 def edit(path, change):
     """Change a JSON file in place."""
     data = json.loads(path.read_text())

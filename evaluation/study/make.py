@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from evaluation.benchmark import TRUTH, image_folder, in_order, read_pairs
+from evaluation.benchmark import TRUTH
+from evaluation.pairing import image_folder, in_order, read_pairs
 from evaluation.pairs import fit, jpeg
 from evaluation.settings import BUILT_IN
 from evaluation.study import store
@@ -40,12 +42,18 @@ class Item:
     hashes: dict[str, str] = field(default_factory=dict)  # SHA-256 of those files
 
 
-def make(results: list[Path], out: Path, config: StudyConfig, photos: Path | None = None) -> dict:
+def make(
+    results: list[Path],
+    out: Path,
+    config: StudyConfig,
+    photos: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict:
     """Write a study into `out` and return its counts. The same results, settings and seed give the same trials.
 
-    photos: where the photos lie, if not where the results' recipe says. A study that is there already is left as it
-    is. Raises BadInput for results that keep no pictures, for methods without a common pair, and where `out` holds
-    another study.
+    photos: where the photos lie, if not where the results' recipe says. say: takes a line for the user. A study that
+    is there already is left as it is. Raises BadInput for results that keep no pictures, for methods without a common
+    pair, and where `out` holds another study.
     """
     items, methods, sources = gather(results, photos)
     if config.reference and config.reference not in methods:
@@ -66,8 +74,10 @@ def make(results: list[Path], out: Path, config: StudyConfig, photos: Path | Non
         "sources": sources,
         "libraries": {**libraries("numpy"), **opencv()},
     }
-    with OutputFolder(out, recipe) as folder:
-        if not folder.complete:
+    with OutputFolder(out, recipe, detail=lambda: store.answered(out)) as folder:
+        if folder.complete:
+            say(folder.already)
+        else:
             _write(out, items, trials, methods, config)
             folder.finish(counts=counts)
     return counts
@@ -97,7 +107,7 @@ def gather(folders: list[Path], photos: Path | None) -> tuple[list[Item], list[s
         recipe, pairs = maskset.read_recipe(folder), read_pairs(folder / "pairs.csv")
         try:
             scores = pd.read_csv(folder / "scores.csv", dtype={"pair": str}, keep_default_na=False)
-            size, where = tuple(recipe["settings"]["size"]), str(recipe["sources"]["images"])
+            size, where = tuple(recipe["settings"]["size"]), str(recipe["folders"]["images"])
             if len(size) != 2 or not all(type(side) is int and 0 < side <= LARGEST for side in size):
                 raise ValueError(f"its size is {size}")
             read = (recipe["settings"].get(name) for name in ("polarity", "threshold"))
