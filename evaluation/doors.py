@@ -93,7 +93,7 @@ class Program:
             parent = os.getpid()
             first = (lambda: die_with(parent)) if sys.platform == "linux" else None
             done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=first, check=False)
-            said = done.stderr.decode(errors="replace").strip().splitlines()
+            said = done.stderr.decode(errors="replace").replace(f"{folder}{os.sep}", "").strip().splitlines()
             last_word = f": {said[-1]}" if said else ""
             if done.returncode:
                 raise Failed(f"{line[0]} ended with code {done.returncode}{last_word}")

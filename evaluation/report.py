@@ -138,7 +138,7 @@ def grid(album: Album, pairs: list[str]) -> np.ndarray:
     rows = []
     for pair in pairs:
         found = album.of(pair)
-        tiles = [_tile(found.get(name), album.config.size) for name in names]
+        tiles = [_tile(found.get(name) or _why_not(album, pair, name), album.config.size) for name in names]
         margin = np.full((tiles[0].shape[0], MARGIN, 3), 255, np.uint8)
         for i, line in enumerate(album.pairs[pair].category.split("_")):
             _write(margin, line, (8, margin.shape[0] // 2 + 20 * i))
@@ -150,12 +150,18 @@ def grid(album: Album, pairs: list[str]) -> np.ndarray:
     return np.vstack([head, *rows])
 
 
+def _why_not(album, pair, method):
+    """What stands in place of a picture."""
+    return "failed" if album.rows[pair, method]["error"] else "no picture"
+
+
 def _tile(data, size):
+    """A picture in JPEG bytes, or words, at the grid's size."""
     scale = TILE / max(size)
     shape = max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
-    if data is None:
+    if isinstance(data, str):
         tile = np.full((*shape[::-1], 3), 200, np.uint8)
-        _write(tile, "no result", (8, shape[1] // 2))
+        _write(tile, data, (8, shape[1] // 2))
     else:
         tile = cv2.resize(decode_rgb(data, "a picture"), shape, interpolation=cv2.INTER_AREA)
     return cv2.copyMakeBorder(tile, 3, 3, 3, 3, cv2.BORDER_CONSTANT, value=(255, 255, 255))

@@ -363,6 +363,9 @@ def test_a_program_that_fails_or_writes_nothing_says_so(tmp_path):
 
     assert "ended with code 1: ZeroDivisionError: division by zero" in told("1 / 0")
     assert told("").endswith("ended well but wrote no output")
+    assert told("import sys; sys.exit('cannot read ' + sys.argv[1])").endswith(
+        "ended with code 1: cannot read image.png"
+    )
     assert told("import sys; print('no model', file=sys.stderr)").endswith("wrote no output: no model")
     assert "is not an image that can be read" in told("import sys; open(sys.argv[3], 'w').write('no png')")
     assert told("import time; time.sleep(100)", timeout=1) == "no result within 1 s"
