@@ -22,7 +22,7 @@ from maskgen.runtime.images import decode_rgb
 from maskgen.runtime.output import locked
 
 TILE, MARGIN, TOP = 192, 150, 28  # px of the grid: a picture, the class's name beside it, the line above
-LONGEST = 22  # letters of a method's name that fit above a picture
+FONT = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 
 
 def write(
@@ -144,9 +144,9 @@ def grid(album: Album, pairs: list[str]) -> np.ndarray:
             _write(margin, line, (8, margin.shape[0] // 2 + 20 * i))
         rows.append(np.hstack([margin, *tiles]))
     head = np.full((TOP, rows[0].shape[1], 3), 255, np.uint8)
+    width = (rows[0].shape[1] - MARGIN) // len(names)
     for i, name in enumerate(names):
-        name = name if len(name) <= LONGEST else f"{name[: LONGEST - 2]}.."
-        _write(head, name, (MARGIN + i * (rows[0].shape[1] - MARGIN) // len(names) + 6, 20))
+        _write(head, _cut_to(name, width - 12), (MARGIN + i * width + 6, 20))
     return np.vstack([head, *rows])
 
 
@@ -168,7 +168,16 @@ def _tile(data, size):
 
 
 def _write(image, text, at):
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+    cv2.putText(image, text, at, *FONT, (40, 40, 40), 1, cv2.LINE_AA)
+
+
+def _cut_to(name, width):
+    """A name, without its end where it is wider than that."""
+    shown = name
+    while shown and cv2.getTextSize(shown, *FONT, 1)[0][0] > width:
+        name = name[:-1]
+        shown = f"{name}.."
+    return shown
 
 
 def page(album: Album, table: pd.DataFrame, tests: pd.DataFrame, recipe: dict, chosen: dict) -> str:
