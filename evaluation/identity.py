@@ -4,6 +4,7 @@ For recipe.json, under words that a refusal can print. A change of any of it mak
 """
 
 import re
+import shlex
 import shutil
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
@@ -40,7 +41,7 @@ def of_command(command: str, folder: Path) -> dict:
                 found[name] = files.sha256(folder / name)
     if words[0] not in found:
         found[words[0]] = files.sha256(Path(shutil.which(words[0])))
-    return {"method": "cmd", "command": command, "files": found}
+    return {"method": "cmd", "command": shlex.join(words), "files": found}
 
 
 def of_onnx(path: Path) -> dict:

@@ -3,7 +3,7 @@
 import click
 
 from evaluation.study.settings import PARTS, PLATFORMS, STUDY, ServeConfig, StudyConfig
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, install_hint
 from maskgen.runtime.command import FILE, FOLDER, Numbers, seed_option, warn
 
 
@@ -46,7 +46,7 @@ def make_study(results, out, images, consent, **settings):
         text = consent.read_text().strip() if consent else ""
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{consent} cannot be read as the text of a consent: {error}") from None
-    counts = make(list(results), out, StudyConfig(consent=text, **settings), images)
+    counts = make(list(results), out, StudyConfig(consent=text, **settings), images, click.echo)
     trials = " and ".join(f"{counts[part]} {part}" for part in PARTS if part in counts)
     click.echo(f"{trials} trials of {counts['pairs']} pairs, {counts['answers_wanted']} answers wanted, in {out}")
     click.echo(f"ask people: evaluate study serve {out}")
@@ -112,4 +112,4 @@ def needs(module, extra):
     from importlib.util import find_spec
 
     if not find_spec(module):
-        raise BadInput(f"this needs {module}: pip install 'irregular-masks[{extra}]'")
+        raise BadInput(f"this needs {module}: {install_hint(extra)}")
