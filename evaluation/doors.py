@@ -29,8 +29,12 @@ def results_in(folder: Path) -> dict[str, str]:
     """The file names of results in a folder by pair. Raises BadInput where it is missing, or a pair has two."""
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder} (expected results named after the pairs: 00000.png ...)")
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise BadInput(f"cannot read {folder}: {error.strerror}") from None
     found = {}
-    for name in sorted(path.name for path in folder.iterdir() if path.is_file()):
+    for name in names:
         if not name.lower().endswith(images.ENDINGS) or is_litter(name):
             continue
         pair = unicodedata.normalize("NFC", Path(name).stem)
