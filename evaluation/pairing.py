@@ -58,6 +58,8 @@ def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None
     if not masks.is_dir():
         raise BadInput(f"no such folder: {masks} (expected masks, `maskgen testset` makes them)")
     check_finished(masks)
+    if (masks / "test" / "made.jsonl").exists() and not (masks / RECIPE).exists():  # as earlier versions left it
+        raise BadInput(f"{masks} is unfinished: finish it first, by the same `maskgen testset` command that began it")
     maskset.check_polarity(masks, polarity)
     index = maskset.index_of(masks)
     if index and threshold is not None:

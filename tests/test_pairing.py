@@ -172,6 +172,9 @@ def test_an_unfinished_test_set_is_refused(tmp_path, monkeypatch, words):
     assert done.exit_code == 2 and not (tmp_path / "results").exists() and not (tmp_path / "pairs").exists()
     assert "masks/testset is unfinished: finish it first, by the same `maskgen testset` command" in done.output
     assert len(done.output.splitlines()) == 1
+    shutil.rmtree(part.parent / PROGRESS)
+    (part / "made.jsonl").touch()  # as an earlier version left it
+    assert "masks/testset is unfinished" in typed(*words.removesuffix("/test").split()).output
 
 
 # ---- pairs for another program ----
