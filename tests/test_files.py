@@ -253,7 +253,8 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, name, number):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError) as error:
         files.write_whole(tmp_path / name, b"1")
-    assert error.value.errno == number and [path.name for path in tmp_path.rglob("*")] == ["folder"]
+    assert error.value.errno == number and error.value.filename == str(tmp_path / name)
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
 
 
 FULL = """
