@@ -258,9 +258,9 @@ def read_results(folder):
 
 def read_net(path):
     """Any file of weights, as `pconv convert` reads it."""
-    from pconv_model import checkpoints
+    from pconv_model import checkpoints, foreign
 
-    each(partial(checkpoints.read, path), partial(checkpoints.past, path))
+    each(partial(foreign.read, path), partial(checkpoints.past, path))
 
 
 def read_training(path):

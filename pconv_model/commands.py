@@ -252,9 +252,9 @@ def superres(images, out, factor, weights, kind, tile, device, precision):
 @click.option("--half", is_flag=True, help="Kernels in float16, half the size.")
 def convert(source, out, form, half):
     """Turn a checkpoint of others, or of a training run, into weights of ours: OUT.safetensors."""
-    from pconv_model import checkpoints
+    from pconv_model import checkpoints, foreign
 
-    net = checkpoints.read(source, form)
+    net = foreign.read(source, form)
     checkpoints.save(out, net, half=half, **checkpoints.past(source))
     detail = f", detail {net.config.detail}" if net.config.detail else ""
     click.echo(f"{net.config.kind}, width {net.config.width:g}, depth {net.config.depth}{detail}, in {out}")
@@ -269,12 +269,12 @@ def average(sources, out, half):
 
     Their batch norm should not have moved since they parted: train with `--freeze all`.
     """
-    from pconv_model import checkpoints
+    from pconv_model import checkpoints, foreign
 
     if len(sources) < 2:
         raise BadInput(f"expected two files of weights or more, got {sources[0]} alone")
-    first = checkpoints.read(sources[0])
-    net = checkpoints.average(chain([first], map(checkpoints.read, sources[1:])))
+    first = foreign.read(sources[0])
+    net = checkpoints.average(chain([first], map(foreign.read, sources[1:])))
     if not all(mean.equal(own) for mean, own in zip(net.buffers(), first.buffers(), strict=True)):
         click.echo("batch norm has moved between these nets, its mean fits none of them: train a little on", err=True)
     about = {"average": [{"file": source.name, **checkpoints.past(source)} for source in sources]}
@@ -288,7 +288,7 @@ def average(sources, out, half):
 @kind_option
 def export(out, weights, kind):
     """Write a net for other programs: OUT.onnx, or OUT.pt2 of torch.export."""
-    from pconv_model.checkpoints import export as write
+    from pconv_model.export import export as write
     from pconv_model.inpaint import load
 
     net = load(weights, kind)

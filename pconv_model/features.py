@@ -16,6 +16,7 @@ from torch import nn
 
 from maskgen.errors import BadInput
 from pconv_model.settings import IMAGENET_MEAN, IMAGENET_STD
+from pconv_model.torch_files import torch_file
 
 STAGES = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256))  # channels of the convolutions before each pooling
 TORCHVISION = (0, 2, 5, 7, 10, 12, 14)  # their numbers in torchvision's vgg16().features
@@ -69,10 +70,13 @@ def _read_torchvision(path):
     if not path.is_file():
         raise BadInput(f"no such file: {path}; {WAYS}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return [(state[f"features.{i}.weight"], state[f"features.{i}.bias"]) for i in TORCHVISION]
-    except Exception as error:  # torch raises whatever bytes without sense lead to
-        raise BadInput(f"{path} is no torchvision checkpoint of VGG16 ({type(error).__name__}); {WAYS}") from None
+        state = torch_file(path)
+    except BadInput:
+        state = None
+    names = [(f"features.{i}.weight", f"features.{i}.bias") for i in TORCHVISION]
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), torch.Tensor) for name in sum(names, ())):
+        raise BadInput(f"{path} is no torchvision checkpoint of VGG16; {WAYS}")
+    return [(state[weight], state[bias]) for weight, bias in names]
 
 
 def lpips_file(name: str) -> Path:

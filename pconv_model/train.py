@@ -29,6 +29,7 @@ from pconv_model.data import Fixed, Pairs, batches, split
 from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss, windowed
 from pconv_model.photos import write_image
 from pconv_model.settings import FREEZES, LOSSES, PRECISIONS, LossConfig, NetConfig, TrainConfig
+from pconv_model.torch_files import torch_file
 from pconv_model.unet import build
 
 NET, RUN = NetConfig(), TrainConfig()
@@ -159,7 +160,7 @@ class Run:
 
 def read_checkpoint(path: Path) -> dict:
     """The dict of a training checkpoint; tensors and plain values only. Raises BadInput for any other file."""
-    told = checkpoints.torch_file(path)
+    told = torch_file(path)
     if not isinstance(told, dict) or told.get("format") != checkpoints.FORMAT:
         raise BadInput(f"{path} is no training checkpoint of ours")
     parts = {"step": int, "phase": int, "history": list, "net": dict, "optimiser": dict, "about": dict}
