@@ -367,10 +367,10 @@ def read_photo(path):
     """A photo, as each of the three packages reads one."""
     from evaluation.methods import Failed
     from evaluation.methods import read_image as read_result
+    from maskgen.runtime import images
     from pconv_model.data import read_rgb
-    from pconv_model.photos import read_image
 
-    each(partial(read_image, path), partial(read_rgb, path, 64))
+    each(partial(images.read, path), partial(read_rgb, path, 64))
     with suppress(Failed):
         read_result(path)
 

@@ -37,6 +37,7 @@ def pconv():
     """Train and use the partial-convolution network of Liu et al. 2018."""
 
 
+NEW = click.Path(path_type=Path)
 weights_option = click.option("--weights", type=FILE, help="A trained net. [default: the one that ships]")
 kind_option = click.option("--kind", type=click.Choice(KINDS), default="pconv", help="The paper's net or its baseline.")
 device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [default: the best there is]")
@@ -197,29 +198,33 @@ def train(images, masks, vgg, exclude, favour, cache, resume, at, out, **options
 @pconv.command()
 @click.argument("images", type=ANY)
 @click.argument("masks", type=ANY)
-@click.argument("out", type=FOLDER, default=f"{RESULTS}/inpaint")
+@click.argument("out", type=NEW, default=f"{RESULTS}/inpaint")
 @weights_option
 @kind_option
 @click.option("--raw", is_flag=True, help="The net's answer everywhere, also where pixels are known.")
 @click.option("--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in a mask.")
-@click.option("--batch", type=click.IntRange(1), default=8, help="Images of one size that go through together.")
+@click.option(
+    "--threshold", type=click.IntRange(1, 255), help="Grey level from which masks are white. [default: two values only]"
+)
 @click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
 @device_option
 @precision_option
 @mirror_option
 @scales_option
 def inpaint(images, masks, out, weights, kind, device, precision, mirror, scales, **how):
-    """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT."""
+    """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT.
+
+    OUT is a folder, or for one photo may be a PNG file, which is written anew each time.
+    """
     from pconv_model.inpaint import inpaint_files, load
 
     model = load(weights, kind, picked_device(device, precision), precision, mirror, scales)
-    made = inpaint_files(model, images, masks, out, **how)
-    click.echo(f"{made} images in {out}")
+    inpaint_files(model, images, masks, out, say=click.echo, **how)
 
 
 @pconv.command()
 @click.argument("images", type=ANY)
-@click.argument("out", type=FOLDER, default=f"{RESULTS}/superres")
+@click.argument("out", type=NEW, default=f"{RESULTS}/superres")
 @click.option("--factor", type=click.IntRange(1), default=4, help="How many times as large.")
 @weights_option
 @kind_option
@@ -229,6 +234,7 @@ def inpaint(images, masks, out, weights, kind, device, precision, mirror, scales
 def superres(images, out, factor, weights, kind, tile, device, precision):
     """Enlarge a photo or a folder of IMAGES into OUT, with bicubic interpolation beside.
 
+    OUT is a folder, or for one photo may be a PNG file, which is written anew each time.
     The weights that ship fill holes and have not learnt this: bicubic is far better than they are.
     """
     from pconv_model.inpaint import load
@@ -241,8 +247,7 @@ def superres(images, out, factor, weights, kind, tile, device, precision):
             "with --weights",
             err=True,
         )
-    made = superres_files(model, images, out, factor, tile=tile)
-    click.echo(f"{made} images in {out}")
+    superres_files(model, images, out, factor, tile=tile, say=click.echo)
 
 
 @pconv.command()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from maskgen.errors import BadInput
-from pconv_model.photos import find_images
+from maskgen.runtime import images
 from pconv_model.settings import TrainConfig
 from pconv_model.superres import spread
 
@@ -35,7 +35,7 @@ def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig = RUN
     ImageNet and Places2 have it (`test*` is then left alone); a share `config.hold_out` of all, drawn with the seed,
     which for CelebA-HQ gives 27,000 and 3,000. A share of 0 holds nothing out and validates on the training photos.
     """
-    found = [(folder, path) for folder in folders for path in find_images(folder)]
+    found = [(folder, path) for folder in folders for path in images.find(folder)]
     photos = [path for _, path in found]
     tops = [path.relative_to(folder).parts[0].lower() for folder, path in found]
     rng = np.random.default_rng([config.seed, 0])
@@ -144,12 +144,7 @@ class Fixed:
 
 def read_rgb(path: Path, short: int) -> np.ndarray:
     """A photo as uint8 RGB, shrunk so that its short side has at most `short` px. Raises BadInput if it is none."""
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except (OSError, cv2.error):
-        image = None
-    if image is None:
-        raise BadInput(f"{path} cannot be read as a photo: remove it")
+    image = images.read_rgb(path)
     share = short / min(image.shape[:2])
     if share < 1:
         height, width = (max(short, round(side * share)) for side in image.shape[:2])

@@ -1,5 +1,6 @@
 """Fill the holes of photos of any size and kind with a trained net."""
 
+import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -8,12 +9,12 @@ import cv2
 import numpy as np
 import torch
 
-from maskgen.errors import BadInput
-from maskgen.maskset import read_hole
-from maskgen.runtime.files import remove_parts
-from maskgen.runtime.output import alone
+from maskgen.errors import BadInput, warn
+from maskgen.maskset import check_polarity, read_hole
+from maskgen.runtime import images
+from maskgen.runtime.output import libraries, opencv
 from pconv_model import checkpoints
-from pconv_model.photos import pairs, places, read_image, write_image
+from pconv_model.photos import Job, bar, folder_of, pairs, places, run
 from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE
 from pconv_model.unet import UNet
 
@@ -68,8 +69,10 @@ def inpaint(model: UNet, image: np.ndarray, hole: np.ndarray, raw: bool = False,
 def inpaint_batch(model: UNet, images, holes, raw: bool = False, *, batch: int = 8, tile: int = TILE) -> Iterator:
     """Yield the filled images in order. images, holes: iterables of the same length, as for `inpaint`.
 
-    Up to `batch` neighbours of one size go through the net together.
+    Up to `batch` neighbours of one size go through the net together, those larger than a tile one by one. Which
+    neighbours an image has may change its rounding.
     """
+    tile = max(tile // model.stride, 1) * model.stride
     waiting = []
     for image, hole in zip(images, holes, strict=True):
         _check(image, hole)
@@ -77,6 +80,9 @@ def inpaint_batch(model: UNet, images, holes, raw: bool = False, *, batch: int =
             yield from _fill(model, waiting, raw, tile)
             waiting = []
         waiting.append((image, hole))
+        if max(hole.shape) > tile:  # its arrays take the memory of many that are smaller
+            yield from _fill(model, waiting, raw, tile)
+            waiting = []
     if waiting:
         yield from _fill(model, waiting, raw, tile)
 
@@ -86,14 +92,20 @@ def _check(image, hole):
         raise BadInput(f"images are uint8 or uint16, got {image.dtype}")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or not image.size:
         raise BadInput(f"images are grey, RGB or RGB with alpha, got an array of shape {image.shape}")
-    if hole.dtype != bool or hole.shape != image.shape[:2]:
-        raise BadInput(
-            f"the mask is {hole.dtype} {hole.shape}, expected bool {image.shape[:2]} as the image: fit one to the other"
-        )
+    if hole.dtype != bool or hole.ndim != 2:
+        raise BadInput(f"a hole is bool (H, W), got {hole.dtype} of shape {hole.shape}")
+    _check_sizes(image, hole, "the image", "the mask")
+
+
+def _check_sizes(image, hole, photo, mask):
+    if hole.shape == image.shape[:2]:
+        return
+    (height, width), (rows, columns) = image.shape[:2], hole.shape
+    way = "turn it to fit the photo as it is shown, upright" if (rows, columns) == (width, height) else "fit it to that"
+    raise BadInput(f"{photo} has {width}x{height} px and {mask} {columns}x{rows}: {way}")
 
 
 def _fill(model, pairs, raw, tile):
-    tile = max(tile // model.stride, 1) * model.stride
     colours = [_as_rgb(image) for image, _ in pairs]
     holes = [hole for _, hole in pairs]
     filled = _at_all_scales(model, colours, holes, tile, raw) if raw or any(hole.any() for hole in holes) else colours
@@ -281,24 +293,71 @@ def _sample(coarse, part, shape):
     return cv2.remap(coarse, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-@alone("out")
-def inpaint_files(model: UNet, images: Path, masks: Path, out: Path, *, raw=False, polarity="hole-white", **how) -> int:
+def inpaint_files(
+    model: UNet,
+    photos: Path,
+    masks: Path,
+    out: Path,
+    *,
+    raw: bool = False,
+    polarity: str = "hole-white",
+    threshold: int | None = None,
+    tile: int = TILE,
+    say=print,
+) -> int:
     """Fill a photo, or every photo below a folder, into PNG files below `out`. Returns how many were written.
 
-    A photo whose result is there already is left alone, so a run can be stopped and started again. how: `batch`
-    and `tile` of `inpaint_batch`.
+    photos and masks: a file or a folder each, see `pconv_model.photos.pairs`. out: an output folder, to which photos
+    may be added later, or the name of one PNG file. polarity, threshold: as in `maskgen.maskset.read_hole`. raw, tile:
+    as in `inpaint`. say: is called with a line for the user. Raises BadInput for what the user can mend, and where no
+    mask has a hole, before any result is made.
     """
-    from tqdm import tqdm
+    check_polarity(masks if masks.is_dir() else masks.parent, polarity)
+    read = partial(read_hole, polarity=polarity, threshold=threshold)
+    found = pairs(photos, masks, out)
+    results = places([photo for photo, _ in found], photos, out, ".png")
+    jobs = [
+        Job(photo.relative_to(folder_of(photos)).as_posix(), {"image": photo, "mask": mask}, result)
+        for (photo, mask), result in zip(found, results, strict=True)
+    ]
 
-    found = pairs(images, masks)
-    results = places([photo for photo, _ in found], images, out)
-    remove_parts(out)
-    todo = [(*pair, place) for pair, place in zip(found, results, strict=True) if not place.exists()]
-    photos = (read_image(photo) for photo, _, _ in todo)
-    holes = (read_hole(mask, polarity=polarity) for _, mask, _ in todo)
-    filled = inpaint_batch(model, photos, holes, raw, **how)
-    for (_, _, path), result in zip(
-        todo, tqdm(filled, total=len(todo), unit="image", disable=len(todo) < 2), strict=True
-    ):
-        write_image(path, result)
-    return len(todo)
+    def check(todo):
+        empty = [job.inputs["mask"] for job in bar(todo, "pair") if not _fitting_hole(job, read).any()]
+        if empty and len(empty) == len(jobs) and not raw:
+            raise BadInput(
+                f"{_some(empty)} without a hole, so nothing would be filled: expected some "
+                f"{polarity.removeprefix('hole-')} in a mask (polarity {polarity})"
+            )
+        if empty and not raw:
+            warn(f"{_some(empty)} without a hole: of {len(todo)} photos, as many come back unchanged")
+
+    def make(job):
+        image, metadata = images.read_with_metadata(job.inputs["image"])
+        images.write(job.results[0], inpaint(model, image, read(job.inputs["mask"]), raw, tile=tile), metadata)
+
+    how = identity(model, raw=raw, polarity=polarity, threshold=threshold, tile=tile)
+    return run(jobs, out, {"made_by": "pconv inpaint", **how}, check, make, say)
+
+
+def _fitting_hole(job, read):
+    """The hole of a photo. Raises BadInput where one of the two cannot be read, or does not fit the other."""
+    image, hole = images.read(job.inputs["image"]), read(job.inputs["mask"])
+    _check_sizes(image, hole, job.inputs["image"], job.inputs["mask"])
+    return hole
+
+
+def _some(masks):
+    return f"{masks[0]} is" if len(masks) == 1 else f"{len(masks)} masks, such as {masks[0]}, are"
+
+
+def identity(model: UNet, **settings) -> dict:
+    """What decides a result besides photo and mask, for a recipe: settings, the net, and what runs it."""
+    digest = hashlib.sha256(repr(model.config).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return {
+        "settings": {"precision": model.precision, "mirror": model.mirror, "scales": model.scales, **settings},
+        "net": {"kind": model.config.kind, "weights": digest.hexdigest()},
+        "device": model.mean.device.type,
+        "libraries": libraries("torch", "numpy", "pillow") | opencv(),
+    }

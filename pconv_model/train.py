@@ -19,6 +19,7 @@ from torch import distributed
 from tqdm import tqdm
 
 from maskgen.errors import BadInput
+from maskgen.runtime import images
 from maskgen.runtime.files import remove_parts, write_whole
 from maskgen.runtime.memory import keep_memory
 from maskgen.runtime.output import alone, locked
@@ -27,7 +28,6 @@ from maskgen.settings import SIZE
 from pconv_model import checkpoints
 from pconv_model.data import Fixed, Pairs, batches, split
 from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss, windowed
-from pconv_model.photos import write_image
 from pconv_model.settings import FREEZES, LOSSES, PRECISIONS, LossConfig, NetConfig, TrainConfig
 from pconv_model.torch_files import torch_file
 from pconv_model.unet import build
@@ -397,7 +397,7 @@ class _Judge:
 
     def _draw(self, columns, step):
         grid = torch.cat(columns, 2).permute(1, 2, 0).mul(255).round().byte().cpu().numpy()
-        write_image(self.out / "samples" / f"{step:07d}.jpg", np.ascontiguousarray(grid))
+        images.write(self.out / "samples" / f"{step:07d}.jpg", np.ascontiguousarray(grid))
 
 
 class _Log:

@@ -22,13 +22,12 @@ from maskgen import maskset, pairs, video
 from maskgen.augmented import augment_folder
 from maskgen.errors import BadInput
 from maskgen.publish import publish
-from maskgen.runtime import files
+from maskgen.runtime import files, images
 from maskgen.sampler import MaskSampler
 from maskgen.settings import ExtractConfig, FillConfig, PublishConfig
 from maskgen.testset import make_testset
 from maskgen.verify import find_faults
 from pconv_model import checkpoints, features, foreign, train
-from pconv_model.photos import read_image
 from pconv_model.settings import NetConfig, TrainConfig
 from pconv_model.torch_files import torch_file
 from pconv_model.unet import build
@@ -98,7 +97,7 @@ def test_a_picture_that_claims_an_absurd_size_is_unreadable_everywhere(tmp_path)
     data[at : at + 4] = (65_500).to_bytes(2, "big") * 2
     (tmp_path / "0.jpg").write_bytes(data)
     assert video.FolderReader(tmp_path).read(0) is None
-    for read, refusal in ((maskset.read_hole, BadInput), (read_image, BadInput), (read_result, Failed)):
+    for read, refusal in ((maskset.read_hole, BadInput), (images.read, BadInput), (read_result, Failed)):
         with pytest.raises(refusal):
             read(tmp_path / "0.jpg")
 

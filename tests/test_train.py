@@ -279,7 +279,7 @@ def test_imagenet_and_places2_come_with_their_own_split(tmp_path):
 
 def test_celeba_hq_is_split_27000_to_3000_by_the_seed(tmp_path, monkeypatch):
     faces = [tmp_path / f"{i}.jpg" for i in range(30000)]
-    monkeypatch.setattr(data, "find_images", lambda folder: faces)
+    monkeypatch.setattr(data.images, "find", lambda folder: faces)
     kept, held = data.split([tmp_path], config=TrainConfig(validation=3000))
     again = data.split([tmp_path], config=TrainConfig(validation=3000))
     other = data.split([tmp_path], config=TrainConfig(validation=3000, seed=1))
