@@ -241,13 +241,13 @@ def superres(images, out, factor, weights, kind, tile, device, precision):
     from pconv_model.superres import superres_files
 
     model = load(weights, kind, picked_device(device, precision), precision)
-    if weights is None:
+    made = superres_files(model, images, out, factor, tile=tile, say=click.echo)
+    if made and weights is None:
         click.echo(
             "the weights that ship have not learnt to enlarge, bicubic is better: name yours of `pconv train --factor` "
             "with --weights",
             err=True,
         )
-    superres_files(model, images, out, factor, tile=tile, say=click.echo)
 
 
 @pconv.command()

@@ -14,7 +14,7 @@ from maskgen.maskset import check_polarity, read_hole
 from maskgen.runtime import images
 from maskgen.runtime.output import libraries, opencv
 from pconv_model import checkpoints
-from pconv_model.photos import Job, bar, folder_of, pairs, places, run
+from pconv_model.photos import Job, each, folder_of, pairs, places, run
 from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE
 from pconv_model.unet import UNet
 
@@ -101,8 +101,9 @@ def _check_sizes(image, hole, photo, mask):
     if hole.shape == image.shape[:2]:
         return
     (height, width), (rows, columns) = image.shape[:2], hole.shape
-    way = "turn it to fit the photo as it is shown, upright" if (rows, columns) == (width, height) else "fit it to that"
-    raise BadInput(f"{photo} has {width}x{height} px and {mask} {columns}x{rows}: {way}")
+    turned = (rows, columns) == (width, height)
+    way = "turn it, photos are taken as they are shown" if turned else "make a mask as large as the photo"
+    raise BadInput(f"{mask} has {columns}x{rows} px and {photo} {width}x{height}: {way}")
 
 
 def _fill(model, pairs, raw, tile):
@@ -322,14 +323,21 @@ def inpaint_files(
     ]
 
     def check(todo):
-        empty = [job.inputs["mask"] for job in bar(todo, "pair") if not _fitting_hole(job, read).any()]
-        if empty and len(empty) == len(jobs) and not raw:
-            raise BadInput(
-                f"{_some(empty)} without a hole, so nothing would be filled: expected some "
-                f"{polarity.removeprefix('hole-')} in a mask (polarity {polarity})"
-            )
+        empty = []
+
+        def look(job):
+            image, hole = images.read(job.inputs["image"]), read(job.inputs["mask"])
+            _check_sizes(image, hole, job.inputs["image"], job.inputs["mask"])
+            if not hole.any():
+                empty.append(job.inputs["mask"])
+
+        each(todo, "pair", look, leave=False)
         if empty and not raw:
-            warn(f"{_some(empty)} without a hole: of {len(todo)} photos, as many come back unchanged")
+            some = f"{empty[0]} has" if len(jobs) == 1 else f"{len(empty)} of {len(jobs)} masks, as {empty[0]}, have"
+            line = f"{some} no hole ({polarity.removeprefix('hole-')} is a hole)"
+            if len(empty) == len(jobs):
+                raise BadInput(f"{line}: nothing would be filled")
+            warn(f"{line}: their photos come back unchanged")
 
     def make(job):
         image, metadata = images.read_with_metadata(job.inputs["image"])
@@ -337,17 +345,6 @@ def inpaint_files(
 
     how = identity(model, raw=raw, polarity=polarity, threshold=threshold, tile=tile)
     return run(jobs, out, {"made_by": "pconv inpaint", **how}, check, make, say)
-
-
-def _fitting_hole(job, read):
-    """The hole of a photo. Raises BadInput where one of the two cannot be read, or does not fit the other."""
-    image, hole = images.read(job.inputs["image"]), read(job.inputs["mask"])
-    _check_sizes(image, hole, job.inputs["image"], job.inputs["mask"])
-    return hole
-
-
-def _some(masks):
-    return f"{masks[0]} is" if len(masks) == 1 else f"{len(masks)} masks, such as {masks[0]}, are"
 
 
 def identity(model: UNet, **settings) -> dict:

@@ -61,9 +61,9 @@ def places(found: list[Path], photos: Path, out: Path, *endings: str) -> list[tu
     two photos would go to one file.
     """
     if is_picture(out):
-        if not photos.is_file() or out.suffix.lower() != ".png" or out.resolve() == photos.resolve():
-            raise BadInput(f"results go to a folder, or that of one photo to another PNG file, got {out}")
-        return [(out, *(out.with_name(f"{out.stem}{ending}") for ending in endings[1:]))]
+        return [_places_beside(out, photos, endings)]
+    if out.is_file():
+        raise BadInput(f"{out} is a file: expected a folder for the results, or a name.png for that of one photo")
     found = [photo.relative_to(folder_of(photos)) for photo in found]
     longest = LONGEST - max(map(len, endings))
     stems = [photo.stem if len(os.fsencode(photo.stem)) <= longest else cut(photo.stem) for photo in found]
@@ -75,6 +75,18 @@ def places(found: list[Path], photos: Path, out: Path, *endings: str) -> list[tu
         if times > 1:
             raise BadInput(f"{times} photos in {photos} would be written to {first}: rename them")
     return results
+
+
+def _places_beside(out, photos, endings):
+    """A PNG file for the first result of one photo, and its name with what the other endings add to the first."""
+    if not photos.is_file():
+        raise BadInput(f"{photos} is a folder of photos: expected a folder for their results, got {out}")
+    if out.suffix.lower() != ".png":
+        raise BadInput(f"results are PNG files, which keep known pixels: expected a folder or a name.png, got {out}")
+    if out.resolve() == photos.resolve():
+        raise BadInput(f"{out} is the photo itself: name another file for the result")
+    first = endings[0].removesuffix(".png")
+    return out, *(out.with_name(f"{out.stem}{ending.removeprefix(first)}") for ending in endings[1:])
 
 
 def is_picture(out: Path) -> bool:
@@ -111,13 +123,14 @@ def run(
         check(todo)
         if folder.complete:
             folder.reopen()
-        for job in bar(todo, "image"):
-            make(job)
+        each(todo, "image", make)
         folder.finish()
     say(f"{len(todo)} images in {out}")
     return len(todo)
 
 
-def bar(jobs: list[Job], unit: str) -> tqdm:
-    """The jobs, with a progress bar where there are several."""
-    return tqdm(jobs, unit=unit, disable=len(jobs) < 2)
+def each(jobs: list[Job], unit: str, do: Callable[[Job], None], *, leave: bool = True) -> None:
+    """Do one job after the other, with a progress bar where there are several. leave: the bar, at the end."""
+    with tqdm(jobs, unit=unit, disable=len(jobs) < 2, leave=leave) as bar:
+        for job in bar:
+            do(job)

@@ -8,7 +8,7 @@ import numpy as np
 from maskgen.errors import BadInput
 from maskgen.runtime import images
 from pconv_model.inpaint import identity, inpaint
-from pconv_model.photos import Job, bar, find, folder_of, places, run
+from pconv_model.photos import Job, each, find, folder_of, places, run
 from pconv_model.settings import TILE
 from pconv_model.unet import UNet
 
@@ -59,8 +59,7 @@ def superres_files(model: UNet, photos: Path, out: Path, factor: int, *, tile: i
     ]
 
     def check(todo):
-        for job in bar(todo, "photo"):
-            images.read(job.inputs["image"])
+        each(todo, "photo", lambda job: images.read(job.inputs["image"]), leave=False)
 
     def make(job):
         image, metadata = images.read_with_metadata(job.inputs["image"])

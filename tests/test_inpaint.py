@@ -215,9 +215,9 @@ def test_an_image_in_tiles_has_its_colours_from_smaller_ones_as_well():
 
 
 def test_a_mask_that_does_not_fit_is_refused(model):
-    with pytest.raises(BadInput, match=r"the image has 5x6 px and the mask 4x4: fit it to that"):
+    with pytest.raises(BadInput, match=r"the mask has 4x4 px and the image 5x6: make a mask as large"):
         inpaint.inpaint(model, photo(6, 5, 3), np.zeros((4, 4), bool))
-    with pytest.raises(BadInput, match=r"has 5x6 px and the mask 6x5: turn it to fit .* upright"):
+    with pytest.raises(BadInput, match=r"the mask has 6x5 px and the image 5x6: turn it"):
         inpaint.inpaint(model, photo(6, 5, 3), np.zeros((5, 6), bool))
     with pytest.raises(BadInput, match="float64"):
         inpaint.inpaint(model, np.zeros((4, 4, 3)), np.zeros((4, 4), bool))

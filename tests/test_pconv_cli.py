@@ -234,7 +234,11 @@ def test_a_photo_that_is_cut_short_gives_one_line_and_no_word_of_the_decoder(tmp
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "photo.png is not an image that can be read" in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.count("\n") == 1
+        and "photo.png is not an image that can be read" in done.stderr
+    )
 
 
 def test_export_says_what_goes_in_and_out(place):
