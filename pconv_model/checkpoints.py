@@ -79,7 +79,6 @@ def net_config(told, path) -> NetConfig:
         config = NetConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in told.items()})
         sensible = (
             all(isinstance(number, int | float) for number in (config.width, config.eps, *config.mean, *config.std))
-            and all(isinstance(text, str) for text in (config.kind, config.bias, config.fill, config.head))
             and isinstance(config.depth, int)
             and isinstance(config.detail, int)
             and 0 <= config.detail <= 1024
@@ -87,6 +86,8 @@ def net_config(told, path) -> NetConfig:
             and 0 < config.width <= 16
             and 1 <= config.depth <= 16
         )
+    except BadInput as error:
+        raise BadInput(f"{path} describes no net that we know: {error}") from None
     except (AttributeError, TypeError):
         sensible = False
     if not sensible:

@@ -1,5 +1,6 @@
 """The command `pconv`: options in, one function call out. Heavy imports wait inside."""
 
+from functools import partial
 from itertools import chain, product
 from pathlib import Path
 
@@ -61,9 +62,9 @@ def picked_device(device, precision):
     """The device asked for, or the best there is; warns where bfloat16 would be computed by emulation."""
     import torch
 
-    from pconv_model.train import best_device
+    from pconv_model.device import usable
 
-    device = device or best_device()
+    device = usable(device)
     if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         click.echo("this processor has no bf16: it is emulated, many times slower than --precision fp32", err=True)
     return device
@@ -128,22 +129,25 @@ def candidate_options(command):
 
 def training(images, masks, vgg, exclude, favour, cache, options):
     """The arguments that `train` and `search` give to their functions."""
-    from pconv_model.data import read_names
-    from pconv_model.features import load_vgg
-    from pconv_model.train import mask_sampler
+    from maskgen.runtime.files import sha256
+    from pconv_model.data import mask_sampler, read_names, sha256_of_masks
+    from pconv_model.features import load_vgg, lpips_file
 
     config = picked(TrainConfig, options)
     factors = [part.rpartition("=") for part in favour]
     if not all(pattern and factor.replace(".", "", 1).isdigit() for pattern, _, factor in factors):
         raise BadInput(f"--favour is PATTERN=FACTOR, such as 'clothing*=0.2', got {', '.join(favour)}")
     kept = ("start", "minutes", "log_every", "validate_every", "workers")
+    sampler, features = mask_sampler(masks, config), load_vgg(vgg) if options["use_vgg"] else None
+    inputs = {"masks": sha256_of_masks(sampler)} if sampler else {}
     return {
         "folders": list(images) or [Path("images")],
-        "sampler": mask_sampler(masks, config),
+        "sampler": sampler,
         "config": config,
         "device": picked_device(options["device"], config.precision),
         "net": picked(NetConfig, options),
-        "features": load_vgg(vgg) if options["use_vgg"] else None,
+        "features": features,
+        "inputs": inputs | ({"vgg": sha256(vgg or lpips_file("vgg16"))} if features else {}),
         "exclude": frozenset().union(*(read_names(path) for path in exclude)),
         "favour": [(pattern, float(factor)) for pattern, _, factor in factors],
         "cache": int(cache * 2**30),
@@ -313,9 +317,10 @@ def export(out, weights, kind):
 @click.option("--out", type=FOLDER, default="runs/search", help="A run per candidate, and table.csv.")
 def search(images, masks, vgg, exclude, favour, cache, steps, out, **options):
     """Try loss weights on a validation set, as the paper did; the best comes first."""
-    from pconv_model import train as training_room
+    from pconv_model.search import search as search_weights
 
     how = training(images, masks, vgg, exclude, favour, cache, {**options, "phase1_steps": steps})
     values = [options[name] for name in LOSSES]
     candidates = [LossConfig(*choice) for choice in product(*values)]
-    click.echo(training_room.search(out=out, candidates=candidates, **how).to_string(index=False))
+    say = partial(click.echo, err=True)
+    click.echo(search_weights(out=out, candidates=candidates, say=say, **how).to_string(index=False))

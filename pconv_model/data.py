@@ -1,5 +1,6 @@
 """Training pairs from folders of photos and a sampler of masks: sample i is always the same, whatever the threads."""
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,9 @@ import torch
 
 from maskgen.errors import BadInput
 from maskgen.runtime import images
+from maskgen.runtime.files import sha256
+from maskgen.runtime.parallel import cores
+from maskgen.settings import SIZE
 from pconv_model.settings import TrainConfig
 from pconv_model.superres import spread
 
@@ -140,6 +144,36 @@ class Fixed:
         top, left = ((length - side) // 2 for length in photo.shape[:2])
         square = resized(photo[top : top + side, left : left + side], size)
         return lattice(square, self.factor) if self.factor > 1 else (square, fitted(self.sampler[FAR + i], size))
+
+
+def mask_sampler(masks: Path, config: TrainConfig):
+    """Endless training masks from a folder of raw ones, as large as the paper's. BadInput without it.
+
+    None for a net that learns to enlarge: its holes need no masks.
+    """
+    from maskgen.sampler import MaskSampler
+
+    if config.factor > 1:
+        return None
+    if not masks.is_dir():
+        raise BadInput(
+            f"no folder of masks at {masks}: make it with `maskgen extract videos/`, or name yours with --masks"
+        )
+    return MaskSampler(masks, size=SIZE, preset="nvidia", ratio=config.ratio, seed=config.seed, uniform=config.uniform)
+
+
+def sha256_of_masks(sampler) -> str:
+    """One SHA-256 of all files of a MaskSampler."""
+    digest = hashlib.sha256()
+    for i in range(len(sampler.raw)):
+        digest.update(hashlib.sha256(sampler.raw.data(i)).digest())
+    return digest.hexdigest()
+
+
+def sha256_of_photos(photos: list[Path]) -> str:
+    """One SHA-256 of the photos' bytes, in their order, whatever their names."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return hashlib.sha256("".join(pool.map(sha256, photos)).encode()).hexdigest()
 
 
 def read_rgb(path: Path, short: int) -> np.ndarray:

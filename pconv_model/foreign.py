@@ -8,6 +8,7 @@ import torch
 
 from maskgen.errors import BadInput, install_hint
 from pconv_model.checkpoints import filled, load, net_config
+from pconv_model.settings import expect_one_of
 from pconv_model.torch_files import ALONE, torch_file
 from pconv_model.unet import UNet, build
 
@@ -20,8 +21,7 @@ def read(path: Path, form: str | None = None) -> UNet:
     Raises BadInput for an unknown form, and for a file that is not what its form says.
     """
     form = form or detect(path)
-    if form not in READERS:
-        raise BadInput(f"form is one of {', '.join(READERS)}, got {form!r}")
+    expect_one_of("form", form, READERS)
     return READERS[form](path).eval()
 
 

@@ -15,7 +15,7 @@ from maskgen.runtime import images
 from maskgen.runtime.output import libraries, opencv
 from pconv_model import checkpoints
 from pconv_model.photos import Job, each, folder_of, pairs, places, run
-from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE
+from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE, expect_one_of
 from pconv_model.unet import UNet
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -38,10 +38,8 @@ def load(
     so on; False is the net's own answer, as in the paper. Raises BadInput where there is no such file, or where it
     holds another kind of net.
     """
-    if precision not in PRECISIONS:
-        raise BadInput(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if kind not in KINDS:
-        raise BadInput(f"kind is one of {', '.join(KINDS)}, got {kind!r}")
+    expect_one_of("precision", precision, PRECISIONS)
+    expect_one_of("kind", kind, KINDS)
     path = weights or WEIGHTS / f"{kind}.safetensors"
     if weights is None and not path.is_file():
         raise BadInput(
