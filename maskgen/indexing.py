@@ -48,7 +48,7 @@ def find_polarity(masks: Masks) -> tuple[str, str]:
     if any((folder / INDEX).exists() for folder in (masks.path, masks.path / "test", masks.path / "train")):
         return "hole-white", f"hole-white, as in every mask set with a {INDEX}"
     chosen = np.unique(np.linspace(0, len(masks) - 1, EVIDENCE).astype(int))
-    white = np.array([np.mean(masks.grey(i) >= masks.threshold) for i in chosen])
+    white = np.array([np.mean(masks[i]) for i in chosen])
     few, many = int((white < 0.4).sum()), int((white > 0.6).sum())
     seen = f"of {len(white)} masks {few} are less than 40 % white and {many} more than 60 %"
     if few + many >= max(1, len(white) / 4) and max(few, many) >= 0.95 * (few + many):

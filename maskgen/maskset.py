@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import lzma
 import os
-import tarfile
-import zipfile
 import zlib
 from functools import cached_property
 from pathlib import Path
@@ -14,17 +11,18 @@ import cv2
 import numpy as np
 
 from maskgen import __version__
+from maskgen.archives import open_archive
 from maskgen.categories import category, measure
-from maskgen.errors import BadInput
-from maskgen.runtime.files import leads_inside, natural, write_whole
+from maskgen.errors import BadInput, warn
+from maskgen.runtime import files
+from maskgen.runtime.files import leads_inside, write_whole
+from maskgen.runtime.images import ENDINGS, decode_stored, read_bytes
+from maskgen.runtime.output import RECIPE
 from maskgen.settings import BORDER, EDGES
 
 INDEX = "metadata.csv"
-RECIPE = "recipe.json"
 POLARITIES = ("hole-white", "hole-black")
 MAX_PIXELS = 64 * 1024 * 1024  # a larger image is no mask, but may be an attack on memory
-MAX_BYTES = 32 * 1024 * 1024  # the same for one file of an archive, unpacked
-MAX_FILES = 1_000_000
 RECIPE_KINDS = {"settings": dict, "counts": dict, "methods": dict, "clipped": dict}
 SOURCE_TEXTS = ("name", "file", "sha256", "source", "licence")
 COLUMNS = (
@@ -44,52 +42,137 @@ def encode(hole: np.ndarray) -> bytes:
     return cv2.imencode(".png", hole.astype(np.uint8) * 255, how)[1].tobytes()
 
 
-def read_hole(path: Path, *, polarity: str = "hole-white", threshold: int = 128) -> np.ndarray:
+def read_hole(path: Path, *, polarity: str = "hole-white", threshold: int | None = None) -> np.ndarray:
     """Read a mask file as bool (H, W), True where pixels are missing.
 
-    polarity: what white means, "hole-white" or "hole-black". threshold: grey levels from it upwards count as
-    white. Raises BadInput for a file that is no image, or a larger one than any mask.
+    polarity: what white means, "hole-white" or "hole-black". Without a threshold the file says itself what is white:
+
+    * of two values, whichever they are, the larger one is white; a single value is white unless it is 0;
+    * in a file with a palette, index 0 is the background and all others are white, as in DAVIS;
+    * of a file with alpha, the alpha is the mask where it alone varies.
+
+    threshold: grey levels from it upwards are white, 1 to 255, as in masks with soft edges or stored as JPEG. Raises
+    BadInput for any other file, and for one that is no image or larger than any mask.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from None
-    return decode(data, path, polarity=polarity, threshold=threshold)
+    return decode(read_bytes(path), path, polarity=polarity, threshold=threshold)
 
 
-def decode(data: bytes, name: Path | str, *, polarity: str = "hole-white", threshold: int = 128) -> np.ndarray:
-    """The hole in the bytes of an image file, as `read_hole` does. name: for the message if they cannot be read."""
+def decode(data: bytes, name: Path | str, *, polarity: str = "hole-white", threshold: int | None = None) -> np.ndarray:
+    """The hole in the bytes of a mask file, as `read_hole` does. name: for the message if there is none."""
     if polarity not in POLARITIES:
         raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
-    grey = decode_grey(data, name)
-    white = grey >= threshold
-    return white if polarity == "hole-white" else ~white
+    stored = decode_stored(data, name, most=MAX_PIXELS)
+    white = _white(stored, name) if threshold is None else _grey(_one_plane(stored, name)) >= threshold
+    hole = white if polarity == "hole-white" else ~white
+    if hole.all():
+        warn(f"{name} covers the whole image: nothing is known in it (polarity {polarity})")
+    return hole
 
 
 def decode_grey(data: bytes, name: Path | str) -> np.ndarray:
-    """The grey levels in the bytes of an image file, uint8 (H, W). Refuses a huge PNG before it takes memory."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 24:
-        width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-        if width * height > MAX_PIXELS:
+    """The grey levels in the bytes of an image file, uint8 (H, W)."""
+    stored = decode_stored(data, name, most=MAX_PIXELS)
+    return _grey(stored.pixels if stored.palette is None else stored.palette[stored.pixels])
+
+
+def _white(stored, name):
+    """Where a mask file is white, by its own values. bool (H, W)."""
+    if stored.palette is not None:
+        return _not_background(stored, name)
+    plane = _one_plane(stored, name)
+    if plane.ndim == 3:  # colours: two of them are told apart by their brightness
+        levels = plane.astype(np.uint64) @ np.array([1 << 32, 1 << 16, 1], np.uint64)
+        if len(found := np.unique(levels)) > 2:
+            raise _no_mask(name, f"{len(found):,} colours")
+        plane = _grey(plane)
+        if len(found) == 2 and plane.min() == plane.max():
+            raise _no_mask(name, "two colours of the same brightness")
+    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+        raise _no_mask(name, "values that are not finite")
+    low, high, _, _ = cv2.minMaxLoc(plane)
+    white = plane == plane.dtype.type(high)
+    if low == high:
+        return white if high else ~white
+    if cv2.countNonZero(white.view(np.uint8)) + np.count_nonzero(plane == plane.dtype.type(low)) != plane.size:
+        found = np.unique(plane)
+        shown = [f"{value:g}" for value in (found if len(found) <= 6 else [*found[:4], *found[-2:]])]
+        shown[4:4] = ["..."] * (len(found) > 6)
+        raise _no_mask(name, f"{len(found):,} values ({', '.join(shown)})")
+    return white
+
+
+def _no_mask(name, came):
+    return BadInput(
+        f"{name} holds {came}, a mask has two values: make it so, or say from which grey level on it is white, "
+        "such as --threshold 128"
+    )
+
+
+def _not_background(stored, name):
+    """White of a file with a palette: all indices but 0. bool (H, W)."""
+    used = np.flatnonzero(np.bincount(stored.pixels.ravel(), minlength=256))
+    shades = _grey(stored.palette[None])[0]
+    if 0 in used and len(used) > 1 and shades[0] > shades[used[1:]].max():
+        raise BadInput(
+            f"{name} has a palette whose background, index 0, is brighter than the rest: cannot tell which is white; "
+            "save it as grey, or say --threshold 128"
+        )
+    return stored.pixels != 0
+
+
+def _one_plane(stored, name):
+    """What of a file is the mask: its grey, its colours (H, W, 3) where they differ, or its alpha. No palette."""
+    pixels = stored.pixels if stored.palette is None else stored.palette[stored.pixels]
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        colours, alpha = pixels[..., :3], pixels[..., 3]
+        if (alpha == alpha[0, 0]).all():
+            pixels = colours
+        elif (colours == colours[0, 0]).all():
+            return np.ascontiguousarray(alpha)
+        else:
             raise BadInput(
-                f"{name} claims {width}x{height} px, expected a mask of {MAX_PIXELS:,} px at most: remove it"
+                f"{name} has colours and alpha that both vary: cannot tell which is the mask; save it without alpha"
             )
-    try:
-        grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    except cv2.error:  # the library's own limit, for other formats than PNG
-        grey = None
-    if grey is None:
-        raise BadInput(f"{name} is not an image that can be read: expected a mask as PNG, remove it or make it anew")
-    return grey
+    if pixels.ndim == 3 and (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
+        return np.ascontiguousarray(pixels[..., 0])
+    return pixels
+
+
+def _grey(pixels):
+    """Grey levels of any plane or colours, uint8 (H, W), by the weights of ITU-R BT.601; alpha counts as opaque."""
+    if pixels.dtype != np.uint8:
+        top = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1
+        pixels = np.rint(pixels.astype(np.float32) * (255 / top)).clip(0, 255).astype(np.uint8)
+    return pixels if pixels.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_RGB2GRAY)
+
+
+def check_polarity(folder: Path, polarity: str) -> None:
+    """Refuse "hole-black" for a mask set of ours, whose index says that white is a hole. Raises BadInput."""
+    if polarity == "hole-black" and (index := index_of(folder)):
+        raise BadInput(
+            f"{folder} has an index, {index}, and in such a mask set white is a hole: leave --polarity hole-black out"
+        )
+
+
+def index_of(folder: Path) -> Path | None:
+    """The index of the mask set that a folder is, or is a part of; None for a folder of any other masks."""
+    for place in (folder, folder / "test", folder / "train", folder.parent):
+        try:
+            with (place / INDEX).open(encoding="utf-8-sig") as file:
+                if {"file_name", "hole_ratio"} <= set(file.readline().strip().split(",")):
+                    return place / INDEX
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def find_masks(folder: Path) -> list[Path]:
-    """Every PNG below a folder in natural order; BadInput where there is none."""
+    """Every picture below a folder in natural order; BadInput where there is none."""
     if not folder.is_dir():
-        raise BadInput(f"no such folder: {folder} (expected a folder of mask PNGs)")
-    found = sorted((path for path in folder.rglob("*.png") if path.is_file()), key=natural)
+        raise BadInput(f"no such folder: {folder} (expected a folder of masks)")
+    found = files.find(folder, ENDINGS)
     if not found:
-        raise BadInput(f"no PNG in {folder}: expected masks, made for example by `maskgen extract videos/`")
+        raise BadInput(f"no mask in {folder}: expected {', '.join(ENDINGS)}, as `maskgen extract videos/` makes them")
     return found
 
 
@@ -102,23 +185,25 @@ class Masks:
     reading costs a tenth.
     """
 
-    def __init__(self, path: Path, *, polarity: str = "hole-white", threshold: int = 128, keep: bool = False):
+    def __init__(self, path: Path, *, polarity: str = "hole-white", threshold: int | None = None, keep: bool = False):
         self.path, self.polarity, self.threshold = Path(path), polarity, threshold
         self.packed: dict | None = {} if keep else None
         self.process, self.archive = None, None
         self.known: str | None = None  # of the names, where they were found before
         if polarity not in POLARITIES:
             raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
+        check_polarity(self.path, polarity)
         if not self.names:
-            raise BadInput(f"no PNG in {path}: expected an archive of masks")
+            raise BadInput(f"no mask in {path}: expected an archive of {', '.join(ENDINGS)} files")
 
     @cached_property
     def names(self) -> list[str]:
-        """Every PNG in natural order, relative to the folder."""
+        """Every mask file in natural order, relative to the folder."""
         if self.path.is_dir():
             names = [found.relative_to(self.path).as_posix() for found in find_masks(self.path)]
         else:
-            names = sorted((name for name in self._open() if name.lower().endswith(".png")), key=natural)
+            names = (name for name in self._open() if name.lower().endswith(ENDINGS))
+            names = sorted(files.without_litter(names, self.path), key=files.natural)
         if self.known not in (None, _digest(names)):
             raise BadInput(
                 f"the masks in {self.path} are not the same as a while ago: let nothing change them meanwhile"
@@ -144,10 +229,7 @@ class Masks:
         """The bytes of file i."""
         name = self.names[i]
         if self.path.is_dir():
-            try:
-                return (self.path / name).read_bytes()
-            except OSError as error:
-                raise BadInput(f"cannot read {self.path / name}: {error.strerror}") from None
+            return read_bytes(self.path / name)
         if self.process != os.getpid():
             self._open()  # file positions are shared through a fork, so each process opens its own
         return self.archive.read(name)
@@ -178,109 +260,6 @@ class Masks:
 
 def _digest(names):
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
-def open_archive(path: Path):
-    """Open a zip or a tar for reading by name: an object with names() and read(name). Raises BadInput, OSError."""
-    if not path.exists():
-        raise BadInput(f"no such file or folder: {path} (expected a folder of mask PNGs, a zip or a tar)")
-    if zipfile.is_zipfile(path):
-        return _Zip(path)
-    if _is_tar(path):
-        return _Tar(path)
-    raise BadInput(f"{path} is neither a folder nor a zip or tar: expected masks")
-
-
-def _check_member(path, name, size, *, link):
-    """Refuse what no honest archive of masks holds."""
-    parts = name.replace("\\", "/").split("/")
-    if ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
-        raise BadInput(f"{path} holds the name {name!r}, which leads out of it: do not trust this archive")
-    if link:
-        raise BadInput(f"{path} holds {name!r}, a link or device: expected plain files, do not trust this archive")
-    if size > MAX_BYTES:
-        raise BadInput(f"{path} holds {name!r} of {size:,} bytes: expected masks, {MAX_BYTES:,} bytes at most")
-
-
-class _Zip:
-    def __init__(self, path):
-        self.path = path
-        try:
-            self.file = zipfile.ZipFile(path)
-        except PermissionError:
-            raise
-        except Exception as error:  # whatever its reader raises for bytes that make no sense
-            raise BadInput(f"{path} is a damaged zip: {error}; get it anew") from None
-        entries = self.file.infolist()
-        if len(entries) > MAX_FILES:
-            raise BadInput(f"{path} holds {len(entries):,} files: expected {MAX_FILES:,} at most")
-        for entry in entries:
-            kind = entry.external_attr >> 28  # the Unix file type, where the zip knows it
-            _check_member(path, entry.filename, entry.file_size, link=kind not in (0, 4, 8))
-
-    def names(self):
-        return [entry.filename for entry in self.file.infolist() if entry.filename and not entry.is_dir()]
-
-    def read(self, name):
-        try:
-            with self.file.open(name) as file:
-                data = file.read(MAX_BYTES + 1)  # the size in the header may be a lie
-        except Exception as error:  # damaged, encrypted, packed in a way we do not know
-            raise BadInput(f"{self.path}: {name} cannot be unpacked ({error}); get the archive anew") from None
-        if len(data) > MAX_BYTES:
-            raise BadInput(f"{self.path}: {name} unpacks to more than {MAX_BYTES:,} bytes: expected a mask")
-        return data
-
-
-def _is_tar(path):
-    try:
-        return tarfile.is_tarfile(path)
-    except (EOFError, zlib.error, lzma.LZMAError):  # a compressed one that is cut short
-        return False
-
-
-def _is_plain_tar(path):
-    try:
-        tarfile.open(path, "r:").close()
-    except tarfile.ReadError:
-        return False
-    return True
-
-
-class _Tar:
-    """A tar, also a compressed one, which is unpacked into memory since it cannot be read from the middle."""
-
-    def __init__(self, path):
-        self.path, self.places, self.held, total = path, {}, {}, 0
-        try:
-            with tarfile.open(path) as archive:
-                packed = not _is_plain_tar(path)
-                for entry in archive:
-                    _check_member(path, entry.name, entry.size, link=not (entry.isreg() or entry.isdir()))
-                    if len(self.places) + len(self.held) >= MAX_FILES:
-                        raise BadInput(f"{path} holds more than {MAX_FILES:,} files: expected masks")
-                    if entry.isreg() and packed:
-                        total += entry.size
-                        if total > 64 * MAX_BYTES:
-                            raise BadInput(f"{path} unpacks to more than {64 * MAX_BYTES:,} bytes: unpack it yourself")
-                        self.held[entry.name] = archive.extractfile(entry).read()
-                    elif entry.isreg():
-                        self.places[entry.name] = entry.offset_data, entry.size
-        except (BadInput, PermissionError):
-            raise
-        except Exception as error:  # whatever its reader raises for bytes that make no sense
-            raise BadInput(f"{path} is a damaged tar: {error}; get it anew") from None
-
-    def names(self):
-        return [*self.places, *self.held]
-
-    def read(self, name):
-        if name in self.held:
-            return self.held[name]
-        begin, size = self.places[name]
-        with self.path.open("rb") as file:
-            file.seek(begin)
-            return file.read(size)
 
 
 def split_of(folder: Path, split: str) -> Path:

@@ -120,7 +120,7 @@ def test_damaged_files_are_refused(tmp_path):
 
 
 def test_an_archive_without_masks_or_no_archive_at_all(tmp_path):
-    with pytest.raises(BadInput, match="no PNG"):
+    with pytest.raises(BadInput, match="no mask"):
         Masks(make_zip(tmp_path / "a.zip", {"a.txt": b"hello"}))
     with pytest.raises(BadInput, match="no such file or folder"):
         Masks(tmp_path / "nowhere.zip")

@@ -1,0 +1,351 @@
+"""Pictures in files: the one place that reads and writes them.
+
+Arrays are upright, whatever the EXIF orientation of the file, and keep its 8 or 16 bits: grey (H, W), RGB (H, W, 3) or
+RGB with alpha (H, W, 4). OpenCV decodes what it decodes rightly; Pillow does the rest and knows the metadata.
+"""
+
+import contextlib
+import io
+import struct
+import zlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from maskgen.errors import BadInput
+from maskgen.runtime import files
+from maskgen.runtime.files import write_whole
+
+ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 2**28  # 16384 x 16384 px: a file that claims more may be an attack on memory
+PNG = b"\x89PNG\r\n\x1a\n"
+ORIENTATION, WIDTH, HEIGHT = 0x0112, 0xA002, 0xA003  # EXIF tags
+TURNED = (  # an upright array from one stored with EXIF orientation 1 to 8
+    lambda a: a,
+    lambda a: a[:, ::-1],
+    lambda a: a[::-1, ::-1],
+    lambda a: a[::-1],
+    lambda a: a.swapaxes(0, 1),
+    lambda a: a.swapaxes(0, 1)[:, ::-1],
+    lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    lambda a: a.swapaxes(0, 1)[::-1],
+)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a picture file tells besides its pixels, for the file of a result."""
+
+    icc: bytes = b""  # colour profile
+    dpi: tuple[float, float] | None = None  # pixels per inch, across and down
+    exif: bytes = b""  # without the orientation, since arrays are upright
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A picture as its file stores it, but upright."""
+
+    pixels: np.ndarray  # uint8, uint16 or float; (H, W), (H, W, 3), (H, W, 4), or palette indices, uint8 (H, W)
+    palette: np.ndarray | None = None  # uint8 (N, 3) or with alpha (N, 4)
+    metadata: Metadata = Metadata()
+
+
+def find(folder: Path) -> list[Path]:
+    """Every picture below a folder in natural order; BadInput where there is none."""
+    if not folder.is_dir():
+        raise BadInput(f"no such folder: {folder} (expected a folder of pictures)")
+    found = files.find(folder, ENDINGS)
+    if not found:
+        raise BadInput(f"no picture in {folder}: expected files that end in {', '.join(ENDINGS)}")
+    return found
+
+
+def read(path: Path) -> np.ndarray:
+    """Read a picture: uint8 or uint16, grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4). Raises BadInput for anything else.
+
+    Palettes are looked up, CMYK and Lab become RGB, by their colour profile where they have one. Floats from 0 to 1
+    become uint16.
+    """
+    return read_with_metadata(path)[0]
+
+
+def read_with_metadata(path: Path) -> tuple[np.ndarray, Metadata]:
+    """Read a picture as `read` does, and what its file tells besides the pixels."""
+    return decode(read_bytes(path), path)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """Read a picture as uint8 (H, W, 3), RGB, without its alpha. Raises BadInput for what is no picture."""
+    return decode_rgb(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file. Raises BadInput where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read {str(path)[:200]}: {error.strerror}") from None
+
+
+def decode(data: bytes, name: Path | str) -> tuple[np.ndarray, Metadata]:
+    """The picture in the bytes of a file, as `read_with_metadata` gives it. name: for the message if there is none."""
+    stored = decode_stored(data, name)
+    pixels = stored.pixels if stored.palette is None else stored.palette[stored.pixels]
+    return _integers(pixels, name), stored.metadata
+
+
+def decode_rgb(data: bytes, name: Path | str) -> np.ndarray:
+    """The picture in the bytes of a file as uint8 (H, W, 3), RGB; 16 bits are rounded to 8, alpha is left out."""
+    image, _ = decode(data, name)
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(image[..., None], 3, 2) if image.ndim == 2 else np.ascontiguousarray(image[..., :3])
+
+
+def decode_stored(data: bytes, name: Path | str, *, most: int = MAX_PIXELS) -> Stored:
+    """The pixels in the bytes of a picture file as they are stored, upright, and the metadata.
+
+    most: pixels; a file that claims more raises BadInput before it takes memory, as does one that is no picture.
+    """
+    header = _Header(data)
+    if header.pixels > most:
+        raise BadInput(f"{name} claims {header.size[0]}x{header.size[1]} px, expected {most:,} px at most: remove it")
+    stored = header.decoded_by_pillow() if header.needs_pillow else None
+    if stored is None:
+        pixels = _decoded_by_opencv(data)
+        stored = Stored(TURNED[header.turn - 1](pixels)) if pixels is not None else None
+    if stored is None:
+        raise BadInput(f"{name} is not an image that can be read: expected a whole {', '.join(ENDINGS)} file")
+    metadata = header.metadata() if stored.metadata == Metadata() else stored.metadata
+    return replace(stored, pixels=np.ascontiguousarray(stored.pixels), metadata=metadata)
+
+
+def _decoded_by_opencv(data):
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except cv2.error:  # an absurd size, or bytes that make no sense
+        return None
+    if pixels is None or pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] == 1:
+        return pixels[..., 0]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+
+
+class _Header:
+    """What Pillow tells of a file without decoding it; little for a file that it does not know."""
+
+    def __init__(self, data):
+        self.image, self.exif, self.orientation, self.size = None, None, 1, (0, 0)
+        if _is_plain_png(data):
+            self.size = struct.unpack(">II", data[16:24])
+            return
+        from PIL import Image
+
+        with _quiet(), contextlib.suppress(Exception):  # whatever its readers raise for bytes that make no sense
+            self.image = Image.open(io.BytesIO(data))
+            self.size = self.image.size
+            if self.image.format != "PNG" or b"eXIf" in data or b"exif" in data:  # else Pillow decodes it to look
+                self.exif = self.image.getexif()
+                orientation = self.exif.get(ORIENTATION, 1)
+                self.orientation = orientation if orientation in range(1, 9) else 1
+
+    @property
+    def pixels(self):
+        return self.size[0] * self.size[1]
+
+    @property
+    def turn(self):
+        """The orientation that is left when OpenCV has decoded the file: it turns a TIFF itself."""
+        return 1 if self.image is not None and self.image.format == "TIFF" else self.orientation
+
+    @property
+    def needs_pillow(self):
+        """Whether OpenCV would convert the pixels, by another rule or for good."""
+        if self.image is None:
+            return False
+        mode, form = self.image.mode, self.image.format
+        return mode not in ("L", "RGB", "RGBA", "F") and mode[0] != "I" and (mode, form) != ("LA", "PNG")
+
+    def decoded_by_pillow(self):
+        """The picture upright, or None where the file is damaged."""
+        from PIL import ImageOps
+
+        try:
+            with _quiet():
+                image = self.image
+                image.load()
+                if self.orientation != 1:  # nothing is left to do for a TIFF, which is turned as it is loaded
+                    image = ImageOps.exif_transpose(image)
+                if image.mode == "P":
+                    return _with_palette(image)
+                if image.mode == "1":
+                    return Stored(np.asarray(image.convert("L")))
+                if image.mode in ("LA", "La", "PA", "RGBa", "RGBX"):
+                    return Stored(np.asarray(image.convert("RGB" if image.mode == "RGBX" else "RGBA")))
+                converted = _to_srgb(image)
+                return Stored(np.asarray(converted), metadata=replace(self.metadata(), icc=b""))
+        except Exception:  # as above
+            return None
+
+    def metadata(self):
+        """Profile, resolution and EXIF as the file has them, without what is not true of upright pixels."""
+        if self.image is None:
+            return Metadata()
+        dpi = self.image.info.get("dpi")
+        try:
+            with _quiet():
+                dpi = tuple(float(value) for value in dpi) if dpi else None
+        except (TypeError, ValueError, ZeroDivisionError):
+            dpi = None
+        if dpi and not (len(dpi) == 2 and all(0 < value < 1e5 for value in dpi)):
+            dpi = None
+        if dpi and self.orientation > 4:
+            dpi = dpi[::-1]
+        return Metadata(self.image.info.get("icc_profile") or b"", dpi, self._exif())
+
+    def _exif(self):
+        from PIL import ExifTags
+
+        if not self.exif or self.image.format == "TIFF":  # whose directory describes the file's own strips
+            return b""
+        try:
+            with _quiet():
+                details = self.exif.get_ifd(ExifTags.IFD.Exif)
+                self.exif.pop(ORIENTATION, None)
+                if self.orientation > 4 and WIDTH in details and HEIGHT in details:
+                    details[WIDTH], details[HEIGHT] = details[HEIGHT], details[WIDTH]
+                return self.exif.tobytes()
+        except Exception:  # EXIF that makes no sense is not carried on
+            return b""
+
+
+def _is_plain_png(data):
+    """Whether a file is a PNG, grey or RGB, that tells nothing besides its pixels, as nearly all masks are."""
+    plain = data[:8] == PNG and data[24:26] in (b"\x08\x00", b"\x08\x02", b"\x10\x00", b"\x10\x02")
+    return plain and not any(chunk in data for chunk in (b"eXIf", b"iCCP", b"pHYs", b"tRNS", b"exif"))
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Pillow warns of large or odd files; we have our own limit and our own line."""
+    import warnings
+
+    from PIL import Image
+
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _with_palette(image):
+    kind = "RGBA" if "transparency" in image.info or image.palette.mode == "RGBA" else "RGB"
+    indices = np.asarray(image)
+    ramp = image.copy()
+    ramp = ramp.crop((0, 0, 256, 1))
+    ramp.putdata(range(256))
+    return Stored(indices, np.asarray(ramp.convert(kind)).reshape(256, -1))
+
+
+def _to_srgb(image):
+    """RGB of a picture in another colour space, by its own profile where it has one that fits."""
+    from PIL import ImageCms
+
+    profile = image.info.get("icc_profile")
+    if profile and image.mode in ("CMYK", "LAB"):
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            return ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    if image.mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        return ImageCms.profileToProfile(image, lab, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return image.convert("RGB")
+
+
+def _integers(pixels, name):
+    """uint8 and uint16 as they are, floats from 0 to 1 as uint16; BadInput for other numbers."""
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels
+    low, high = float(pixels.min()), float(pixels.max())
+    if pixels.dtype.kind != "f" or not (low >= 0 and high <= 1):
+        raise BadInput(
+            f"{name} holds {pixels.dtype} numbers from {low:g} to {high:g}: expected 8 or 16 bits, or floats in 0..1"
+        )
+    return np.rint(pixels.astype(np.float64) * 65535).astype(np.uint16)
+
+
+def encode(image: np.ndarray, ending: str, metadata: Metadata | None = None, *, quality: int = 95) -> bytes:
+    """The bytes of a picture file. image: uint8 or uint16, as `read` gives it; (H, W, 1) counts as grey.
+
+    ending: such as ".png". metadata: kept in PNG files alone. quality: of JPEG. Raises BadInput for an unknown ending.
+    """
+    if image.ndim == 3 and image.shape[2] > 1:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    ending = ending.lower()
+    if ending not in ENDINGS:
+        raise BadInput(f"cannot write a picture that ends in {ending!r}: expected {', '.join(ENDINGS)}")
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if ending in (".jpg", ".jpeg") else []
+    data = cv2.imencode(ending, image, options)[1].tobytes()
+    if metadata and ending == ".png":
+        return _with_chunks(data, metadata, grey=image.ndim == 2 or image.shape[2] == 1)
+    return data
+
+
+def write(path: Path, image: np.ndarray, metadata: Metadata | None = None, *, quality: int = 95) -> None:
+    """Write a picture whole, in the form that its name says, as `encode` does. Folders are made."""
+    data = encode(image, path.suffix, metadata, quality=quality)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, data)
+
+
+def _with_chunks(png, metadata, *, grey):
+    """Insert profile, resolution and EXIF behind the header of a PNG (chunks iCCP, pHYs, eXIf of its specification)."""
+    chunks = []
+    if metadata.icc[16:20] == (b"GRAY" if grey else b"RGB "):  # a profile for other channels would be wrong
+        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc)))
+    if metadata.dpi:
+        per_metre = (round(value / 0.0254) for value in metadata.dpi)
+        chunks.append((b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    if metadata.exif:
+        chunks.append((b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")))
+    inserted = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return png[:33] + inserted + png[33:]  # signature and IHDR are 33 bytes
+
+
+def pair_by_path(
+    images: list[Path], image_folder: Path, masks: list[Path], mask_folder: Path
+) -> list[tuple[Path, Path]]:
+    """The mask of each image: the one of the same path without its ending, below the folders; else of the same name.
+
+    The bare name decides only where one image and one mask have it. Raises BadInput that names an image without a mask,
+    and one for which two masks could be meant.
+    """
+
+    def path_of(path, folder):
+        return path.relative_to(folder).with_suffix("").as_posix()
+
+    by_path, by_name = defaultdict(list), defaultdict(list)
+    for mask in masks:
+        by_path[path_of(mask, mask_folder)].append(mask)
+        by_name[mask.stem].append(mask)
+    names = Counter(image.stem for image in images)
+    pairs = []
+    for image in images:
+        key = path_of(image, image_folder)
+        found = by_path.get(key) or by_name.get(image.stem, [])
+        if not found:
+            raise BadInput(f"no mask for {image} in {mask_folder}: expected {key}.png there, or pass one mask for all")
+        if len(found) > 1 or (key not in by_path and names[image.stem] > 1):
+            meant = " or ".join(mask.relative_to(mask_folder).as_posix() for mask in found[:3])
+            raise BadInput(f"{image} could belong to the mask {meant} in {mask_folder}: name it {key}.png")
+        pairs.append((image, found[0]))
+    return pairs
