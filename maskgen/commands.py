@@ -73,7 +73,13 @@ def extract(videos, out, workers, cluster, strict, **settings):
     videos = videos or (Path("videos"),)
     config = ExtractConfig(**settings)
     recipe = extract(videos, out, config, workers=workers, cluster=cluster, strict=strict, say=warn)
-    click.echo("\n".join([*summary(recipe), f"look at them: maskgen show {out}"]))
+    lines = summary(recipe)
+    if any(recipe["counts"]["masks"].values()):
+        click.echo("\n".join([*lines, f"look at them: maskgen show {out}"]))
+        return 0
+    click.echo("\n".join(lines))
+    warn(f"maskgen: not one mask came, for the reasons above: {out} was not written")
+    return 1
 
 
 @maskgen.command()

@@ -227,7 +227,7 @@ def test_nothing_to_extract_from_says_what_was_expected(tmp_path, path, says):
 
 def test_a_folder_made_with_other_settings_or_videos_is_left_alone(films, tmp_path):
     quietly([films], tmp_path / "raw", SMALL)
-    with pytest.raises(BadInput, match=r"size was 64, is 128.*--out"):
+    with pytest.raises(BadInput, match=r"size was 64, is 128.*name another folder"):
         quietly([films], tmp_path / "raw", replace(SMALL, size=128))
     write_video(films / "new.avi", 12, seed=70)
     with pytest.raises(BadInput, match="new is new"):

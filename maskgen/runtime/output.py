@@ -60,14 +60,24 @@ class OutputFolder:
     the result, JSON values: `made_by`, the command's name, then settings, inputs by content, versions of libraries.
     grows: keys of the recipe whose value is a dict of entries that later runs may add to, as the methods of a
     benchmark; only entries of the same name are compared. about: what is written down but not compared, such as the
-    names of folders. prepared: files and folders that may be there before a run has any result.
+    names of folders. notes: keys of entries in the recipe's lists that are written down but not compared, such as the
+    licence of a source. prepared: files and folders that may be there before a run has any result.
 
     Entering raises BadInput, which names what differs, where the folder holds results of another recipe, and where it
     holds anything else. A run that ends without a result, for whatever reason, leaves no claim behind.
     """
 
-    def __init__(self, path: Path, recipe: dict, *, grows: tuple = (), about: dict | None = None, prepared: tuple = ()):
-        self.path, self.grows, self.prepared = path, grows, {LOCK, *prepared}
+    def __init__(
+        self,
+        path: Path,
+        recipe: dict,
+        *,
+        grows: tuple = (),
+        about: dict | None = None,
+        notes: tuple = (),
+        prepared: tuple = (),
+    ):
+        self.path, self.grows, self.notes, self.prepared = path, grows, set(notes), {LOCK, *prepared}
         self.new = json.loads(json.dumps({"version": __version__, **recipe}))  # as it will be read back
         self.about = about or {}
         self.complete = False  # a finished run has all that this recipe asks for
@@ -140,6 +150,10 @@ class OutputFolder:
         self.complete, self.finished = True, recipe
         return recipe
 
+    def discard(self) -> None:
+        """Give up the claim on the folder after a run that came to nothing: the next one may have another recipe."""
+        shutil.rmtree(self.progress, ignore_errors=True)
+
     def __exit__(self, kind, error, trace):
         if kind is not None and not self.complete and not self.finished and not self._has_results():
             shutil.rmtree(self.progress, ignore_errors=True)
@@ -180,6 +194,7 @@ class OutputFolder:
             if key in self.grows and isinstance(before, dict):
                 new = {name: entry for name, entry in new.items() if name in before}
                 before = {name: before[name] for name in new}
+            before, new = (_without(self.notes, value) for value in (before, new))
             differ += list(differences(before, new, () if isinstance(new, dict | list) else (key,)))
         return differ
 
@@ -202,6 +217,12 @@ def differences(old, new, where: tuple[str, ...] = ()) -> Iterator[str]:
                 yield from differences(old[key], new[key], here)
     elif old != new or type(old) is not type(new):
         yield f"{': '.join(where)} was {_shown(old)}, is {_shown(new)}"
+
+
+def _without(keys, value):
+    if keys and isinstance(value, list) and all(isinstance(row, dict) for row in value):
+        return [{key: cell for key, cell in row.items() if key not in keys} for row in value]
+    return value
 
 
 def _by_name(value):
