@@ -68,7 +68,7 @@ def extract(videos, out, workers, cluster, strict, **settings):
     Two frames of a film show parts that the other cannot see. Those parts, found by optical flow, are the masks.
     The command can be stopped at any time; the same command goes on where it stopped.
     """
-    from maskgen.extract import extract, summary
+    from maskgen.extract import extract, passed_over_in, summary
 
     videos = videos or (Path("videos"),)
     config = ExtractConfig(**settings)
@@ -78,7 +78,7 @@ def extract(videos, out, workers, cluster, strict, **settings):
         click.echo("\n".join([*lines, f"look at them: maskgen show {out}"]))
         return 0
     click.echo("\n".join(lines))
-    warn(f"maskgen: not one mask came, for the reasons above: {out} was not written")
+    warn(f"maskgen: not one mask came of these videos, so {out} was not written: {passed_over_in(recipe)}")
     return 1
 
 

@@ -7,6 +7,7 @@ the order of the plan, so neither the number of workers nor an interruption chan
 """
 
 import os
+import sys
 from bisect import bisect, insort
 from collections import Counter
 from collections.abc import Iterable
@@ -101,14 +102,18 @@ def summary(recipe: dict) -> list[str]:
             )
     sources = f"{len(recipe['sources'])} source{'s' * (len(recipe['sources']) > 1)}"
     lines.append(f"from {sources}, {sum(counts['pairs'].values())} pairs of frames looked at")
-    reasons = ", ".join(f"{number} {reason}" for reason, number in counts["passed_over"].items())
-    lines.append(f"masks passed over: {reasons or 'none'}")
+    lines.append(f"masks passed over: {passed_over_in(recipe) or 'none'}")
     lines += [f"{name}: {number} masks {reason}" for name, reason, number in counts["faults"]]
     fruitless = [f"no mask came from {name}: {WHY[reason]}" for name, reason in counts["fruitless"]]
     lines += fruitless[:NAMED]
     if len(fruitless) > NAMED:
         lines.append(f"no mask came from {len(fruitless) - NAMED} more; recipe.json lists them")
     return lines
+
+
+def passed_over_in(recipe: dict) -> str:
+    """Why masks were passed over, and how many, in words."""
+    return ", ".join(f"{number} {reason}" for reason, number in recipe["counts"]["passed_over"].items())
 
 
 def _check(config):
@@ -129,25 +134,25 @@ def _look_at(paths, out, workers, cluster, strict, say):
     """The usable sources, and what is wrong with the others."""
     found = video.find(paths, outside=out)
     looks = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, sees=[found[0][0]])
-    sources, unusable, holder = [], [], {}
-    for (path, name), look in zip(tqdm(found, "looking at videos", unit="", leave=False), looks, strict=True):
+    sources, unusable, first = [], [], {}
+    bar = tqdm(found, "looking at videos", unit="", leave=False)
+    for (path, name), look in zip(bar, looks, strict=True):
+        fault, reason, remarks = "", "", ()
         if isinstance(look, str):
-            fault, reason = f"passed over: {look}", look
-        elif look.content in holder:  # a copy, or a link to a folder
-            fault, reason = "", f"{path} holds the same frames as {holder[look.content]}, and is used once"
-            say(reason)
+            reason, fault = look, f"passed over: {look}"
+        elif first.setdefault(look.content, path) is not path:  # a copy, or a link to a folder
+            reason = f"{path} holds the same frames as {first[look.content]}: they are used once"
         else:
-            holder[look.content], reason = path, ""
             sources.append(replace(look, path=path))
-            fault = _truncation(sources[-1])
-            for remark in look.remarks:
-                say(f"{path} {remark}")
+            fault, remarks = _truncation(sources[-1]), look.remarks
         if reason:
             unusable.append({"name": name, "file": _printable(path.name), "reason": _printable(reason)})
         if fault and strict:
+            bar.close()
             raise BadInput(f"{fault} (stopped because of --strict)")
-        if fault:
-            say(fault)
+        with tqdm.external_write_mode(sys.stderr):
+            for line in filter(None, (fault or reason, *(f"{path} {remark}" for remark in remarks))):
+                say(line)
     if not sources:
         raise BadInput(f"none of the {len(found)} videos found can be used: mend or replace them")
     return sources, unusable
@@ -316,10 +321,11 @@ def _counts(parts, rows, passed_over):
         reasons[reason] += number
         if reason in (pairs.UNREADABLE, pairs.CHANGED):
             faults.append([source, reason, number])
-    for part in parts:
-        mine = {reason: passed_over[part.source.name, reason] for reason in WHY}
-        if part.looked_at and not part.accepted and any(mine.values()):
-            fruitless.append([part.source.name, max(mine, key=mine.get)])
+    fruitful = {part.source.name for part in parts if part.accepted}
+    for name in dict.fromkeys(part.source.name for part in parts):
+        mine = {reason: passed_over[name, reason] for reason in WHY}
+        if name not in fruitful and any(mine.values()):
+            fruitless.append([name, max(mine, key=mine.get)])
     return {
         "masks": {split: len(rows[split]) for split in SPLITS},
         "pairs": {split: sum(part.looked_at for part in parts if part.split == split) for split in SPLITS},

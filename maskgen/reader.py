@@ -111,6 +111,8 @@ class FileReader:
         formats = ",".join(sorted(av.formats_available - PLAYLISTS))
         only_local = {"protocol_whitelist": "file", "format_whitelist": formats}
         try:
+            if not self._path.stat().st_size:
+                raise BadInput(f"{self._path} is empty: expected a video")
             self._path.open("rb").close()
             # With "file:" no name is taken for a URL.
             self._film = av.open(f"file:{self._path}", container_options=only_local, metadata_errors="replace")
