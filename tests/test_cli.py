@@ -272,6 +272,36 @@ def test_a_bug_keeps_its_traceback(error):
     assert done.exit_code == 1 and done.exception is error and not done.output
 
 
+@pytest.fixture
+def no_libgl(tmp_path):
+    """An environment in which OpenCV cannot be imported, as after `pip install .` on a server."""
+    missing = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({missing!r})")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT)))}
+
+
+ADVICE = (
+    "OpenCV lacks a library of the system (libGL.so.1: cannot open shared object file: No such file or directory): on "
+    "Debian or Ubuntu, apt install libgl1 libglib2.0-0; or take the build without windows: pip uninstall "
+    "opencv-python, then pip install opencv-python-headless\n"
+)
+
+
+@pytest.mark.parametrize("words", ["maskgen bin .", "pconv inpaint . .", "evaluate --images ."])
+def test_a_missing_library_of_the_system_is_one_line_with_its_name(words, no_libgl, tmp_path):
+    tool = words.split()[0]
+    line = [sys.executable, "-c", f"import cli; cli.{tool}(prog_name={tool!r})", *words.split()[1:]]
+    done = subprocess.run(line, cwd=tmp_path, env=no_libgl, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{tool}: {ADVICE}")
+
+
+@pytest.mark.parametrize("module", ["maskgen.extract", "pconv_model.inpaint", "evaluation.metrics"])
+def test_python_names_the_missing_library_too_and_does_so_again(module, no_libgl, tmp_path):
+    code = f"import contextlib\nwith contextlib.suppress(ImportError): import {module}\nimport {module}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=no_libgl, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.endswith(f"\nImportError: {ADVICE}")
+
+
 def test_a_tool_without_a_command_shows_its_help():
     for tool in ("maskgen", "pconv"):
         assert typed(tool).exit_code == 2 and "\nCommands:\n" in typed(tool).output

@@ -17,7 +17,7 @@ from small_run import folders, score
 
 from maskgen.augmented import augment_folder
 from maskgen.commands import maskgen
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, InputWarning, warn
 from maskgen.extract import extract
 from maskgen.indexing import Rules, measure_masks
 from maskgen.maskset import Masks
@@ -104,6 +104,29 @@ def test_another_version_on_a_worker_is_told(address, monkeypatch):
     monkeypatch.setattr(cluster, "_identity", lambda: {"OpenCV": "1.0"})
     with pytest.raises(BadInput, match=r"has OpenCV \d.*, the command has 1.0: .*install the same"):
         list(parallel.run(abs, [1], cluster=address))
+
+
+def test_a_worker_without_a_library_of_the_system_is_told(address):
+    with pytest.raises(BadInput, match=f"a worker of {address} cannot work: OpenCV lacks libGL"):
+        list(parallel.run(lacks_libgl, [1], cluster=address))
+
+
+def lacks_libgl(task):
+    raise ImportError("OpenCV lacks libGL", name="cv2")
+
+
+def odd(task):
+    warn("odd")
+    return task
+
+
+def test_warnings_of_tasks_come_home(address):
+    with pytest.warns(InputWarning, match="odd"):
+        assert list(parallel.run(odd, range(9), cluster=address)) == list(range(9))
+
+
+def test_the_code_of_all_packages_is_compared():
+    assert cluster._identity()["its code"] != hashlib.sha256().hexdigest()[:12]
 
 
 def test_an_address_where_nothing_answers_is_told(monkeypatch):

@@ -1,3 +1,4 @@
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -68,6 +69,19 @@ def test_opencv_has_its_threads_back_after_a_run_in_this_process():
 def test_a_killed_worker_is_told_in_one_line():
     with pytest.raises(BadInput, match=r"a worker was killed.*the same command goes on"):
         list(parallel.run(end_own_process, range(4), workers=2))
+
+
+def crash(number):
+    faulthandler.disable()  # of loky, whose words go to the terminal
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a system with signals")
+def test_a_worker_that_crashed_is_told_apart():
+    with pytest.raises(
+        BadInput, match=r"a worker crashed \(SIGSEGV\), perhaps at an input that a library cannot stand"
+    ):
+        list(parallel.run(crash, range(4), workers=2))
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):

@@ -182,6 +182,10 @@ class _Road:
             raise BadInput(
                 f"a worker of {self.address} has no {error.name}: install irregular-masks {__version__} on all of them"
             ) from None
+        except ImportError as error:
+            if error.name != "cv2":
+                raise
+            raise BadInput(f"a worker of {self.address} cannot work: {error}") from None
         except TimeoutError:
             raise
         except (CancelledError, OSError) as error:

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import threading
 import time
@@ -183,16 +184,27 @@ def _on_processes(pool, function, tasks):
             for line in lines:
                 warn(line)
             yield result
-    except BrokenExecutor:
+    except BrokenExecutor as error:
         pool.kill(waiting)
-        raise BadInput(
-            "a worker was killed, perhaps for want of memory: the same command goes on from here, "
-            "with fewer --workers if it happens again"
-        ) from None
+        raise BadInput(_why_gone(str(error))) from None
     except BaseException:
         pool.kill(waiting)
         raise
     pool.keep()
+
+
+def _why_gone(text):
+    """What to tell of a worker that has ended. text: what loky says, with the signals by which its workers did."""
+    crash = re.search(r"SIG(SEGV|ABRT|BUS|ILL|FPE)", text)
+    if crash:
+        return (
+            f"a worker crashed ({crash[0]}), perhaps at an input that a library cannot stand: take that away, and the "
+            "same command goes on from here"
+        )
+    return (
+        "a worker was killed, perhaps for want of memory: the same command goes on from here, with fewer --workers "
+        "if it happens again"
+    )
 
 
 @contextmanager
