@@ -169,7 +169,7 @@ def _recipe(sources, unusable, parts, config):
                 "width": source.width,
                 "height": source.height,
                 "split": mine[0].split if len(mine) == 1 else frames,
-                **credits.get(str(source.path), {}),
+                **credits.get(source.path, {}),
             }
         )
     return {

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,7 @@ VIDEOS = (
     ),
 )
 PICTURES = (".png", ".jpg", ".jpeg")
+CREDITS = "SOURCES.csv"  # beside the videos: who made them
 SMALLEST = 64  # px, the shorter side below which optical flow has nothing to hold on to
 NEIGHBOURS = cv2.GaussianBlur(np.eye(8), (7, 1), 0.7, borderType=cv2.BORDER_REPLICATE)  # weights of 8 shades
 NEAR = 100  # frames; a frame no farther ahead is reached by decoding, a farther one by seeking
@@ -302,17 +304,36 @@ def is_cut(one: np.ndarray, following: np.ndarray) -> bool:
     return np.minimum(one, following).sum() / len(one) < 0.7
 
 
-def credits(paths: list[Path]) -> dict[str, dict]:
-    """Who made the videos: rows of `SOURCES.csv` files that lie beside them, by file name.
+def credits(paths: list[Path]) -> dict[Path, dict[str, str]]:
+    """Who made the videos: what the `SOURCES.csv` files that lie beside them say, by path."""
+    found = {}
+    for folder in {path.parent for path in paths}:
+        if (folder / CREDITS).is_file():
+            rows = {_plain(file): row for file, row in read_credits(folder / CREDITS).items()}
+            found |= {path: rows.get(_plain(path.name), {}) for path in paths if path.parent == folder}
+    return found
 
-    A row has `file` and what else is known, such as `source` and `licence`.
+
+def _plain(name):
+    """A file name as systems compare it: macOS may store an accent as a character of its own."""
+    return unicodedata.normalize("NFC", name)
+
+
+def read_credits(path: Path) -> dict[str, dict[str, str]]:
+    """A table of the makers of videos: file name -> what is known of "source", "licence" and "url".
+
+    path: a CSV file with the column `file`. Headers in any case, spaces around them and the spelling `license` are
+    understood. An empty cell means unknown, and its key is missing. Raises BadInput for anything else.
     """
-    rows = {}
-    for folder in sorted({path.parent for path in paths}):
-        table = folder / "SOURCES.csv"
-        if table.is_file():
-            for row in read_rows(table):
-                if row.get("file"):
-                    kept = {key: row[key] for key in ("source", "licence", "license", "url") if row.get(key)}
-                    rows[str(folder / row["file"])] = kept
-    return rows
+    found = {}
+    for row in read_rows(path):
+        cells = {key.strip().lower(): value.strip() for key, value in row.items()}
+        if "file" not in cells:
+            raise BadInput(f"{path} has no column `file`, but {', '.join(row)}: expected file,source,licence,url")
+        known = {key: cells.get(key) for key in ("source", "licence", "url")}
+        known["licence"] = known["licence"] or cells.get("license")
+        if cells["file"]:
+            found.setdefault(cells["file"], {}).update({key: value for key, value in known.items() if value})
+    if not found:
+        raise BadInput(f"{path} names no file: expected the columns file,source,licence,url and a row for each video")
+    return found

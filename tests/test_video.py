@@ -1,3 +1,5 @@
+import unicodedata
+
 import cv2
 import numpy as np
 import pytest
@@ -75,10 +77,42 @@ def test_a_change_of_scene_is_a_cut_and_motion_or_a_change_of_light_is_none():
 
 
 def test_credits_beside_the_videos_are_read(tmp_path):
-    (tmp_path / "SOURCES.csv").write_text("file,source,licence\nclip.avi,a library,CC0\n")
-    assert video.credits([tmp_path / "clip.avi"]) == {
-        str(tmp_path / "clip.avi"): {"source": "a library", "licence": "CC0"}
+    (tmp_path / "SOURCES.csv").write_text("file,source,licence\nclip.avi,a library,CC0\ncafé.mp4,a shop,MIT\n")
+    clip, cafe = tmp_path / "clip.avi", tmp_path / unicodedata.normalize("NFD", "café.mp4")
+    assert video.credits([clip, cafe]) == {
+        clip: {"source": "a library", "licence": "CC0"},
+        cafe: {"source": "a shop", "licence": "MIT"},
     }
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["file,licence", "file,license", "File, License ", "FILE ,source,LICENCE,license", "\ufefffile,license,use"],
+)
+def test_the_column_of_the_licence_has_two_spellings_in_any_case(tmp_path, table):
+    cells = {"file": "clip.avi", "licence": "CC0", "license": "CC0"}
+    row = ",".join(cells.get(name.strip("\ufeff ").lower(), "") for name in table.split(","))
+    (tmp_path / "SOURCES.csv").write_text(f"{table}\n{row}\n", encoding="utf-8")
+    assert video.read_credits(tmp_path / "SOURCES.csv") == {"clip.avi": {"licence": "CC0"}}
+
+
+def test_an_empty_cell_of_the_credits_means_unknown_and_erases_nothing(tmp_path):
+    rows = "file,source,licence,license\na.avi,, ,CC0\nb.avi,a lake,,\na.avi,a hill,,\n,nobody,MIT,\nc.avi\n"
+    (tmp_path / "SOURCES.csv").write_text(rows)
+    assert video.read_credits(tmp_path / "SOURCES.csv") == {
+        "a.avi": {"source": "a hill", "licence": "CC0"},
+        "b.avi": {"source": "a lake"},
+        "c.avi": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "says"), [("video,licence\na.mp4,CC0\n", "no column `file`, but video, licence"), ("", "names no file")]
+)
+def test_credits_without_files_are_refused(tmp_path, table, says):
+    (tmp_path / "SOURCES.csv").write_text(table)
+    with pytest.raises(BadInput, match=says):
+        video.read_credits(tmp_path / "SOURCES.csv")
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def summed(folder: Path) -> list[Path]:
 def write_checksums(folder: Path) -> None:
     """Write `checksums.sha256`: the SHA-256 of every file below the folder but litter, as `sha256sum` has it."""
     lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in summed(folder))
-    write_whole(folder / CHECKSUMS, "".join(lines).encode())
+    write_whole(folder / CHECKSUMS, "".join(lines).encode(errors="surrogateescape"))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
