@@ -32,7 +32,7 @@ from maskgen.errors import BadInput
 from maskgen.runtime.memory import keep_memory
 
 PACKAGES = ("maskgen", "pconv_model", "evaluation")
-LIBRARIES = ("numpy", "scikit-image", "torch")  # beside OpenCV, those whose versions may change a result
+LIBRARIES = ("numpy", "av", "scikit-image", "torch")  # beside OpenCV, those whose versions may change a result
 AIM = 1.0  # s of work that travel together: much beside the scheduler's millisecond, and little to lose
 MOST = 64  # tasks that travel together, however small they are
 AHEAD = 3  # such parcels under way for each thread of the cluster

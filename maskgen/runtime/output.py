@@ -226,7 +226,11 @@ def _without(keys, value):
 
 
 def _by_name(value):
-    if isinstance(value, list) and value and all(isinstance(row, dict) and "name" in row for row in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in value)
+    ):
         return {row["name"]: {key: cell for key, cell in row.items() if key != "name"} for row in value}
     return value
 
