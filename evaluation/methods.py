@@ -72,14 +72,19 @@ def patchmatch(image, hole):
 
 
 def bicubic(image, hole):
-    """Cubic enlargement of the small image whose pixels a super-resolution problem spreads out, OpenCV.
+    """Cubic enlargement of the small image whose pixels a super-resolution problem spreads out, OpenCV."""
+    return cv2.resize(small_image(image, hole), hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
 
-    Raises Failed where the known pixels are no regular lattice, as in an inpainting problem.
+
+def small_image(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """The small image whose pixels a super-resolution problem spreads out, uint8 (h, w, 3).
+
+    Raises Failed where the known pixels are not a regular lattice, as in an inpainting problem.
     """
     rows, columns = np.flatnonzero(~hole.all(1)), np.flatnonzero(~hole.all(0))
     if len(rows) < 2 or len(columns) < 2 or hole[np.ix_(rows, columns)].any() or not hole.any():
-        raise Failed("bicubic enlarges images: it is a method of `evaluate superres`")
-    return cv2.resize(image[np.ix_(rows, columns)], hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
+        raise Failed("it enlarges images: it is a method of `evaluate superres`")
+    return image[np.ix_(rows, columns)]
 
 
 def _fill(image, hole, colour):
