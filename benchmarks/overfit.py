@@ -19,7 +19,7 @@ import cv2
 import pandas as pd
 import skimage.data
 
-from evaluation.benchmark import OWN_MASKS
+from evaluation.pairing import OWN_MASKS
 from pconv_model.photos import read_image, write_image
 from pconv_model.train import CHECKPOINT
 

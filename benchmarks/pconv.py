@@ -24,7 +24,7 @@ import skimage.data
 import torch
 import torch.nn.functional as F
 
-from evaluation.benchmark import OWN_MASKS
+from evaluation.pairing import OWN_MASKS
 from maskgen.maskset import read_hole
 from pconv_model import doubled, unet
 from pconv_model.inpaint import inpaint, load
