@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from evaluation.methods import Failed
+from evaluation.doors import Failed
 
 MULTIPLE = 8  # px, of both sides
 LEAST = 72  # px: the widest mirrored padding is 16 at a quarter of the size, and asks for more than 16 pixels
 SHARPNESS = 10  # of the softmax
 SMALL = 1e-4  # the least norm of a patch
 EXCLUDED = -1e9  # score of patches that shall have no part in the softmax
-MOST = 2**14  # patches; every one is compared with every other, 1 GB each time that the scores are written
+MOST = 2**14  # patches; all are compared with all, in 5 GB of memory
 
 
 class Layer(nn.Module):

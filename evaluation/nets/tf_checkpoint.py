@@ -19,9 +19,7 @@ DTYPE, SHAPE, SHARD, OFFSET, SIZE, SLICES = 1, 2, 3, 4, 5, 7  # fields of Bundle
 
 
 def data_file(index: Path) -> Path:
-    """The file with the numbers of an index. Raises BadInput where it is missing or there are several."""
-    if index.suffix != ".index":
-        raise BadInput(f"{index} is not the index of a TensorFlow checkpoint: name its file NAME.index")
+    """The file with the numbers of an index. Raises BadInput where it is missing."""
     path = index.with_suffix(".data-00000-of-00001")
     if not path.is_file():
         raise BadInput(f"{index} lacks its numbers: expected {path.name} beside it")

@@ -51,8 +51,8 @@ def read_gl(path: Path) -> GL:
 
 
 def read_gntipt(path: Path) -> GntIpt:
-    """Yu's net from the `.index` of its authors' checkpoint, or a `.pth` of mmagic. Raises BadInput for any other."""
-    if path.suffix.lower() in (".pth", ".pt"):
+    """Yu's net from the `.index` of its authors' checkpoint, or a `.pth` of mmagic. Raises BadInput otherwise."""
+    if path.suffix != ".index":
         return filled(GntIpt("mmagic"), _mmagic(path), path, "the generator of mmagic's deepfillv1")
     state = {}
     for name, array in tf_checkpoint.read(path, SCOPE).items():
@@ -72,7 +72,7 @@ def read_srresnet(path: Path) -> SRResNet:
 
 
 def filled(net: nn.Module, state: dict[str, torch.Tensor], path: Path, what: str) -> nn.Module:
-    """The net with a file's tensors, for inference. Raises BadInput that says which do not fit `what` was expected."""
+    """The net with a file's tensors, for inference. Raises BadInput that names those by which it is not `what`."""
     wanted, came = (
         {name: value for name, value in tensors.items() if not name.endswith(IGNORED)}
         for tensors in (net.state_dict(), state)
@@ -114,21 +114,21 @@ def _from_torch7(path):
     net = GL("torch7")
     wanted = {name: value for name, value in net.state_dict().items() if not name.endswith(IGNORED)}
     table = table if isinstance(table, dict) else {}
-    found, mean = list(_torch7_tensors(table.get("model"))), table.get("mean")
-    mean = np.asarray(list(mean.values()) if isinstance(mean, dict) else mean).ravel()
+    no = f"{path} is not a completion network of Iizuka et al."
+    try:
+        found, mean = list(_torch7_tensors(table.get("model"))), table.get("mean")
+        mean = np.asarray(list(mean.values()) if isinstance(mean, dict) else mean).ravel()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput(f"{no}: {error}") from None
     if mean.dtype.kind != "f" or mean.size != 3:
-        raise BadInput(f"{path} is not a completion network of Iizuka et al.: expected a table of model and mean")
+        raise BadInput(f"{no}: expected a table of model and mean")
     for i, (name, value) in enumerate(wanted.items()):
         if i >= len(found) or found[i].size != value.numel():
-            came = f"{found[i].shape}" if i < len(found) else "missing"
-            raise BadInput(
-                f"{path} is not a completion network of Iizuka et al.: {name} of {tuple(value.shape)} is {came}"
-            )
+            came = f"of shape {found[i].shape}" if i < len(found) else "missing"
+            raise BadInput(f"{no}: {name} of shape {tuple(value.shape)} is {came}")
         value.copy_(torch.tensor(found[i], dtype=torch.float32).view_as(value))
     if len(found) > len(wanted):
-        raise BadInput(
-            f"{path} is not a completion network of Iizuka et al.: {len(found) - len(wanted)} tensors too many"
-        )
+        raise BadInput(f"{no}: it has {len(found)} tensors of weights instead of {len(wanted)}")
     net.mean.copy_(torch.tensor(mean).view(1, 3, 1, 1))
     return net.eval().requires_grad_(False)
 
