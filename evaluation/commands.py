@@ -166,7 +166,8 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
         pairs, sources, size = pairing.open_pairs(listed, images=images, masks=masks, threshold=threshold, **given)
         config = replace(config, size=size)
         how = looked_up(config, **how)
-        names = _image_name(sources.images), _mask_name(sources.masks)
+        photos = BUILT_IN if sources.images == pairing.image_folder(None) else str(sources.images)
+        names = photos, _mask_name(sources.masks)
     else:
         how = looked_up(config, **how)
         pairs, sources, names = _drawn(images, masks, polarity, threshold, config)
@@ -213,13 +214,7 @@ def _drawn(images, masks, polarity, threshold, config):
     folder = masks or pairing.default_masks()
     pairs = pairing.make_pairs(images, folder, config, polarity, threshold)
     sources = pairing.Sources(pairing.image_folder(images), folder, polarity, threshold)
-    return pairs, sources, (_image_name(sources.images), _mask_name(folder))
-
-
-def _image_name(folder):
-    from evaluation import pairing
-
-    return BUILT_IN if folder == pairing.image_folder(None) else str(folder)
+    return pairs, sources, (str(images or BUILT_IN), _mask_name(folder))
 
 
 def _mask_name(folder):
@@ -231,7 +226,7 @@ def _mask_name(folder):
 def _used(pairs, names, masks=""):
     """Which masks and photos are used: the first line that is printed. masks: in words, if they are no folder's."""
     photos = len({pair.image_sha256 for pair in pairs})
-    count = len({pair.mask_sha256 for pair in pairs})
+    count = len({pair.mask for pair in pairs})
     told = f"{count:,} of {names[1]}"
     if names[1] == BUILT_IN_MASKS:
         told = f"{count:,} that ship with {BUILT_IN_MASKS}"
@@ -334,7 +329,7 @@ def _with_drawn(drawing, images, name, told, config, out, **how):
     from evaluation import pairing
 
     sources = pairing.Sources(pairing.image_folder(images), out)
-    names = _image_name(sources.images), name
+    names = str(images or BUILT_IN), name
     used = _used(drawing.pairs, names, told)
     return _benchmark(config, drawing.pairs, sources, out, names, used, drawn=drawing.files, **how)
 
@@ -354,7 +349,7 @@ def superres(factor, images, size, seed, out, **how):
     how = looked_up(config, **how)
     pairs = experiments.enlarging(images, config)
     sources = pairing.Sources(pairing.image_folder(images), out)
-    names = _image_name(sources.images), f"{factor} times smaller"
+    names = str(images or BUILT_IN), f"{factor} times smaller"
     how["experiment"] = {"made_by": "evaluate superres"}
     return _benchmark(config, pairs, sources, out, names, _used(pairs, names, "none"), **how)
 

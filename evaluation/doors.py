@@ -29,8 +29,12 @@ def results_in(folder: Path) -> dict[str, str]:
     """The file names of results in a folder by pair. Raises BadInput where it is missing, or a pair has two."""
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder} (expected results named after the pairs: 00000.png ...)")
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise BadInput(f"cannot read {folder}: {error.strerror}") from None
     found = {}
-    for name in sorted(path.name for path in folder.iterdir() if path.is_file()):
+    for name in names:
         if not name.lower().endswith(images.ENDINGS) or is_litter(name):
             continue
         pair = unicodedata.normalize("NFC", Path(name).stem)
@@ -93,7 +97,7 @@ class Program:
             parent = os.getpid()
             first = (lambda: die_with(parent)) if sys.platform == "linux" else None
             done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=first, check=False)
-            said = done.stderr.decode(errors="replace").strip().splitlines()
+            said = done.stderr.decode(errors="replace").replace(f"{folder}{os.sep}", "").strip().splitlines()
             last_word = f": {said[-1]}" if said else ""
             if done.returncode:
                 raise Failed(f"{line[0]} ended with code {done.returncode}{last_word}")

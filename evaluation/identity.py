@@ -37,11 +37,19 @@ def of_command(command: str, folder: Path) -> dict:
     words, found = doors.words_of(command), {}
     for word in words:
         for name in (word, word.partition("=")[2]):
-            if name and (folder / name).is_file():
+            if name and _is_file(folder / name):
                 found[name] = files.sha256(folder / name)
     if words[0] not in found:
         found[words[0]] = files.sha256(Path(shutil.which(words[0])))
     return {"method": "cmd", "command": shlex.join(words), "files": found}
+
+
+def _is_file(path):
+    """Whether a word is the name of a file; many are no names at all."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
 
 
 def of_onnx(path: Path) -> dict:

@@ -1,5 +1,6 @@
 """Networks in ONNX files as methods: what goes in, which sizes they take, what must come out."""
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -169,8 +170,9 @@ def hashes(path: Path) -> dict[str, str]:
     for entry in LOCATION.finditer(data):
         length = sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(entry[1]))  # a varint of Protocol Buffers
         name = data[entry.end() : entry.end() + length].decode(errors="replace")
-        if name not in found and (path.parent / name).is_file():
-            found[name] = files.sha256(path.parent / name)
+        with contextlib.suppress(OSError):  # a name that is too long, in a damaged file
+            if name not in found and files.leads_inside(name) and (path.parent / name).is_file():
+                found[name] = files.sha256(path.parent / name)
     return found
 
 

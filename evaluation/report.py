@@ -22,7 +22,7 @@ from maskgen.runtime.images import decode_rgb
 from maskgen.runtime.output import locked
 
 TILE, MARGIN, TOP = 192, 150, 28  # px of the grid: a picture, the class's name beside it, the line above
-LONGEST = 22  # letters of a method's name that fit above a picture
+FONT = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 
 
 def write(
@@ -138,31 +138,46 @@ def grid(album: Album, pairs: list[str]) -> np.ndarray:
     rows = []
     for pair in pairs:
         found = album.of(pair)
-        tiles = [_tile(found.get(name), album.config.size) for name in names]
+        tiles = [_tile(found.get(name) or _why_not(album, pair, name), album.config.size) for name in names]
         margin = np.full((tiles[0].shape[0], MARGIN, 3), 255, np.uint8)
         for i, line in enumerate(album.pairs[pair].category.split("_")):
             _write(margin, line, (8, margin.shape[0] // 2 + 20 * i))
         rows.append(np.hstack([margin, *tiles]))
     head = np.full((TOP, rows[0].shape[1], 3), 255, np.uint8)
+    width = (rows[0].shape[1] - MARGIN) // len(names)
     for i, name in enumerate(names):
-        name = name if len(name) <= LONGEST else f"{name[: LONGEST - 2]}.."
-        _write(head, name, (MARGIN + i * (rows[0].shape[1] - MARGIN) // len(names) + 6, 20))
+        _write(head, _cut_to(name, width - 12), (MARGIN + i * width + 6, 20))
     return np.vstack([head, *rows])
 
 
+def _why_not(album, pair, method):
+    """What stands in place of a picture."""
+    return "failed" if album.rows[pair, method]["error"] else "no picture"
+
+
 def _tile(data, size):
+    """A picture in JPEG bytes, or words, at the grid's size."""
     scale = TILE / max(size)
     shape = max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
-    if data is None:
+    if isinstance(data, str):
         tile = np.full((*shape[::-1], 3), 200, np.uint8)
-        _write(tile, "no result", (8, shape[1] // 2))
+        _write(tile, data, (8, shape[1] // 2))
     else:
         tile = cv2.resize(decode_rgb(data, "a picture"), shape, interpolation=cv2.INTER_AREA)
     return cv2.copyMakeBorder(tile, 3, 3, 3, 3, cv2.BORDER_CONSTANT, value=(255, 255, 255))
 
 
 def _write(image, text, at):
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+    cv2.putText(image, text, at, *FONT, (40, 40, 40), 1, cv2.LINE_AA)
+
+
+def _cut_to(name, width):
+    """A name, without its end where it is wider than that."""
+    shown = name
+    while shown and cv2.getTextSize(shown, *FONT, 1)[0][0] > width:
+        name = name[:-1]
+        shown = f"{name}.."
+    return shown
 
 
 def page(album: Album, table: pd.DataFrame, tests: pd.DataFrame, recipe: dict, chosen: dict) -> str:

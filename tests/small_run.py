@@ -31,12 +31,12 @@ def folders(root, images=3, ratios=(0.05, 0.15)):
     return root / "images", root / "masks"
 
 
-def score(root, methods, out="out", config=None, **how):
+def score(root, methods, out="out", config=None, polarity="hole-white", **how):
     """Run methods on the two folders of `root`. Returns the scores."""
     config = config or BenchmarkConfig(size=(SIDE, SIDE), metrics=("l1_image", "psnr"))
-    pairs = pairing.make_pairs(root / "images", root / "masks", config)
+    pairs = pairing.make_pairs(root / "images", root / "masks", config, polarity)
     how = {"workers": 1, "names": ("images", "masks"), **how}
-    sources = Sources(root / "images", root / "masks")
+    sources = Sources(root / "images", root / "masks", polarity)
     return benchmark.run(parse_all(methods), pairs, sources, root / out, config, **how)
 
 

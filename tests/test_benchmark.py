@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,18 +21,21 @@ import pytest
 from click.testing import CliRunner
 from small_run import SIDE, folders, photo, plug_in, score
 
-from evaluation import benchmark, experiments, metrics, pairing, scoring, shapes
+from evaluation import benchmark, experiments, identity, metrics, pairing, scoring, shapes
 from evaluation import pairs as pairs_module
 from evaluation.commands import Size, evaluate
 from evaluation.methods import parse_all
 from evaluation.pairing import draw_pairs, find_masks, make_pairs, read_pairs
 from evaluation.pairs import Pair, Sources, fit, load_pair, reduced, sparse
 from evaluation.settings import BenchmarkConfig
+from evaluation.study import make as study
+from evaluation.study.settings import StudyConfig
 from maskgen import maskset
 from maskgen.categories import CATEGORIES, measure
 from maskgen.errors import BadInput
-from maskgen.runtime import images
-from maskgen.runtime.output import Journal
+from maskgen.runtime import images, output
+from maskgen.runtime.output import PROGRESS, Journal
+from pconv_model import inpaint
 
 CONFIG = BenchmarkConfig(size=(SIDE, SIDE), metrics=("l1_image", "psnr"))
 
@@ -523,3 +528,255 @@ def test_pixels_for_other_machines_go_through_the_shared_folder(tmp_path):
     task = scoring.lay_out(far, pair, "net", result)
     assert len(pickle.dumps(task)) < 1000 < len(pickle.dumps(scoring.lay_out(near, pair, "net", result)))
     assert scoring.score_filled(far, task) == scoring.score_filled(near, (pair, "net", result))
+
+
+# ---- what decides a result ----
+
+
+def claimed(root, methods, config=CONFIG, retry=False):
+    """A finished run of methods whose scores are made up, so that no network has to work for it."""
+    images, masks = root / "images", root / "masks"
+    pairs, sources = make_pairs(images, masks, config), Sources(images, masks)
+    with benchmark.results_folder(
+        parse_all(methods), pairs, sources, root / "out", config, names=("images", "masks")
+    ) as folder:
+        if not folder.complete:
+            benchmark.write_inputs(root / "out", pairs, {})
+            (root / "out" / "journal").mkdir()
+            for label in folder.new["methods"]:
+                with Journal(root / "out" / "journal" / f"{label}.jsonl", "pair") as journal:
+                    for pair in pairs:
+                        journal.add({"pair": pair.pair, "error": "", "hole_ratio": 0.1})
+            folder.finish()
+        return folder.complete
+
+
+def flip(path):
+    """Change one byte of a file, which keeps its size."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def other_version(monkeypatch, package):
+    known = output.version
+    monkeypatch.setattr(output, "version", lambda name: "0.0" if name == package else known(name))
+
+
+CHANGES = {
+    "a byte in the weights that ship": (
+        lambda root, patch: flip(root / "weights" / "pconv.safetensors"),
+        r"methods: pconv: weights was \w{12}, is \w{12}",
+    ),
+    "the version of PyTorch": (
+        lambda root, patch: other_version(patch, "torch"),
+        r"methods: pconv: torch was .*, is 0\.0",
+    ),
+    "the kind of device": (
+        lambda root, patch: patch.setattr(identity, "device", lambda: "tpu"),
+        "methods: pconv: device was cpu, is tpu",
+    ),
+    "a result picture of the same size": (
+        lambda root, patch: flip(root / "theirs" / "00001.png"),
+        r"methods: theirs: pictures was \w{12}, is \w{12}",
+    ),
+    "a photo": (lambda root, patch: flip(root / "images" / "photo1.png"), r"photos: photo1\.png was \w{12}, is \w{12}"),
+    "a mask": (
+        lambda root, patch: (root / "masks" / "2.png").write_bytes(maskset.encode(np.eye(SIDE, dtype=bool))),
+        r"masks: 2\.png was \w{12}, is \w{12}",
+    ),
+    "one photo more": (
+        lambda root, patch: cv2.imwrite(str(root / "images" / "photo3.png"), photo(3)),
+        r"photos: photo3\.png is new",
+    ),
+    "a photo less": (lambda root, patch: (root / "images" / "photo2.png").unlink(), r"photos: photo2\.png is gone"),
+    "the version of NumPy": (lambda root, patch: other_version(patch, "numpy"), r"libraries: numpy was .*, is 0\.0"),
+    "the version of OpenCV": (lambda root, patch: patch.setattr(cv2, "__version__", "0.0"), r"opencv was .*, is 0\.0"),
+    "our own version": (lambda root, patch: patch.setattr(output, "__version__", "0.0"), r"version was .*, is 0\.0"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_decides_a_result_is_refused_by_name_when_it_changes(change, tmp_path, monkeypatch):
+    folders(tmp_path)
+    (tmp_path / "theirs").mkdir()
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / "theirs" / f"{i:05d}.png"), photo(i))
+    shutil.copytree(inpaint.WEIGHTS, tmp_path / "weights")
+    monkeypatch.setattr(inpaint, "WEIGHTS", tmp_path / "weights")
+    asked = ["pconv", f"theirs=dir:{tmp_path / 'theirs'}", "telea"]
+    assert claimed(tmp_path, asked) and claimed(tmp_path, asked)
+    before = every_file(tmp_path / "out")
+    make_the_change, words = CHANGES[change]
+    make_the_change(tmp_path, monkeypatch)
+    with pytest.raises(BadInput, match=f"out was begun with other settings .*{words}"):
+        claimed(tmp_path, asked)
+    assert every_file(tmp_path / "out") == before
+
+
+def test_folders_may_have_another_name(tmp_path):
+    folders(tmp_path)
+    (tmp_path / "theirs").mkdir()
+    assert claimed(tmp_path, [f"theirs=dir:{tmp_path / 'theirs'}"])
+    (tmp_path / "theirs").rename(tmp_path / "moved")
+    assert claimed(tmp_path, [f"theirs=dir:{tmp_path / 'moved'}"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (("dilation", 0, 5), ("dilation", 0, 5, "--seed", 1), "seed was 0, is 1"),
+        (("dilation", 0, 5), ("dilation", 0, 7), r"growth was \[0, 5\], is \[0, 7\]"),
+        (("dilation", 0, 5), ("dilation", 0, 5, "--count", 1), "per_class was 2, is 1"),
+        (("holes", "--kind", "box"), ("holes", "--kind", "free-form"), "kind was box, is free-form"),
+        (("holes",), ("holes", "--seed", 1), "seed was 0, is 1"),
+        (("superres",), ("superres", "--factor", 2), "factor was 4, is 2"),
+        (("superres",), ("superres", "--method", "bicubic=mean"), "bicubic: method was bicubic, is mean"),
+        (("superres",), ("holes",), "made by evaluate superres, not by evaluate holes"),
+        ((), ("superres",), "made by evaluate, not by evaluate superres"),
+    ],
+)
+def test_an_experiment_is_compared_before_its_masks_are_drawn(first, second, words, tmp_path):
+    images, masks = folders(tmp_path)
+    more = ["--images", images, "--size", SIDE, "--metric", "psnr", "--workers", 1, "--out", tmp_path / "out"]
+    extra = {"dilation": ["--masks", masks, "--count", 2], "holes": ["--per-class", 1], "superres": []}
+
+    def run(name="", *given):
+        line = [name, *more, *extra[name], *given] if name else [*more, "--masks", masks]
+        return CliRunner().invoke(evaluate, [str(word) for word in line])
+
+    assert run(*first).exit_code == 0
+    before = every_file(tmp_path / "out")
+    refused = run(*second)
+    assert refused.exit_code == 2 and re.search(words, refused.stderr)
+    assert every_file(tmp_path / "out") == before
+    again = run(*first)
+    assert again.exit_code == 0 and again.stdout.splitlines()[1] == f"{tmp_path / 'out'} is complete already"
+    assert every_file(tmp_path / "out") == before
+
+
+# ---- runs that fail ----
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--method", "pconv", "--weights", "not-there.pth"],
+        ["--method", "pconv", "--weights", "notes.txt"],
+        ["--method", "onnx:notes.txt"],
+        ["--method", "cmd:not-there {image} {mask} {output}"],
+        ["--method", "cmd:python not-there.py {image} {mask} {output}"],  # every pair fails
+        ["--method", "dir:empty"],
+        ["--method", "grey", "--by", "ssim"],
+        ["--method", "grey", "--metric", "ms_ssim"],
+        ["--method", "crash"],
+    ],
+)
+def test_after_a_failed_start_the_corrected_command_runs(wrong, tmp_path, monkeypatch):
+    folders(tmp_path)
+    plug_in(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no network")
+    (tmp_path / "empty").mkdir()
+    line = "--images images --masks masks --workers 1 --metric l1_image --out out".split()
+    failed = CliRunner().invoke(evaluate, [*line, "--size", str(SIDE), *wrong])
+    assert failed.exit_code in (1, 2)
+    right = CliRunner().invoke(evaluate, [*line, "--size", "32", "--method", "python=mean", "--method", "empty=grey"])
+    assert right.exit_code == 0, right.output
+    recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    assert recipe["settings"]["size"] == [32, 32] and list(recipe["methods"]) == ["python", "empty"]
+    assert not (tmp_path / "out" / PROGRESS).exists()
+
+
+def test_a_run_that_is_killed_before_its_first_pair_leaves_the_folder_free(tmp_path, monkeypatch):
+    folders(tmp_path)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark, "_fill", kill)
+        patch.setattr(output.OutputFolder, "__exit__", lambda self, *error: self._lock.__exit__(*error))
+        with pytest.raises(Killed):
+            score(tmp_path, ["telea"])
+    assert (tmp_path / "out" / PROGRESS / "recipe.json").is_file()
+    score(tmp_path, ["telea"], config=replace(CONFIG, seed=1))
+    score(tmp_path, ["telea"], config=replace(CONFIG, seed=1), out="whole")
+    assert every_file(tmp_path / "out") == every_file(tmp_path / "whole")
+
+
+def test_a_method_without_a_single_score_ends_in_an_error_and_is_tried_again(tmp_path, monkeypatch):
+    images, masks = folders(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("theirs", "others"):
+        (tmp_path / name).mkdir()
+    line = ["--images", str(images), "--masks", str(masks), "--size", str(SIDE), "--workers", "1", "--metric", "psnr"]
+    asked = [*line, "--method", "grey", "--method", "x=dir:theirs", "--method", "y=dir:others"]
+    cv2.imwrite("others/00002.png", photo(5))
+    told = CliRunner().invoke(evaluate, asked)
+    lines = told.stderr.splitlines()
+    assert told.exit_code == 1 and lines[-1] == "x: all pairs failed, the first, 00000: no 00000.png among the results"
+    assert lines[-2] == "y: 3 pairs failed, the first, 00000: no 00000.png among the results"
+    assert "x: no result, all 4 pairs failed" in told.stdout and (tmp_path / "results" / "report.html").is_file()
+    for i in range(4):
+        cv2.imwrite(f"theirs/{i:05d}.png", photo(i))  # another method now, under the same name
+    told = CliRunner().invoke(evaluate, asked)
+    assert told.exit_code == 0 and [line for line in told.stderr.splitlines() if "failed" in line] == lines[-2:-1]
+    scores = pd.read_csv("results/scores.csv", keep_default_na=False)
+    assert scores.groupby("method", sort=False)["error"].apply(lambda told: (told != "").sum()).to_dict() == {
+        "grey": 0,
+        "x": 0,
+        "y": 3,
+    }
+
+
+def test_results_are_read_as_they_were_while_another_method_is_unfinished(tmp_path, monkeypatch):
+    folders(tmp_path)
+    score(tmp_path, ["telea"])
+    before = every_file(tmp_path / "out")
+    add, left = Journal.add, [2]
+
+    def stopped(journal, row):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        add(journal, row)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Journal, "add", stopped)
+        score(tmp_path, ["grey"])
+    after = every_file(tmp_path / "out")
+    assert {name: after[name] for name in before} == before
+    assert len(Journal(tmp_path / "out" / "journal" / "grey.jsonl", "pair").rows) == 2
+    config = StudyConfig(parts=("limited",), per_class=1)
+    made = study.make([tmp_path / "out"], tmp_path / "study", config, tmp_path / "images")
+    assert made["pairs"] == 4
+    assert list(score(tmp_path, ["mean"])["method"].unique()) == ["telea", "mean"]  # grey waits
+    with pytest.raises(BadInput, match="grey: method was grey, is ns"):
+        score(tmp_path, ["grey=ns"])
+    scores = score(tmp_path, ["grey"])
+    assert sorted(scores["method"].unique()) == ["grey", "mean", "telea"]
+    assert not (tmp_path / "out" / PROGRESS).exists()
+
+
+def test_a_retry_that_is_stopped_goes_on_without_being_asked_again(tmp_path, monkeypatch):
+    folders(tmp_path)
+    plug_in(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    assert (score(tmp_path, ["moody"])["error"] != "").sum() == 2
+    (tmp_path / "cured").touch()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(benchmark, "_fill", lambda *arguments: signal.raise_signal(signal.SIGINT))
+        score(tmp_path, ["moody"], retry=True)
+    assert (score(tmp_path, ["moody"])["error"] != "").sum() == 0
+
+
+def test_pictures_that_an_earlier_run_did_not_keep_are_made(tmp_path):
+    folders(tmp_path)
+    before = score(tmp_path, ["telea"], pictures=False)
+    assert not (tmp_path / "out" / "pictures").exists()
+    after = score(tmp_path, ["telea"])
+    assert len(list((tmp_path / "out" / "pictures").rglob("*.jpg"))) == 4 and after.equals(before)

@@ -227,6 +227,8 @@ def test_a_file_that_a_command_names_is_part_of_it(tmp_path, monkeypatch):
         assert differs(before, method.identity()) == [f"files: {name}"]
         (tmp_path / name).write_text("old")
     assert differs(before, parse(f"{method.kind}:{method.argument} --fast").identity()) == ["command"]
+    long = parse(f"cmd:python3 'fill me.py' {{image}} {{mask}} {{output}} '{'x' * 300}'")  # no file can be called so
+    assert [name for name in long.identity()["files"] if name != "python3"] == ["fill me.py"]
 
 
 def test_a_plug_in_with_the_name_of_our_own_method_is_told_to_be_unused(tmp_path, monkeypatch):
@@ -363,6 +365,9 @@ def test_a_program_that_fails_or_writes_nothing_says_so(tmp_path):
 
     assert "ended with code 1: ZeroDivisionError: division by zero" in told("1 / 0")
     assert told("").endswith("ended well but wrote no output")
+    assert told("import sys; sys.exit('cannot read ' + sys.argv[1])").endswith(
+        "ended with code 1: cannot read image.png"
+    )
     assert told("import sys; print('no model', file=sys.stderr)").endswith("wrote no output: no model")
     assert "is not an image that can be read" in told("import sys; open(sys.argv[3], 'w').write('no png')")
     assert told("import time; time.sleep(100)", timeout=1) == "no result within 1 s"
@@ -693,6 +698,9 @@ def test_weights_beside_an_onnx_model_are_part_of_it(tmp_path):
     model = (tmp_path / "net.onnx").read_bytes()
     assert differs(before, weights(0.5).identity()) == ["net.onnx.data"]
     assert (tmp_path / "net.onnx").read_bytes() == model
+    for name in (b"../../net.dat", b"net\0onnx.data", b"n" * 13):  # of a damaged file, or one that is not to be trusted
+        (tmp_path / "net.onnx").write_bytes(model.replace(b"net.onnx.data", name))
+        assert set(parse(f"onnx:{tmp_path / 'net.onnx'}").identity()) == {"method", "model", "onnxruntime", "device"}
 
 
 def test_a_broken_onnx_file_is_told(tmp_path):

@@ -16,7 +16,18 @@ from films import write_video
 import cli
 from maskgen.errors import BadInput
 from maskgen.runtime import output
-from maskgen.runtime.output import LOCK, PROGRESS, RECIPE, Journal, OutputFolder, alone, differences, locked, occupied
+from maskgen.runtime.output import (
+    LOCK,
+    PROGRESS,
+    RECIPE,
+    Journal,
+    OutputFolder,
+    alone,
+    check_finished,
+    differences,
+    locked,
+    occupied,
+)
 
 ROOT = Path(__file__).parents[1]
 HOLD = "import sys, time, pathlib; from maskgen.runtime.output import locked\n"
@@ -301,6 +312,70 @@ def test_an_interrupted_entry_is_not_done_when_another_run_ends(tmp_path):
     assert set(folder.finished["methods"]) == {"a", "b", "c"} and names(tmp_path) == sorted(
         ["a.csv", "c.csv", "half of b", RECIPE]
     )
+
+
+def scored(path, seed=0, **files):
+    """Methods of which those count that have scored something: whose file `NAME.csv` is not "failed"."""
+
+    def made(name):
+        return (path / f"{name}.csv").is_file() and (path / f"{name}.csv").read_text() != "failed"
+
+    recipe = {"made_by": "tool draw", "settings": {"seed": seed}, "methods": {n: {"file": f} for n, f in files.items()}}
+    return OutputFolder(path, recipe, grows=("methods",), made=made)
+
+
+def failing(folder, *names, end="finished"):
+    """A run in which methods failed."""
+    with folder:
+        for name in names:
+            (folder.path / f"{name}.csv").write_text("failed")
+        if end == "finished":
+            folder.finish()
+
+
+@pytest.mark.parametrize("end", ["finished", "stopped"])
+@pytest.mark.parametrize("change", [{"seed": 0, "a": "2"}, {"seed": 1, "a": "1"}])
+def test_a_run_in_which_everything_failed_claims_nothing(tmp_path, end, change):
+    failing(scored(tmp_path, a="1"), "a", end=end)
+    with pytest.raises(Stop), scored(tmp_path, **change) as folder:
+        assert folder.fresh or change["seed"] == 0
+        raise Stop  # before it has a result of its own
+    finished(scored(tmp_path, **change), "a.csv")
+    with scored(tmp_path, **change) as folder:
+        assert folder.complete and folder.finished["settings"]["seed"] == change["seed"]
+    with pytest.raises(BadInput, match="seed was"), scored(tmp_path, 2, a="1"):
+        pass
+
+
+@pytest.mark.parametrize("end", ["finished", "stopped"])
+def test_an_entry_that_failed_may_come_back_as_another_and_is_not_complete(tmp_path, end):
+    finished(scored(tmp_path, a="1"), "a.csv")
+    failing(scored(tmp_path, b="wrong"), "b", end=end)
+    for file in ("wrong", "right"):
+        with scored(tmp_path, b=file) as folder:
+            assert not folder.complete and list(folder.entries("methods")) == ["a"]
+    with pytest.raises(BadInput, match="methods: a: file was 1, is 2"), scored(tmp_path, a="2"):
+        pass
+
+
+def test_what_a_recipe_holds_as_a_hash_is_told_in_words(tmp_path):
+    finished(begin(tmp_path, inputs="0" * 64), "0.png")
+    recipe = {"made_by": "tool draw", "settings": {"seed": 0}, "inputs": "1" * 64}
+    words = r"\(inputs was 0{12}, is 1{12}; photos: lake\.jpg is gone\)"
+    with (
+        pytest.raises(BadInput, match=words),
+        OutputFolder(tmp_path, recipe, detail=lambda: ["photos: lake.jpg is gone"]),
+    ):
+        pass
+
+
+def test_the_output_of_a_run_that_has_not_finished_is_refused_as_an_input(tmp_path):
+    interrupted(begin(tmp_path / "set"), "test/0.png")
+    for folder in (tmp_path / "set", tmp_path / "set" / "test"):
+        with pytest.raises(BadInput, match="set is unfinished: finish it first, by the same `tool draw` command"):
+            check_finished(folder)
+    finished(begin(tmp_path / "set"))
+    check_finished(tmp_path / "set")
 
 
 def test_a_kill_between_the_recipe_and_the_end_does_no_harm(tmp_path):
