@@ -255,9 +255,9 @@ def read_results(folder):
 
 def read_net(path):
     """Any file of weights, as `pconv convert` reads it."""
-    from pconv_model import checkpoints
+    from pconv_model import checkpoints, foreign
 
-    each(partial(checkpoints.read, path), partial(checkpoints.past, path))
+    each(partial(foreign.read, path), partial(checkpoints.past, path))
 
 
 def read_training(path):
@@ -376,9 +376,8 @@ def read_photo(path):
     """A photo, as each of the three packages reads one."""
     from maskgen.runtime import images
     from pconv_model.data import read_rgb
-    from pconv_model.photos import read_image
 
-    each(partial(read_image, path), partial(read_rgb, path, 64), partial(images.read_rgb, path))
+    each(partial(images.read, path), partial(read_rgb, path, 64), partial(images.read_rgb, path))
 
 
 def seed_videos(folder):

@@ -94,6 +94,9 @@ def run(
             finally:
                 close_hands()
         scores = write_scores(out, pairs)
+        empty = scores[(scores["hole_ratio"] == 0) & (scores["error"] == "")]["pair"].unique()
+        if len(empty):
+            warn(f"{len(empty)} masks have no hole left at {config.size[0]} x {config.size[1]} px, as of {empty[0]}")
         report(scores)
         if not folder.complete or lacking:
             folder.finish()

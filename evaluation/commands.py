@@ -170,7 +170,7 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
         names = photos, _mask_name(sources.masks)
     else:
         how = looked_up(config, **how)
-        pairs, sources, names = _drawn(images, masks, polarity, threshold, config)
+        pairs, sources, names = _drawn(images, masks, polarity, threshold, config, out)
     return _benchmark(config, pairs, sources, out, names, _used(pairs, names), **how)
 
 
@@ -207,12 +207,12 @@ def looked_up(config, *, methods, weights, by, **how):
     return {**how, "methods": methods, "by": by}
 
 
-def _drawn(images, masks, polarity, threshold, config):
+def _drawn(images, masks, polarity, threshold, config, out):
     """The pairs of two folders, where their files lie, and what recipe.json calls the folders."""
     from evaluation import pairing
 
     folder = masks or pairing.default_masks()
-    pairs = pairing.make_pairs(images, folder, config, polarity, threshold)
+    pairs = pairing.make_pairs(images, folder, config, polarity, threshold, outside=[out])
     sources = pairing.Sources(pairing.image_folder(images), folder, polarity, threshold)
     return pairs, sources, (str(images or BUILT_IN), _mask_name(folder))
 
@@ -272,7 +272,7 @@ def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layo
     from evaluation import experiments
 
     config = BenchmarkConfig(size=size, per_class=per_class, seed=seed)
-    pairs, sources, names = _drawn(images, masks, polarity, threshold, config)
+    pairs, sources, names = _drawn(images, masks, polarity, threshold, config, out)
     click.echo(_used(pairs, names))
     experiments.export(pairs, sources, out, config, layout=layout, white=white, names=names, say=click.echo)
     click.echo(f"{len(pairs):,} pairs in {out}; --method NAME=dir:FOLDER is for results, {pairs[0].pair}.png and so on")
@@ -296,7 +296,7 @@ def dilation(growth, images, masks, polarity, threshold, size, count, seed, raw,
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=count, raw=raw, seed=seed)
     how = looked_up(config, **how)
     folder, growth = masks or pairing.default_masks(), growth or GROWTH
-    drawing = experiments.growing(images, folder, growth, config, polarity, threshold)
+    drawing = experiments.growing(images, folder, growth, config, polarity, threshold, outside=[out])
     told = f"{len(drawing.pairs) // len(growth)} of {_mask_name(folder)}, widened by {', '.join(map(str, growth))} px"
     how["experiment"] = {"made_by": "evaluate dilation", "growth": growth}
     return _with_drawn(drawing, images, "grown holes", told, config, out, **how)
@@ -317,7 +317,7 @@ def holes(kind, images, size, per_class, seed, raw, out, **how):
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
     how = looked_up(config, **how)
-    drawing = experiments.drawn(images, kind, config)
+    drawing = experiments.drawn(images, kind, config, outside=[out])
     how["experiment"] = {"made_by": "evaluate holes", "kind": kind}
     return _with_drawn(
         drawing, images, f"{kind} holes", f"{len(drawing.pairs):,} drawn {kind} holes", config, out, **how
@@ -347,7 +347,7 @@ def superres(factor, images, size, seed, out, **how):
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, raw=True, seed=seed, factor=factor)
     how = looked_up(config, **how)
-    pairs = experiments.enlarging(images, config)
+    pairs = experiments.enlarging(images, config, outside=[out])
     sources = pairing.Sources(pairing.image_folder(images), out)
     names = str(images or BUILT_IN), f"{factor} times smaller"
     how["experiment"] = {"made_by": "evaluate superres"}

@@ -1,7 +1,7 @@
 """The paper's further experiments as benchmarks of their own, and pairs written out for programs of others."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -53,6 +53,8 @@ def growing(
     config: BenchmarkConfig,
     polarity: str = "hole-white",
     threshold: int | None = None,
+    *,
+    outside: Iterable[Path] = (),
 ) -> Drawing:
     """Pairs whose hole grows (figure 10): each mask of the smallest class, widened by every brush of growth, px.
 
@@ -62,7 +64,7 @@ def growing(
     table = pairing.find_masks(masks, polarity, threshold)
     ratio = table.groupby("category", sort=False)["hole_ratio"].mean()
     small = table[table["category"] == ratio.idxmin()]
-    drawn = pairing.draw_pairs(pairing.find_images(photos), small, config)
+    drawn = pairing.draw_pairs(pairing.find_images(photos, outside=(masks, *outside)), small, config)
     drawing = Drawing(photos)
     for side in growth:
         for i, (image, row) in enumerate(drawn):
@@ -73,10 +75,10 @@ def growing(
     return drawing
 
 
-def drawn(photos: Path | None, kind: str, config: BenchmarkConfig) -> Drawing:
+def drawn(photos: Path | None, kind: str, config: BenchmarkConfig, *, outside: Iterable[Path] = ()) -> Drawing:
     """Pairs with boxes or free-form strokes (figure 15): config.per_class holes of every class."""
     per_class = config.per_class or 1
-    order = pairing.deal(pairing.find_images(photos), per_class * len(CATEGORIES), config.seed)
+    order = pairing.deal(pairing.find_images(photos, outside=outside), per_class * len(CATEGORIES), config.seed)
     drawing = Drawing(photos)
     for i, image in enumerate(order):
         category = CATEGORIES[i // per_class]
@@ -85,14 +87,14 @@ def drawn(photos: Path | None, kind: str, config: BenchmarkConfig) -> Drawing:
     return drawing
 
 
-def enlarging(photos: Path | None, config: BenchmarkConfig) -> list[Pair]:
+def enlarging(photos: Path | None, config: BenchmarkConfig, *, outside: Iterable[Path] = ()) -> list[Pair]:
     """One problem of super-resolution for each image. Raises BadInput where the size is no multiple of the factor."""
     if any(side % config.factor for side in config.size):
         raise BadInput(f"--size {config.size[0]}x{config.size[1]} is no multiple of the factor {config.factor}")
     hashes, missing = pairing.Hashes(pairing.image_folder(photos)), round(1 - 1 / config.factor**2, 6)
     return [
         Pair(f"{i:05d}", image, "", f"x{config.factor}", missing, 0, hashes[image], "")
-        for i, image in enumerate(pairing.find_images(photos))
+        for i, image in enumerate(pairing.find_images(photos, outside=outside))
     ]
 
 

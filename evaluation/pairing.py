@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -45,12 +45,21 @@ def image_folder(images: Path | None) -> Path:
     return images
 
 
-def find_images(images: Path | None) -> list[str]:
-    """Every image below a folder in natural order, as paths relative to it; without one scikit-image's photos."""
+def find_images(images: Path | None, *, outside: Iterable[Path] = ()) -> list[str]:
+    """Every image below a folder in natural order, as paths relative to it; without one scikit-image's photos.
+
+    outside: folders whose pictures are no photos, such as the masks and the results, if they lie below it.
+    """
     folder = image_folder(images)
     if images is None:
         return [name for name in PHOTOS if (folder / name).is_file()]
-    return [path.relative_to(folder).as_posix() for path in pictures.find(folder)]
+    root = folder.resolve()
+    left_out = [place.resolve() for place in outside if place.resolve() != root]
+    names = [path.relative_to(folder) for path in pictures.find(folder)]
+    names = [name for name in names if not any((root / name).is_relative_to(place) for place in left_out)]
+    if not names:
+        raise BadInput(f"no photo in {folder} besides masks and results: name a folder of photos")
+    return [name.as_posix() for name in names]
 
 
 def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None = None) -> None:
@@ -58,6 +67,8 @@ def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None
     if not masks.is_dir():
         raise BadInput(f"no such folder: {masks} (expected masks, `maskgen testset` makes them)")
     check_finished(masks)
+    if (masks / "test" / "made.jsonl").exists() and not (masks / RECIPE).exists():  # as earlier versions left it
+        raise BadInput(f"{masks} is unfinished: finish it first, by the same `maskgen testset` command that began it")
     maskset.check_polarity(masks, polarity)
     index = maskset.index_of(masks)
     if index and threshold is not None:
@@ -152,9 +163,15 @@ def make_pairs(
     config: BenchmarkConfig,
     polarity: str = "hole-white",
     threshold: int | None = None,
+    *,
+    outside: Iterable[Path] = (),
 ) -> list[Pair]:
-    """Draw the pairs of two folders and name their files by their hashes. Raises BadInput for what is no image."""
-    drawn = draw_pairs(find_images(images), find_masks(masks, polarity, threshold), config)
+    """Draw the pairs of two folders and name their files by their hashes. Raises BadInput for what is no image.
+
+    outside: as in `find_images`; the masks are never taken for photos.
+    """
+    photos = find_images(images, outside=(masks, *outside))
+    drawn = draw_pairs(photos, find_masks(masks, polarity, threshold), config)
     image_hashes, mask_hashes = Hashes(image_folder(images)), Hashes(masks)
     return [
         Pair(

@@ -21,14 +21,14 @@ from maskgen import maskset, pairs, video
 from maskgen.augmented import augment_folder
 from maskgen.errors import BadInput
 from maskgen.publish import publish
-from maskgen.runtime import files
+from maskgen.runtime import files, images
 from maskgen.sampler import MaskSampler
 from maskgen.settings import ExtractConfig, FillConfig, PublishConfig
 from maskgen.testset import make_testset
 from maskgen.verify import find_faults
-from pconv_model import checkpoints, features, train
-from pconv_model.photos import read_image
+from pconv_model import checkpoints, features, foreign, train
 from pconv_model.settings import NetConfig, TrainConfig
+from pconv_model.torch_files import torch_file
 from pconv_model.unet import build
 
 SMALL = NetConfig(width=0.05, depth=2)
@@ -96,7 +96,7 @@ def test_a_picture_that_claims_an_absurd_size_is_unreadable_everywhere(tmp_path)
     data[at : at + 4] = (65_500).to_bytes(2, "big") * 2
     (tmp_path / "0.jpg").write_bytes(data)
     assert video.FolderReader(tmp_path).read(0) is None
-    for read in (maskset.read_hole, read_image, lambda path: Folder(path.parent)(path.stem, None, None)):
+    for read in (maskset.read_hole, images.read, lambda path: Folder(path.parent)(path.stem, None, None)):
         with pytest.raises(BadInput):
             read(tmp_path / "0.jpg")
 
@@ -339,8 +339,8 @@ def test_no_byte_of_a_checkpoint_breaks_its_reader(tmp_path, new):
     path = tmp_path / "net.pth"
     torch.save({"model": {"w": torch.zeros(2)}}, path, _use_new_zipfile_serialization=new)
     places = range(0, path.stat().st_size, 3)
-    refused = [refused_or_read(checkpoints.torch_file, path) for _ in spoilt(path, places, 0x95)]
-    assert sum(refused) > 30 and not refused_or_read(checkpoints.torch_file, path)
+    refused = [refused_or_read(torch_file, path) for _ in spoilt(path, places, 0x95)]
+    assert sum(refused) > 30 and not refused_or_read(torch_file, path)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_no_byte_of_an_hdf5_file_breaks_its_reader(tmp_path):
         file.create_group("p_conv2d_1").create_dataset("bias:0", data=np.zeros(4, np.float32))
     data = np.frombuffer(path.read_bytes(), np.uint8)
     places = np.flatnonzero(data)[:400]
-    refused = [refused_or_read(checkpoints.read, path) for _ in spoilt(path, places)]
+    refused = [refused_or_read(foreign.read, path) for _ in spoilt(path, places)]
     assert all(refused)  # it is no whole net to begin with
 
 
@@ -374,4 +374,4 @@ def test_an_hdf5_file_that_claims_more_than_a_net_can_hold_takes_no_memory(tmp_p
         layer = file.create_group("p_conv2d_1")
         layer.create_dataset("img_kernel:0", (2**20, 2**20), np.float32, chunks=(64, 64), compression="gzip")
     with pytest.raises(BadInput, match="claims 1,099,511,627,776 numbers"):
-        checkpoints.read(tmp_path / "net.h5")
+        foreign.read(tmp_path / "net.h5")

@@ -118,6 +118,26 @@ def test_a_mask_that_covers_the_whole_image_is_told(tmp_path):
         find_masks(masks)
 
 
+def test_masks_and_results_below_the_photos_are_no_photos(tmp_path, monkeypatch):
+    images, masks = folders(tmp_path)
+    monkeypatch.chdir(images)
+    masks.rename(images / "masks")
+    words = [*QUICK, "--pictures", "--size", SIDE, "--images", ".", "--masks", "masks"]
+    for name in ("first", "again"):
+        done = typed(*words)
+        assert done.exit_code == 0 and done.stdout.startswith("masks: 4 of masks; photos: 3 of ."), name
+    assert "results is complete already" in done.stdout
+
+
+def test_a_hole_that_is_lost_at_the_size_is_told(tmp_path):
+    _, masks = folders(tmp_path)
+    hole = np.zeros((SIDE, SIDE), bool)
+    hole[1, 1] = True
+    (masks / "0.png").write_bytes(maskset.encode(hole))
+    with pytest.warns(InputWarning, match="1 masks have no hole left at 16 x 16 px, as of 00003"):
+        score(tmp_path, ["grey"], config=replace(CONFIG, size=(16, 16)))
+
+
 # ---- the first line of output ----
 
 
@@ -172,6 +192,9 @@ def test_an_unfinished_test_set_is_refused(tmp_path, monkeypatch, words):
     assert done.exit_code == 2 and not (tmp_path / "results").exists() and not (tmp_path / "pairs").exists()
     assert "masks/testset is unfinished: finish it first, by the same `maskgen testset` command" in done.output
     assert len(done.output.splitlines()) == 1
+    shutil.rmtree(part.parent / PROGRESS)
+    (part / "made.jsonl").touch()  # as an earlier version left it
+    assert "masks/testset is unfinished" in typed(*words.removesuffix("/test").split()).output
 
 
 # ---- pairs for another program ----

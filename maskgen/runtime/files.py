@@ -156,6 +156,15 @@ def safe_names(labels: Iterable[str]) -> list[str]:
     return names
 
 
+def is_text(name: str) -> bool:
+    """Whether a file name can be written into a text file; bytes that are not UTF-8 come as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def leads_inside(name: str) -> bool:
     """Whether a file name from an index is one below its folder, and no way out of it, on any system."""
     parts = name.replace("\\", "/").split("/")
@@ -174,9 +183,11 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         part.write_bytes(data)
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # the name that the user knows
         raise
 
 
@@ -203,12 +214,15 @@ def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def summed(folder: Path) -> list[Path]:
+    """The files below a folder that its `checksums.sha256` lists: all but itself and litter, links followed."""
+    found = (inner / name for inner, names, _ in walk(folder) for name in names if name != CHECKSUMS)
+    return sorted(found)
+
+
 def write_checksums(folder: Path) -> None:
     """Write `checksums.sha256`: the SHA-256 of every file below the folder but litter, as `sha256sum` has it."""
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    lines = [
-        f"{sha256(path)}  {name}\n" for name, path in files.items() if path.name != CHECKSUMS and not is_litter(name)
-    ]
+    lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in summed(folder))
     write_whole(folder / CHECKSUMS, "".join(lines).encode(errors="surrogateescape"))
 
 
