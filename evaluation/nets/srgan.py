@@ -7,16 +7,15 @@ files; the package is not imported, and TensorFlow is not needed.
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from maskgen.errors import BadInput, install_hint
+from pconv_model.foreign import h5_layers
 
 FACTOR = 4
 BLOCKS = 16
-MOST = 2**20  # numbers in a tensor; a damaged file may claim anything
 FILES = {  # in the package
     "srresnet": "pre_generator.h5",  # trained for the squared error
     "srgan": "gan_generator.h5",  # then against a discriminator
@@ -63,46 +62,25 @@ def default_file(name: str) -> Path:
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a Keras file by the names of `SRResNet`; others by their own. Raises BadInput for no such file."""
+    """The tensors of a Keras file by the names of `SRResNet`. Raises BadInput where it is no such file."""
     parts = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
     state = {}
-    for name, tensor in _keras_tensors(path).items():
-        layer, part = name.partition("/")[0], name.rpartition("/")[2].partition(":")[0]
+    for layer, tensors in h5_layers(path).items():
         kind, _, number = layer.rpartition("_")
         if not number.isdecimal():  # "conv2d" is the first, "conv2d_1" the second
             kind, number = layer, "0"
-        if kind == "conv2d" and part == "kernel" and tensor.ndim == 4:  # HWIO
-            state[f"conv.{number}.weight"] = _for_shuffle(tensor.permute(3, 2, 0, 1))
-        elif kind == "conv2d" and part == "bias" and tensor.ndim == 1:
-            state[f"conv.{number}.bias"] = _for_shuffle(tensor)
-        elif kind == "p_re_lu" and part == "alpha":
-            state[f"prelu.{number}.weight"] = tensor.flatten()
-        elif kind.startswith("batch_normalization") and part in parts:
-            state[f"bn.{number}.{parts[part]}"] = tensor
-        else:
-            state[name] = tensor
+        for part, tensor in tensors.items():
+            if kind == "conv2d" and part == "kernel" and tensor.ndim == 4:  # HWIO
+                state[f"conv.{number}.weight"] = _for_shuffle(tensor.permute(3, 2, 0, 1))
+            elif kind == "conv2d" and part == "bias" and tensor.ndim == 1:
+                state[f"conv.{number}.bias"] = _for_shuffle(tensor)
+            elif kind == "p_re_lu" and part == "alpha":
+                state[f"prelu.{number}.weight"] = tensor.flatten()
+            elif kind.startswith("batch_normalization") and part in parts:
+                state[f"bn.{number}.{parts[part]}"] = tensor
+            else:
+                state[f"{layer}/{part}"] = tensor
     return state
-
-
-def _keras_tensors(path):
-    try:
-        import h5py
-    except ImportError:
-        raise BadInput(f"{path} needs h5py: {install_hint('sr')}") from None
-    found = {}
-
-    def keep(name, item):
-        if isinstance(item, h5py.Dataset):
-            if item.size > MOST:
-                raise ValueError(f"{name} claims {item.size:,} numbers")
-            found[str(name)] = torch.from_numpy(np.asarray(item, np.float32))
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(keep)
-    except Exception as error:  # h5py raises whatever bytes without sense lead to
-        raise BadInput(f"{path} cannot be read as an HDF5 file of Keras weights: {error}") from None
-    return found
 
 
 def _for_shuffle(tensor):

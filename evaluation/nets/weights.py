@@ -11,7 +11,7 @@ from evaluation.nets.gl import GL
 from evaluation.nets.gntipt import GntIpt
 from evaluation.nets.srgan import SRResNet
 from maskgen.errors import BadInput
-from pconv_model.checkpoints import torch_file
+from pconv_model.torch_files import torch_file
 
 SHOWN = 3  # names in a message
 IGNORED = ("num_batches_tracked", "fuse_kernel")  # ends of names in mmagic's files: a count, and a constant
