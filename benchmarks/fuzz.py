@@ -1,6 +1,6 @@
 """Do the readers stand whatever bytes they are given? Valid small files are spoiled at random and read again.
 
-    python benchmarks/fuzz.py [--minutes 10] [--seed 0] [--reader png ...]
+    python benchmarks/fuzz.py [--minutes 6] [--seed 0] [--reader png ...]
 
 Every reader works in a process of its own, with bounded memory, and has some seconds for a file. Allowed is what the
 reader documents: a result, or a `BadInput`. A crash of the interpreter, a hang, memory without end and every other
@@ -775,7 +775,7 @@ def watch(name, seed, seconds, tally, faults):
 
 
 @click.command()
-@click.option("--minutes", default=10.0, show_default=True, help="Of reading, shared evenly by the readers.")
+@click.option("--minutes", default=6.0, show_default=True, help="Of reading, shared evenly by the readers.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--reader", "names", multiple=True, type=click.Choice(list(READERS)), default=list(READERS))
 @click.option("--child", "as_child", type=click.Choice(list(READERS)), hidden=True)

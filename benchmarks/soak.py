@@ -1,6 +1,6 @@
 """Does memory grow? Extracts masks from a film and scores methods on them, over and over, in one process.
 
-    python benchmarks/soak.py [--minutes 30] [--out docs/figures/soak.png]
+    python benchmarks/soak.py [--minutes 6] [--out docs/figures/soak.png]
 
 Every second the resident memory of this process and of all that it has started is added up. Prints the slopes after
 warm-up and draws the curve. Nothing is left behind but the picture.
@@ -89,7 +89,7 @@ def draw(path, samples, kept, ends):
 
 
 @click.command()
-@click.option("--minutes", default=30.0, show_default=True)
+@click.option("--minutes", default=6.0, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default="docs/figures/soak.png", show_default=True)
 def main(minutes, workers, out):

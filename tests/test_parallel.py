@@ -199,13 +199,18 @@ def ran(code):
             "this is a daemonic process, such as a worker of multiprocessing.Pool']",
         ),
         (
+            "import cv2, numpy; cv2.blur(numpy.zeros((2000, 2000)), (9, 9))\n"  # with threads of its own
+            "with multiprocessing.get_context('fork').Pool(1) as pool: print(*pool.map(alone, [0]))",
+            "this is a daemonic process, such as a worker of multiprocessing.Pool']",
+        ),
+        (
             "import joblib; print(*joblib.Parallel(2)([joblib.delayed(alone)()]))",
             "this is a worker of joblib, which has as many of them already']",
         ),
         ("os.environ['JOBLIB_MULTIPROCESSING'] = '0'; print(alone())", "JOBLIB_MULTIPROCESSING is 0']"),
         ("os.environ['JOBLIB_MULTIPROCESSING'] = 'no'; print(alone())", "JOBLIB_MULTIPROCESSING is no']"),
     ],
-    ids=["no _multiprocessing", "no semaphores", "no fork", "pool", "joblib", "off", "nonsense"],
+    ids=["no _multiprocessing", "no semaphores", "no fork", "pool", "pool after OpenCV", "joblib", "off", "nonsense"],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a system that forks")
 def test_where_no_processes_can_be_had_one_does_the_work_and_says_so(code, why):

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from maskgen import __version__
 from maskgen.errors import BadInput, collected_warnings, install_hint, warn
 from maskgen.runtime.memory import keep_memory
+from maskgen.runtime.parallel import NONE
 
 PACKAGES = ("maskgen", "pconv_model", "evaluation")
 LIBRARIES = (
@@ -213,7 +214,7 @@ class _Parcel:
 def _work(head, tasks):
     """Do the tasks one by one up to the first that fails; runs on a worker. Returns what `_Road.send` promises."""
     begin, function, results = time.monotonic(), _ready(head), []
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(NONE)
     keep_memory()  # Dask has its workers give it back at once (MALLOC_TRIM_THRESHOLD_), which doubles a pair's cost
     with collected_warnings() as lines:
         for task in tasks:

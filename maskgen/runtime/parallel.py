@@ -24,6 +24,7 @@ from maskgen.errors import BadInput, collected_warnings, warn
 
 AHEAD = 2  # tasks for each process that are sent before it asks: one at work, one waiting
 IDLE = 300  # s after which a process without a task ends; the next run has use of it until then
+NONE = 0  # of OpenCV's own threads; for 1 it would wait for the end of others, which a fork has not copied
 STARTING = 60  # s within which the first process has to answer
 LIBRARIES = ("BLIS", "MKL", "NUMEXPR", "OMP", "OPENBLAS")  # whose threads share the cores with our processes
 
@@ -143,6 +144,8 @@ def _started(workers):
     if not why:
         try:
             return _Pool.of_last_run(workers) or _Pool(workers)
+        except BrokenExecutor:
+            why = "one was killed as it started"
         except Exception as error:  # a system has many ways to say no
             why = (str(error).splitlines() or [f"none answers within {STARTING} s"])[0]
     _warn_of_one_process(why)
@@ -227,7 +230,7 @@ def _in_worker(function, task, parent):
     """The result of a task, and the lines of its `InputWarning`s."""
     import cv2
 
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(NONE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with(parent)
     with collected_warnings() as lines:
@@ -258,7 +261,7 @@ def _one_opencv_thread():
     import cv2
 
     before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(NONE)
     try:
         yield
     finally:

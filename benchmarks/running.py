@@ -1,0 +1,356 @@
+"""Commands at work for `benchmarks/faults.py`: started in copies of one process, and what they end with compared."""
+
+import atexit
+import csv
+import hashlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+os.environ.update({"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"})  # before NumPy, torch and tqdm are imported
+
+import cv2
+import psutil
+from extract import film
+
+import cli
+from maskgen.errors import BadInput
+from maskgen.runtime.files import read_rows
+from maskgen.runtime.output import LOCK, PROGRESS
+
+TINY = "--no-vgg --width 0.05 --depth 3 --size 32 --batch 2 --validation 2 --workers 1 --device cpu"
+SCORED = "--images {work}/photos --size 96 --method telea --method mean --metric psnr --workers 2 --out out"
+JOBS = {  # {work} is where the inputs lie
+    "extract": "maskgen extract {work}/film.mp4 --out out --train 60 --test 40 --size 128 --min-area 8 --workers 2",
+    "augment": "maskgen augment {work}/raw out --count 120 --size 128 --workers 2",
+    "testset": "maskgen testset {work}/raw out --per-category 3 --workers 2",
+    "bin": "maskgen bin {work}/raw/test --polarity hole-white --out out --workers 2",
+    "publish": "maskgen publish {work}/set out",
+    "train": f"pconv train {{work}}/photos --masks {{work}}/raw --out out {TINY} --phase1-steps 30 --phase2-steps 10"
+    " --validate-every 10 --log-every 5 --minutes 0.002",
+    "search": f"pconv search {{work}}/photos --masks {{work}}/raw --out out {TINY} --steps 8 --hole 6,3"
+    " --minutes 0.002",
+    "inpaint": "pconv inpaint {work}/photos {work}/holes out --weights {work}/net.safetensors --device cpu",
+    "enlarge": "pconv superres {work}/photos out --weights {work}/net.safetensors --device cpu --factor 2",
+    "evaluate": f"evaluate --masks {{work}}/masks {SCORED}",
+    "pairs": "evaluate pairs --images {work}/photos --masks {work}/masks --size 96 --out out",
+    "dilation": f"evaluate dilation 0 3 9 --masks {{work}}/masks --count 4 {SCORED}",
+    "holes": f"evaluate holes --per-class 1 {SCORED}",
+    "superres": f"evaluate superres {SCORED}",
+    "study": "evaluate study make {work}/results out --images {work}/photos --per-class 2 --catches 0",
+}
+SECRET = "secret.json"  # of a study: drawn anew for each
+HEAVY = (  # what commands import before they work, which takes longer than most of these jobs
+    *("maskgen.extract", "maskgen.testset", "maskgen.publish", "maskgen.plots", "evaluation.study.make"),
+    *("evaluation.benchmark", "evaluation.experiments", "evaluation.report", "pconv_model.search"),
+    *("pconv_model.inpaint", "pconv_model.superres"),
+)
+HANGS = 120  # s after which a command hangs that takes some seconds undisturbed
+
+
+@dataclass
+class Row:
+    """What became of one trial, or of all of one kind."""
+
+    what: str
+    command: str
+    times: int = 1
+    unhurt: int = 0  # runs that had ended, or went on to their end, before or in spite of it
+    files: int = 0  # that differ from the undisturbed run's, are missing or too many
+    parts: int = 0  # half-written files that had their name, and parts and locks that stayed
+    rows: int = 0  # of an index or table lost or doubled
+    told: int = 0  # runs that showed more than one line, a traceback or an unexpected exit code, or hung
+    notes: list = field(default_factory=list)
+
+    def add(self, other):
+        """Count another trial in."""
+        for name in ("times", "unhurt", "files", "parts", "rows", "told", "notes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def fault(self, kind, note):
+        """Count a fault and keep a note of it."""
+        setattr(self, kind, getattr(self, kind) + 1)
+        self.notes.append(f"{self.command}, {self.what}: {note}")
+
+
+class Command:
+    """A command at work in a copy of this process, which has imported all that commands need; that takes seconds.
+
+    The copy is the leader of a process group, as a program in a terminal is. change: the number of the change of a file
+    before which it is killed; -1: it notes how many there are in `place`/changes.
+    """
+
+    def __init__(self, words, place, change=None):
+        (place / "tmp").mkdir(parents=True, exist_ok=True)
+        self.returncode = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            self._work(words, place, change)
+
+    def _work(self, words, place, change):
+        code = 1
+        try:
+            os.setsid()
+            os.chdir(place)
+            os.environ["TMPDIR"], tempfile.tempdir = str(place / "tmp"), None
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            for number, name in ((1, "out.txt"), (2, "said")):
+                os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            if change is not None:
+                _watch_changes(place, change)
+            tool, *rest = words
+            getattr(cli, tool)(rest, prog_name=tool)
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            with suppress(BaseException):
+                threading._shutdown()  # as Python ends; what stands above this on the stack is our parent's
+                atexit._run_exitfuncs()
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def poll(self):
+        """The exit code, None while it works."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, seconds=HANGS):
+        """The exit code, None if it works on for so long."""
+        until = time.monotonic() + seconds
+        while self.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
+        return self.returncode
+
+    def ended(self):
+        """Wait for the end, or bring it about where the command hangs; returns the exit code."""
+        if self.wait() is None:
+            self.signal(signal.SIGKILL)
+        return self.wait()
+
+    def signal(self, number):
+        """Send a signal to the whole group, as a terminal does."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def end(self):
+        """Wait for the end of a command that was hit, and end what is left of its group; returns the exit code."""
+        until = time.monotonic() + HANGS
+        while not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) and time.monotonic() < until:
+            time.sleep(0.005)
+        self.signal(signal.SIGKILL)  # before its number is given back, and could be another's
+        return self.wait()
+
+    def is_odd(self, place):
+        """Whether it showed more than the one line that its exit code calls for, or a traceback."""
+        lines = said(place)
+        return "Traceback" in "".join(lines) if self.returncode == 0 else len(lines) > 1
+
+    def workers(self):
+        """Processes below it as they are now; not the helper of joblib that only tidies up after them."""
+        try:
+            below = psutil.Process(self.pid).children(recursive=True)
+            return [child for child in below if "resource_tracker" not in " ".join(child.cmdline())]
+        except psutil.Error:
+            return []
+
+
+def _watch_changes(place, change):
+    """Count the changes of files below `place`/out, and be killed before one of them or note their number."""
+    out, seen = str(place / "out"), [0]
+
+    def hook(event, arguments):
+        if event == "open":
+            path, mode, flags = arguments
+            writes = (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & (os.O_WRONLY | os.O_RDWR)
+            if not writes:
+                return
+        elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"):
+            path = arguments[1] if event == "os.rename" else arguments[0]
+        else:
+            return
+        if isinstance(path, str | os.PathLike) and str(Path(path).absolute()).startswith(out):
+            if seen[0] == change:
+                os.kill(os.getpid(), signal.SIGKILL)
+            seen[0] += 1
+
+    sys.addaudithook(hook)
+    if change < 0:
+        atexit.register(lambda: (place / "changes").write_text(str(seen[0])))
+
+
+def said(place):
+    """What the last command in `place` said on stderr, without warnings and what only tells where it goes on from."""
+    lines = (place / "said").read_text(errors="replace").splitlines()
+    told = [line for line in lines if line.strip() and ": warning: " not in line]
+    return [line for line in told if not line.startswith(("goes on from", "only one source"))]
+
+
+def outcome(name, out):
+    """Every file below `out` by its name, as a hash of what counts in it."""
+    found = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != SECRET):
+        data = path.read_bytes()
+        if name in ("train", "search"):
+            data = without_speed(path, data)
+        found[path.relative_to(out).as_posix()] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def without_speed(path, data):
+    """A training run writes how fast it was; everything else has to be the same."""
+    import torch
+
+    from pconv_model.checkpoints import load, read_header
+
+    if path.suffix == ".csv":
+        rows = [{**row, "images_per_s": ""} for row in csv.DictReader(data.decode().splitlines())]
+        return repr(rows).encode()
+    if path.suffix == ".safetensors":
+        history, state = read_header(path)["history"], load(path).state_dict()
+    elif path.suffix == ".pt":
+        told = torch.load(path, weights_only=True)
+        history, state = told["history"], {**told["net"], **told.get("average", {}), "step": told["step"]}
+    else:
+        return data
+    history = [{key: value for key, value in row.items() if key != "images_per_s"} for row in history]
+    tensors = [(key, value.numpy().tobytes() if hasattr(value, "numpy") else value) for key, value in state.items()]
+    return repr((history, tensors)).encode()
+
+
+def is_left_over(path):
+    """Whether a file is a part or a lock, by its path below the output folder."""
+    return ".part" in Path(path).name or Path(path).name == LOCK or path.startswith(f"{PROGRESS}/")
+
+
+def grows(name, path):
+    """Whether a file is one that a run adds to, or writes anew as it goes on."""
+    return name in ("train", "search") or path.endswith((".jsonl", ".sqlite")) or path.startswith("journal/")
+
+
+class Lab:
+    """The inputs and the undisturbed runs."""
+
+    def __init__(self, folder, names):
+        self.folder, self.work = folder, folder / "work"
+        self.wanted, self.seconds, self.changes, self.lines = {}, {}, {}, {}
+        self.work.mkdir()
+        for module in HEAVY:
+            import_module(module)
+        cv2.setNumThreads(0)  # a fork would copy the threads' state without the threads
+        prepare(self.work)
+        for name in names:
+            place, begin = folder / name, time.monotonic()
+            code = self.start(name, place).ended()
+            assert code == 0, f"{name} fails undisturbed: {said(place)}"
+            self.seconds[name] = time.monotonic() - begin
+            self.wanted[name] = outcome(name, place / "out")
+            self.lines[name] = {path: len(read_rows(place / "out" / path)) for path in self.tables(name)}
+            self.start(name, folder / "counted", -1).ended()
+            self.changes[name] = int((folder / "counted" / "changes").read_text())
+            shutil.rmtree(folder / "counted")
+
+    def tables(self, name):
+        """The CSV files of a command, by their names below its output folder."""
+        return [path for path in self.wanted[name] if path.endswith(".csv")]
+
+    def start(self, name, place, change=None):
+        """Start a command in the folder `place`."""
+        return Command(JOBS[name].format(work=self.work).split(), place, change)
+
+    def reached(self, name, place, share):
+        """A command that has gone on for a share of its length; one that ended sooner is begun anew, its length kept.
+
+        The machine may be faster now than it was; a kill that comes too late would say nothing.
+        """
+        for last in (False, False, True):
+            begin, command = time.monotonic(), self.start(name, place)
+            if command.wait(share * self.seconds[name]) is None:
+                return command
+            if not last:
+                self.seconds[name] = 0.98 * (time.monotonic() - begin)
+                empty(place)
+        return command
+
+    def look(self, row, name, out):
+        """Add to a row the files that have their name and not their bytes, as a run has left them."""
+        for path, digest in outcome(name, out).items() if not grows(name, "") else ():
+            if not is_left_over(path) and not grows(name, path) and digest != self.wanted[name].get(path):
+                row.fault("parts", f"{path} is half-written")
+
+    def judge(self, row, name, place):
+        """The same command once more, and what it ends with."""
+        code = self.start(name, place).ended()
+        if code:
+            row.fault("told", f"it ended with {code}: {said(place)[-1:]}")
+        self.compare(row, name, place / "out")
+
+    def compare(self, row, name, out):
+        """Add to a row what is not as in the undisturbed run."""
+        got, wanted = outcome(name, out), self.wanted[name]
+        for path in sorted({*got, *wanted}):
+            if path in got and is_left_over(path):
+                row.fault("parts", f"{path} stayed")
+            elif got.get(path) != wanted.get(path):
+                row.fault(
+                    "files", f"{path} {'differs' if path in got and path in wanted else 'is missing or too many'}"
+                )
+        for path in self.tables(name):
+            with suppress(BadInput):  # counted above
+                rows = [tuple(row.values()) for row in read_rows(out / path)]
+                row.rows += abs(len(rows) - self.lines[name][path])
+
+
+def empty(place):
+    """Take away what a run has left in a place; a disk mounted there stays."""
+    for path in place.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def prepare(work):
+    """A film, photos, masks of all kinds, a set to publish, a net, and scores to ask people about."""
+    from skimage import data
+
+    from pconv_model import checkpoints
+    from pconv_model.settings import NetConfig
+    from pconv_model.unet import build
+
+    film(work / "film.mp4", 160)
+    for name in ("photos", "masks", "holes"):
+        (work / name).mkdir()
+    names = ("astronaut", "coffee", "chelsea", "rocket")
+    for name in names:
+        photo = cv2.resize(getattr(data, name)(), (128, 128), interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(work / "photos" / f"{name}.png"), cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
+    checkpoints.save(work / "net.safetensors", build(NetConfig(width=0.05, depth=3)))
+    made = (
+        f"maskgen extract {work}/film.mp4 --out {work}/raw --train 20 --test 40 --size 128 --min-area 8",
+        f"maskgen testset {work}/raw {work}/set --per-category 2",
+        f"evaluate --masks {work}/masks {SCORED} --out {work}/results",
+    )
+    for line in made:
+        code = Command(line.format(work=work).split(), work / "made").ended()
+        assert code == 0, said(work / "made")
+        for i, path in enumerate(sorted((work / "raw" / "test").rglob("*.png"))):
+            shutil.copy(path, work / "masks" / f"{i:03d}.png")
+            if i < len(names):
+                mask = cv2.resize(cv2.imread(str(path), 0), (128, 128), interpolation=cv2.INTER_NEAREST)
+                cv2.imwrite(str(work / "holes" / f"{names[i]}.png"), mask)
