@@ -34,7 +34,7 @@ FOLDER_LIMIT = 10_000  # files, beyond which file systems and dataset hosts suff
 NAMED = 10  # sources without a mask that the summary names
 WHY = {  # what a source has given no mask for, most often
     pairs.BLANK: "its frames are all of one colour",
-    pairs.EMPTY: "hardly anything moves in it",
+    pairs.EMPTY: "its masks are near-empty, as where hardly anything moves",
     pairs.FULL: "the optical flow fails on it, as frames differ too much",
     pairs.CUT: "scenes change at every pair",
     pairs.UNREADABLE: "its frames cannot be decoded",

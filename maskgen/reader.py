@@ -196,7 +196,7 @@ class FileReader:
         found = end - (self._film.start_time or 0) / av.time_base
         if length - found > max(SLACK, length / 20):
             self.promised = self._stream.frames or round(len(stamps) * length / max(found, SLACK))
-        elif "mp4" not in self._film.format.name:  # whose edit list may leave frames out
+        elif self._film.format.name == "avi":  # where the length is an estimate, and no edit list leaves frames out
             self.promised = self._stream.frames
         in_file_order = not is_delayed or self._film.format.name == "avi"
         return stamps, places, in_file_order and None not in stamps and stamps == sorted(stamps)
@@ -239,8 +239,8 @@ class FileReader:
 
     def _find(self, index):
         keys = self._keys_until(index)
-        is_ahead = self._before < index and (not keys or self.stamps.keyframes[keys[0]] <= self._now + NEAR)
-        if is_ahead or self._before < index <= self._now or (self._before < index and self._is_blind):
+        seeking_helps = keys and self.stamps.keyframes[keys[0]] > self._now + NEAR and not self._is_blind
+        if self._before < index and (index <= self._now or not seeking_helps):
             return self._forward(index)
         for key in keys:
             if self._seek(key, index):
@@ -276,12 +276,11 @@ class FileReader:
         return self._before
 
     def _picture(self, frame):
-        kind = DEEP.fullmatch(frame.format.name)
-        if kind:  # to 8 bits first: from there to RGB there is a short way
-            frame = self._reformatter.reformat(frame, format=kind[1], threads=1)
-        rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        picture = rgb.to_ndarray()
+        deep, shallow = DEEP.fullmatch(frame.format.name), frame
+        if deep:  # to 8 bits first: from there to RGB there is a short way
+            shallow = self._reformatter.reformat(frame, format=deep[1], threads=1)
+        rgb = self._reformatter.reformat(shallow, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
+        picture, matrix = rgb.to_ndarray(), frame.side_data.get("DISPLAYMATRIX")
         if frame.interlaced_frame:
             picture = one_field(picture)
         if matrix is not None:
