@@ -276,7 +276,7 @@ def read_piece(path):
     from maskgen import pairs
 
     if pairs.is_whole(path):
-        pairs.results(pairs.Task(path, (), 0, (), (SIDE, SIDE), ExtractConfig(), path))
+        pairs.results(path)
 
 
 def read_credits(folder):

@@ -37,7 +37,7 @@ def clips(folder):
     taken = []
     for path in found[:: max(1, len(found) // BASE)]:
         reader = video.open_reader(path)
-        frames = [reader.read(i) for i in range(min(reader.announced, FRAMES))]
+        frames = [reader.read(i) for i in range(min(reader.count(), FRAMES))]
         reader.close()
         frames = [cv2.resize(frame, (640, 480), interpolation=cv2.INTER_AREA) for frame in frames if frame is not None]
         if len(frames) > FRAMES // 3:

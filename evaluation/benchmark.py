@@ -90,6 +90,7 @@ def run(
                     if method.label in lacking and not method.always_starts:
                         hand(method, job, parallel.cores() if method.batched else 1).start()
                 write_inputs(out, pairs, drawn or {})
+                (out / JOURNALS).mkdir(exist_ok=True)
                 _fill(job, pairs, journals, workers, cluster, folder.recipe_file)
             finally:
                 close_hands()
@@ -134,7 +135,6 @@ def results_folder(
         recipe,
         grows=("methods",),
         about={"folders": dict(zip(("images", "masks"), names, strict=True))},
-        prepared=(DRAWN, PAIRS_CSV),
         made=has_scores,
         detail=partial(changes, out / PAIRS_CSV, pairs),
     )
@@ -168,7 +168,6 @@ def _journals(folder, job, pairs, retry):
     old = (out / JOURNALS).glob("*.jsonl") if folder.fresh else [_journal_file(out, label) for label in new]
     for path in old:
         path.unlink(missing_ok=True)
-    (out / JOURNALS).mkdir(exist_ok=True)
     journals, known = {label: _journal(out, label) for label in labels}, {pair.pair: pair for pair in pairs}
 
     def counts(label, row):

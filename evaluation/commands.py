@@ -150,8 +150,9 @@ def out_option(default):
 def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, **how):
     """Score inpainting methods on masks of every class: Table 1 of the paper, for any method.
 
-    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, or one of the three open doors. pconv and
-    conv are the two nets' own answers, as in the paper; pconv+ and conv+ are all that `pconv inpaint --mirror` does.
+    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl, gntipt, or one of the three open doors.
+    pconv and conv are the two nets' own answers, as in the paper; pconv+ and conv+ are all that `pconv inpaint
+    --mirror` does. gl and gntipt are networks of others and need --weights.
     """
     if context.invoked_subcommand:
         return _hand_down(context)

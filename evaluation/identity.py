@@ -69,6 +69,14 @@ def of_net(net: str, weights: Path | None, how: dict) -> dict:
     return {"method": net, "weights": files.sha256(weights), **how, **libraries("torch"), "device": device()}
 
 
+def of_rival(net: str, weights: Path | None, how: dict) -> dict:
+    """A network of evaluation.nets. Raises BadInput where its weights are missing."""
+    from evaluation.nets import run
+
+    found = {name: files.sha256(path) for name, path in run.files_of(net, weights).items()}
+    return {"method": net, **found, **how, **libraries("torch"), "device": device()}
+
+
 def device() -> str:
     """Where nets run: "cuda" where PyTorch has a graphics card, else "cpu"."""
     import torch

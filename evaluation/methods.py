@@ -17,7 +17,7 @@ import numpy as np
 
 from evaluation import identity
 from evaluation.doors import Failed, Folder, Program, words_of
-from evaluation.settings import NETWORKS
+from evaluation.settings import NETWORKS, RIVALS
 from maskgen.errors import BadInput, install_hint, warn
 from maskgen.runtime import files
 
@@ -61,14 +61,19 @@ def patchmatch(image, hole):
 
 
 def bicubic(image, hole):
-    """Cubic enlargement of the small image whose pixels a super-resolution problem spreads out, OpenCV.
+    """Cubic enlargement of the small image whose pixels a super-resolution problem spreads out, OpenCV."""
+    return cv2.resize(small_image(image, hole), hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
 
-    Raises Failed where the known pixels are no regular lattice, as in an inpainting problem.
+
+def small_image(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """The small image whose pixels a super-resolution problem spreads out, uint8 (h, w, 3).
+
+    Raises Failed where the known pixels are not a regular lattice, as in an inpainting problem.
     """
     rows, columns = np.flatnonzero(~hole.all(1)), np.flatnonzero(~hole.all(0))
     if len(rows) < 2 or len(columns) < 2 or hole[np.ix_(rows, columns)].any() or not hole.any():
-        raise Failed("bicubic enlarges images: it is a method of `evaluate superres`")
-    return cv2.resize(image[np.ix_(rows, columns)], hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
+        raise Failed("it enlarges images: it is a method of `evaluate superres`")
+    return image[np.ix_(rows, columns)]
 
 
 def _fill(image, hole, colour):
@@ -106,14 +111,14 @@ class Method:
 
     @property
     def net(self) -> str:
-        """Which network of pconv_model it is: what stands before a +, with which it runs at all scales and mirrored."""
-        return self.argument.removesuffix("+")
+        """Which network it is: what stands before a +."""
+        return self.argument.partition("+")[0]
 
     @property
     def how(self) -> dict[str, bool]:
-        """How a network runs: the +."""
+        """How a network runs: the +. Ours runs at all scales and mirrored, another's result is blended."""
         plus = self.argument != self.net
-        return {"mirror": plus, "scales": plus}
+        return {"post": plus} if self.argument in RIVALS else {"mirror": plus, "scales": plus}
 
     @property
     def batched(self) -> bool:
@@ -140,7 +145,8 @@ class Method:
         if self.kind == "onnx":
             return identity.of_onnx(Path(self.argument))
         if self.kind == "network":
-            return identity.of_net(self.net, Path(self.weights) if self.weights else None, self.how)
+            of_net = identity.of_rival if self.argument in RIVALS else identity.of_net
+            return of_net(self.net, Path(self.weights) if self.weights else None, self.how)
         if self.argument in METHODS:
             return identity.of_name(self.argument)
         return identity.of_plug_in(self.argument, entry_point(self.argument))
@@ -252,6 +258,8 @@ def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int
         from evaluation.onnx_model import Model
 
         return Model(Path(method.argument), threads, size)
+    if method.argument in RIVALS:
+        return _rival(method, threads)
     if method.kind == "network":
         return Network(method, raw, threads)
     if method.argument == "patchmatch" and not find_spec("patchmatch"):
@@ -259,6 +267,19 @@ def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int
     if method.argument in METHODS:
         return _without_pair(METHODS[method.argument])
     return _without_pair(entry_point(method.argument).load())
+
+
+def _rival(method, threads):
+    """A network of evaluation.nets."""
+    try:
+        import torch
+
+        from evaluation.nets import run
+    except ImportError as error:
+        raise BadInput(f"the network {method.argument} cannot be loaded: {error}") from None
+    torch.set_num_threads(threads)
+    weights = Path(method.weights) if method.weights else None
+    return _without_pair(run.load(method.net, weights, identity.device(), **method.how))
 
 
 def _without_pair(function):

@@ -14,7 +14,8 @@ METRICS = (  # the names in evaluation.metrics, for --help
     *("l1_image", "l1_hole", "psnr", "ssim", "ms_ssim", "lpips", "lpips_vgg", "iscore"),
     *("inception_score", "fid", "kid"),
 )
-NETWORKS = ("pconv", "conv", "pconv+", "conv+")  # methods that take weights; +: at all scales and mirrored
+RIVALS = ("gl", "gl+post", "gntipt", "srresnet", "srgan")  # networks of others, in evaluation.nets; +post: blended
+NETWORKS = ("pconv", "conv", "pconv+", "conv+", *RIVALS)  # methods that take weights; +: at all scales and mirrored
 
 
 @dataclass(frozen=True)

@@ -78,12 +78,18 @@ def extract(videos, out, workers, cluster, strict, **settings):
     Two frames of a film show parts that the other cannot see. Those parts, found by optical flow, are the masks.
     The command can be stopped at any time; the same command goes on where it stopped.
     """
-    from maskgen.extract import extract, summary
+    from maskgen.extract import extract, passed_over_in, summary
 
     videos = videos or (Path("videos"),)
     config = ExtractConfig(**settings)
     recipe = extract(videos, out, config, workers=workers, cluster=cluster, strict=strict, say=warn)
-    click.echo("\n".join([*summary(recipe), f"look at them: maskgen show {out}"]))
+    lines = summary(recipe)
+    if any(recipe["counts"]["masks"].values()):
+        click.echo("\n".join([*lines, f"look at them: maskgen show {out}"]))
+        return 0
+    click.echo("\n".join(lines))
+    warn(f"maskgen: not one mask came of these videos, so {out} was not written: {passed_over_in(recipe)}")
+    return 1
 
 
 @maskgen.command()

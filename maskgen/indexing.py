@@ -4,7 +4,6 @@ import functools
 import hashlib
 import itertools
 import posixpath
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskgen.categories import names
-from maskgen.errors import BadInput, InputWarning, warn
+from maskgen.errors import BadInput, collected_warnings, warn
 from maskgen.maskset import (
     INDEX,
     POLARITIES,
@@ -95,8 +94,7 @@ def _spread(number):
 
 def _white_shares(masks, chosen):
     """Share of each mask that is white, as the reader of masks decides that. float (N,)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputWarning)  # of a mask that is white all over
+    with collected_warnings():  # of masks that are white all over: told later, if white is the hole
         shares = np.array([masks[i].mean() for i in chosen])
     return shares if masks.polarity == "hole-white" else 1 - shares
 
@@ -316,8 +314,7 @@ def _unsorted(folder, i):
 
 
 def _measure_batch(places, masks, rules, unsorted):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputWarning)  # what is odd is told once, of all masks together
+    with collected_warnings():  # what is odd is told once, of all masks together
         return [_measure_one(i, masks, rules, unsorted) for i in places]
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import zlib
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from maskgen import __version__
 from maskgen.archives import open_archive
 from maskgen.categories import category, measure
-from maskgen.errors import BadInput, warn
+from maskgen.errors import BadInput, collected_warnings, warn
 from maskgen.runtime import files
 from maskgen.runtime.files import leads_inside, write_whole
 from maskgen.runtime.images import ENDINGS, decode_stored, read_bytes
@@ -93,7 +94,8 @@ def _white(stored, name):
     white = plane == plane.dtype.type(high)
     if low == high:
         return white if high else ~white
-    if cv2.countNonZero(white.view(np.uint8)) + np.count_nonzero(plane == plane.dtype.type(low)) != plane.size:
+    black = plane.size - cv2.countNonZero(plane) if low == 0 else np.count_nonzero(plane == plane.dtype.type(low))
+    if cv2.countNonZero(white.view(np.uint8)) + black != plane.size:
         found = np.unique(plane)
         shown = [f"{value:g}" for value in (found if len(found) <= 6 else [*found[:4], *found[-2:]])]
         shown[4:4] = ["..."] * (len(found) > 6)
@@ -199,11 +201,8 @@ class Masks:
     @cached_property
     def names(self) -> list[str]:
         """Every mask file in natural order, relative to the folder."""
-        if self.path.is_dir():
-            names = [found.relative_to(self.path).as_posix() for found in find_masks(self.path)]
-        else:
-            names = (name for name in self._open() if name.lower().endswith(ENDINGS))
-            names = sorted(files.without_litter(names, self.path), key=files.natural)
+        with nullcontext() if self.known is None else collected_warnings():  # told where they were found before
+            names = self._found()
         odd = next((name for name in names if not files.is_text(name)), None)
         if odd is not None:
             raise BadInput(f"{self.path} holds {odd!a}, a name that is not UTF-8 and fits into no index: rename it")
@@ -212,6 +211,12 @@ class Masks:
                 f"the masks in {self.path} are not the same as a while ago: let nothing change them meanwhile"
             )
         return names
+
+    def _found(self):
+        if self.path.is_dir():
+            return [found.relative_to(self.path).as_posix() for found in find_masks(self.path)]
+        names = (name for name in self._open() if name.lower().endswith(ENDINGS))
+        return sorted(files.without_litter(names, self.path), key=files.natural)
 
     def __len__(self):
         return len(self.names)

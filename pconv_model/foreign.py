@@ -89,7 +89,7 @@ def read_keras(path: Path) -> UNet:
     net; images are RGB in [0, 1]. Its encoder used batch statistics unless built with train_bn=False; ours uses
     the stored ones.
     """
-    layers = _h5_layers(path)
+    layers = h5_layers(path)
     convs, norms = [], []
     numbered = sorted((name for name in layers if name.startswith("p_conv2d")), key=_suffix)
     encoder = sorted((name for name in layers if name.startswith("EncBN")), key=_suffix)
@@ -191,8 +191,8 @@ def _suffix(name):
     return int((re.search(r"(\d+)$", name.removeprefix("p_conv2d")) or [0, 0])[1])
 
 
-def _h5_layers(path):
-    """{layer: {weight: tensor}} of a Keras weights file."""
+def h5_layers(path):
+    """{layer: {weight: tensor}} of a Keras weights file. Raises BadInput for any other file."""
     try:
         import h5py
     except ImportError:

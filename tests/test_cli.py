@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from films import write_video
+from films import encode, write_video
 
 import cli
 from maskgen.errors import BadInput
@@ -29,7 +30,7 @@ def typed(tool, *words):
 def test_help_imports_nothing_heavy(tool):
     program = (
         "import atexit, sys, cli;"
-        "heavy = {'numpy', 'cv2', 'torch', 'pandas', 'matplotlib'};"
+        "heavy = {'numpy', 'cv2', 'torch', 'pandas', 'matplotlib', 'av'};"
         "atexit.register(lambda: print(sorted(heavy & set(sys.modules))));"
         f"cli.{tool}(['--help'])"
     )
@@ -145,6 +146,16 @@ def test_extract_says_what_it_made(tmp_path):
         "maskgen", "extract", tmp_path / "videos", "--out", tmp_path / "raw", *"--train 4 --test 2 --size 64".split()
     )
     assert done.exit_code == 0 and "train: 4 masks, as many as wanted" in done.stdout
+
+
+def test_extract_fails_where_not_one_mask_came_and_says_why_last(tmp_path):
+    encode(tmp_path / "black.mp4", [np.zeros((96, 128, 3), np.uint8)] * 12)
+    words = ["extract", tmp_path / "black.mp4", "--out", tmp_path / "raw", *"--train 4 --test 0 --workers 1".split()]
+    for _ in range(2):  # the second run is no "complete already"
+        done = typed("maskgen", *words)
+        assert done.exit_code == 1 and not (tmp_path / "raw").exists()
+        assert "no mask came from black: its frames are all of one colour" in done.stdout
+        assert done.stderr.strip().splitlines()[-1].endswith("was not written: 22 in frames of one colour")
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="only Linux has a folder where not even root may write")

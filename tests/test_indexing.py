@@ -389,8 +389,8 @@ def test_what_a_mac_and_a_notebook_leave_is_skipped_with_one_line(folder, tmp_pa
     shutil.copytree(folder, top / "masks/.ipynb_checkpoints")
     shutil.copytree(folder, top / "masks/inner")
     (top / "masks/Thumbs.db").write_bytes(b"no picture")
-    for name in ("masks.zip", "masks"):
-        run = maskgen("bin", top / name, "--workers", 1)
+    for name, workers in (("masks.zip", 1), ("masks", 1), ("masks", 2)):
+        run = maskgen("bin", top / name, "--workers", workers)
         assert run.returncode == 0 and run.stdout.splitlines()[-1].split() == ["all", "6"]
         assert sum("are skipped" in line for line in run.stderr.splitlines()) == 1
 

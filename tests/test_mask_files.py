@@ -1,6 +1,7 @@
 """What a mask file may be: two values whichever they are, a palette, alpha; anything else needs a threshold."""
 
 import io
+import pickle
 
 import cv2
 import numpy as np
@@ -138,3 +139,11 @@ def test_an_index_of_others_has_none(tmp_path):
     (tmp_path / "0.png").write_bytes(png(HOLE))
     check_polarity(tmp_path, "hole-black")
     assert np.array_equal(read_hole(tmp_path / "0.png", polarity="hole-black"), ~HOLE)
+
+
+def test_what_is_skipped_is_told_once_and_not_again_by_every_worker(tmp_path, recwarn):
+    for name in ("a.png", "._a.png"):
+        (tmp_path / name).write_bytes(png(HOLE))
+    masks = Masks(tmp_path)
+    copy = pickle.loads(pickle.dumps(masks))
+    assert copy.names == ["a.png"] and len(recwarn) == 1

@@ -382,7 +382,7 @@ def test_a_program_must_take_its_three_files_and_exist():
 
 def test_missing_weights_and_packages_are_told_before_anything_runs(monkeypatch):
     monkeypatch.setattr(methods, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"patchmatch is not installed: pip install '\.\[patchmatch\]' in the folder"):
+    with pytest.raises(BadInput, match=r"patchmatch is not installed: pip install '\.\[patchmatch\]' in your clone"):
         load(parse("patchmatch"))
 
 

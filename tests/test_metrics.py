@@ -181,7 +181,7 @@ def test_iscore_is_zero_for_equal_images_and_positive_for_others():
 
 def test_fid_and_kid_without_torch_fidelity_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(BadInput, match=r"pip install '\.\[inception\]' in the folder of the clone"):
+    with pytest.raises(BadInput, match=r"pip install '\.\[inception\]' in your clone"):
         metrics.check(["fid"])
 
 

@@ -96,6 +96,31 @@ def test_a_function_may_call_another_on_the_folder_it_holds_but_no_thread_may_jo
     assert outer.__name__ == "outer" and not list(tmp_path.iterdir())
 
 
+def test_notes_of_a_recipe_are_kept_up_to_date_and_not_compared(tmp_path):
+    def recipe(licence, seed=0):
+        return {"made_by": "a test", "seed": seed, "sources": [{"name": "film", "sha256": "1", "licence": licence}]}
+
+    with OutputFolder(tmp_path, recipe("MIT"), notes=("licence",)) as folder:
+        folder.finish(count=1)
+    with OutputFolder(tmp_path, recipe("CC0"), notes=("licence",)) as folder:
+        assert folder.complete and folder.finish(count=1)["sources"][0]["licence"] == "CC0"
+    with (
+        pytest.raises(BadInput, match="seed was 0, is 1"),
+        OutputFolder(tmp_path, recipe("CC0", 1), notes=("licence",)),
+    ):
+        pass
+    with pytest.raises(BadInput, match="film: licence was CC0, is MIT"), OutputFolder(tmp_path, recipe("MIT")):
+        pass
+
+
+def test_a_run_that_came_to_nothing_leaves_the_folder_to_another(tmp_path):
+    with OutputFolder(tmp_path / "out", {"made_by": "a test", "seed": 0}) as folder:
+        (folder.progress / "tried.txt").write_text("nothing came of it")
+        folder.discard()
+    with OutputFolder(tmp_path / "out", {"made_by": "a test", "seed": 1}) as folder:
+        assert not folder.complete
+
+
 def test_without_a_folder_nothing_is_held():
     assert alone("out")(lambda out=None: out)() is None
 

