@@ -28,6 +28,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import cv2
@@ -605,9 +606,12 @@ def seed_foreign(folder):
         state[f"{name}.conv.input_conv.weight"] = torch.rand(4, 3 + i, 3, 3)
         for part in ("weight", "bias", "running_mean", "running_var") if 0 < i < 3 else ():
             state[f"{name}.bn.{part}"] = torch.rand(4)
+    more = {"args": SimpleNamespace(lr=0.1), "best": np.float64(0.5)}  # classes that are not looked up
     torch.save({"model": state}, folder / "a.pth")
     torch.save(state, folder / "b.pth", _use_new_zipfile_serialization=False)
-    return [folder / "a.pth", folder / "b.pth"]
+    torch.save({"model": state, **more}, folder / "c.pth")
+    torch.save({"model": state, **more}, folder / "d.pth", _use_new_zipfile_serialization=False)
+    return [folder / f"{name}.pth" for name in "abcd"]
 
 
 def seed_h5(folder):

@@ -331,7 +331,9 @@ def inpaint_files(
 
         each(todo, "pair", look, leave=False)
         if empty and not raw:
-            some = f"{empty[0]} has" if len(jobs) == 1 else f"{len(empty)} of {len(jobs)} masks, as {empty[0]}, have"
+            some = (
+                f"{empty[0]} has" if len(jobs) == 1 else f"{len(empty)} of {len(jobs)} masks, such as {empty[0]}, have"
+            )
             line = f"{some} no hole ({polarity.removeprefix('hole-')} is a hole)"
             if len(empty) == len(jobs):
                 raise BadInput(f"{line}: nothing would be filled")
