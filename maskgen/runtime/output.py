@@ -59,15 +59,25 @@ class OutputFolder:
     path: a new or empty folder, or one in which the same command was interrupted or finished. recipe: all that decides
     the result, JSON values: `made_by`, the command's name, then settings, inputs by content, versions of libraries.
     grows: keys of the recipe whose value is a dict of entries that later runs may add to, as the methods of a
-    benchmark; only entries of the same name are compared. about: what is written down but not compared, such as the
+    benchmark; only entries of the same name are compared. rises: keys whose value is a number that later runs may
+    raise, such as a number of masks. about: what is written down but not compared, such as the
     names of folders. prepared: files and folders that may be there before a run has any result.
 
     Entering raises BadInput, which names what differs, where the folder holds results of another recipe, and where it
     holds anything else. A run that ends without a result, for whatever reason, leaves no claim behind.
     """
 
-    def __init__(self, path: Path, recipe: dict, *, grows: tuple = (), about: dict | None = None, prepared: tuple = ()):
-        self.path, self.grows, self.prepared = path, grows, {LOCK, *prepared}
+    def __init__(
+        self,
+        path: Path,
+        recipe: dict,
+        *,
+        grows: tuple = (),
+        rises: tuple = (),
+        about: dict | None = None,
+        prepared: tuple = (),
+    ):
+        self.path, self.grows, self.rises, self.prepared = path, grows, rises, {LOCK, *prepared}
         self.new = json.loads(json.dumps({"version": __version__, **recipe}))  # as it will be read back
         self.about = about or {}
         self.complete = False  # a finished run has all that this recipe asks for
@@ -92,6 +102,11 @@ class OutputFolder:
         """A file of the folder that is there while the block runs, by which another machine knows the folder."""
         begun = self.progress / RECIPE
         return begun if begun.exists() else self.path / RECIPE
+
+    @property
+    def already(self) -> str:
+        """What to tell the user of a complete folder."""
+        return f"{self.path} is complete already"
 
     def __enter__(self) -> "OutputFolder":
         self._lock = locked(self.path)
@@ -121,8 +136,8 @@ class OutputFolder:
         remove_parts(self.path)
         if done is not None:
             self.finished = done
-            self.complete = all(set(self.new[key]) <= set(done.get(key, {})) for key in self.grows)
-            if begun is None or all(set(begun.get(key, {})) <= set(done.get(key, {})) for key in self.grows):
+            self.complete = not self._lacking(self.new, done)
+            if begun is None or not self._lacking(begun, done):
                 shutil.rmtree(self.progress, ignore_errors=True)  # a kill came after the recipe was written
         if not self.complete:
             self.reopen()
@@ -144,6 +159,11 @@ class OutputFolder:
         if kind is not None and not self.complete and not self.finished and not self._has_results():
             shutil.rmtree(self.progress, ignore_errors=True)
         self._lock.__exit__(kind, error, trace)
+
+    def _lacking(self, recipe, done):
+        """Whether a recipe has entries that a finished one has not, or a larger number."""
+        more = any(set(recipe.get(key, {})) - set(done.get(key, {})) for key in self.grows)
+        return more or any(recipe.get(key) != done.get(key) for key in self.rises)
 
     def _is_occupied(self):
         return any(self._results(begun=False))
@@ -177,6 +197,8 @@ class OutputFolder:
         differ = []
         for key, new in self.new.items():
             before = old.get(key)
+            if key in self.rises and type(before) is type(new) and before <= new:
+                continue
             if key in self.grows and isinstance(before, dict):
                 new = {name: entry for name, entry in new.items() if name in before}
                 before = {name: before[name] for name in new}
