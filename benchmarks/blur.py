@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from evaluation import benchmark, metrics
+from evaluation import metrics, pairing
 from evaluation.methods import patchmatch
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
@@ -72,9 +72,9 @@ def main():
     asked = parser.parse_args()
     metrics.check(METRICS)
     config = BenchmarkConfig(metrics=METRICS, seed=asked.seed)
-    masks = asked.masks or benchmark.OWN_MASKS
-    pairs = benchmark.make_pairs(asked.images, masks, config)
-    work = partial(score, Sources(benchmark.image_folder(asked.images), masks), config)
+    masks = asked.masks or pairing.OWN_MASKS
+    pairs = pairing.make_pairs(asked.images, masks, config)
+    work = partial(score, Sources(pairing.image_folder(asked.images), masks), config)
     with ProcessPoolExecutor(asked.workers) as pool:
         rows = [row for rows in tqdm(pool.map(work, pairs), total=len(pairs), unit="pair") for row in rows]
     means = pd.DataFrame(rows).groupby("fill", sort=False).mean()

@@ -25,7 +25,7 @@ import psutil
 from distributed import Client
 from extract import film
 
-from evaluation import benchmark
+from evaluation import benchmark, pairing
 from evaluation.methods import parse_all
 from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig
@@ -228,7 +228,7 @@ def traffic(videos, masks, folder):
         config = ExtractConfig(train=masks * 7 // 10, test=masks * 3 // 10)
         extract(videos, folder / "raw", config, cluster=far, say=lambda line: None)
         yield row("extract, masks:", masks)
-        ready = benchmark.OWN_MASKS
+        ready = pairing.OWN_MASKS
         make_testset(ready, folder / "set", FillConfig(per_category=5), cluster=far)
         yield row("testset, masks:", 60)
         find_faults(ready, cluster=far)
@@ -238,8 +238,8 @@ def traffic(videos, masks, folder):
         augment_folder(MaskSampler(ready), folder / "augmented", 500, cluster=far)
         yield row("augment, masks:", 500)
         config = BenchmarkConfig(per_class=5, metrics=("l1_image", "psnr", "ssim"))
-        pairs = benchmark.make_pairs(None, ready, config)
-        sources = Sources(benchmark.image_folder(None), ready)
+        pairs = pairing.make_pairs(None, ready, config)
+        sources = Sources(pairing.image_folder(None), ready)
         benchmark.run(parse_all(["telea"]), pairs, sources, folder / "results", config, cluster=far)
         yield row("evaluate, pairs:", len(pairs))
         scheduler = psutil.Process(here.running[0].pid)

@@ -25,6 +25,7 @@ import zipfile
 from collections import Counter
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -190,7 +191,7 @@ def read_masks(path):
 
 def read_mask_set(folder):
     """Everything that takes a mask set by its index and recipe."""
-    from evaluation import benchmark
+    from evaluation import pairing
     from maskgen.testset import raw_masks
     from maskgen.verify import find_faults
 
@@ -198,7 +199,7 @@ def read_mask_set(folder):
         partial(find_faults, folder, workers=1),
         partial(maskset.read_recipe, folder),
         partial(raw_masks, folder / "test"),
-        partial(benchmark.find_masks, folder),
+        partial(pairing.find_masks, folder),
     )
 
 
@@ -243,24 +244,20 @@ def press(folder):
 
 def read_results(folder):
     """A benchmark that finds recipe, pairs and journals of an earlier run."""
-    from evaluation import benchmark
-    from evaluation.settings import BenchmarkConfig
+    from evaluation import pairing
+    from evaluation.pairs import load_pair
 
-    config = BenchmarkConfig(metrics=("psnr",), size=(SIDE, SIDE))
-    pairs = benchmark.read_pairs(folder / "results" / "pairs.csv")
-    sources = benchmark.Sources(folder / "photos", folder / "masks")
-    each(*(partial(benchmark.load_pair, pair, sources, config) for pair in pairs[:3]))
-    benchmark._settle_recipe(folder / "results", {"mean": {}}, pairs, config, ("photos", "masks"))
-    journal = benchmark.Journal(folder / "results" / "journal" / "mean.jsonl")
-    journal.forget_failures()
-    benchmark.write_scores(folder / "results", pairs)
+    pairs, sources, size = pairing.open_pairs(folder / "results", images=folder / "photos", masks=folder / "masks")
+    config = replace(_small(), size=size)
+    each(*(partial(load_pair, pair, sources, config) for pair in pairs[:3]))
+    _score(pairs, sources, folder, ("mean",), config)
 
 
 def read_net(path):
     """Any file of weights, as `pconv convert` reads it."""
-    from pconv_model import checkpoints
+    from pconv_model import checkpoints, foreign
 
-    each(partial(checkpoints.read, path), partial(checkpoints.past, path))
+    each(partial(foreign.read, path), partial(checkpoints.past, path))
 
 
 def read_training(path):
@@ -290,18 +287,30 @@ def read_credits(folder):
 
 def pair_up(folder):
     """Photos and masks, as `evaluate` pairs and loads them."""
-    from evaluation import benchmark
+    from evaluation.pairs import load_pair
+
+    pairs, sources = _pairs(folder)
+    each(*(partial(load_pair, pair, sources, _small()) for pair in pairs))
+
+
+def _small():
     from evaluation.settings import BenchmarkConfig
 
-    config = BenchmarkConfig(size=(SIDE, SIDE))
-    sources = benchmark.Sources(folder / "photos", folder / "masks")
-    each(*(partial(benchmark.load_pair, pair, sources, config) for pair in _pairs(folder, config)))
+    return BenchmarkConfig(metrics=("psnr",), size=(SIDE, SIDE))
 
 
-def _pairs(folder, config):
+def _pairs(folder):
+    from evaluation import pairing
+
+    sources = pairing.Sources(folder / "photos", folder / "masks")
+    return pairing.make_pairs(sources.images, sources.masks, _small()), sources
+
+
+def _score(pairs, sources, folder, names, config):
     from evaluation import benchmark
+    from evaluation.methods import parse_all
 
-    return benchmark.make_pairs(folder / "photos", folder / "masks", config)
+    benchmark.run(parse_all(names), pairs, sources, folder / "results", config, workers=1)
 
 
 def train_on(folder):
@@ -365,14 +374,10 @@ def read_answers(folder):
 
 def read_photo(path):
     """A photo, as each of the three packages reads one."""
-    from evaluation.methods import Failed
-    from evaluation.methods import read_image as read_result
+    from maskgen.runtime import images
     from pconv_model.data import read_rgb
-    from pconv_model.photos import read_image
 
-    each(partial(read_image, path), partial(read_rgb, path, 64))
-    with suppress(Failed):
-        read_result(path)
+    each(partial(images.read, path), partial(read_rgb, path, 64), partial(images.read_rgb, path))
 
 
 def seed_videos(folder):
@@ -482,22 +487,12 @@ def seed_publish(*names, folder):
 
 
 def seed_results(*names, folder):
-    from evaluation import benchmark
-    from evaluation.settings import BenchmarkConfig
-
     for kind, make in (("photos", picture), ("masks", drawn)):
         (folder / kind).mkdir()
         for i in range(3):
             data = make(i)
             cv2.imwrite(str(folder / kind / f"{i}.png"), data if kind == "photos" else data.astype(np.uint8) * 255)
-    config = BenchmarkConfig(metrics=("psnr",), size=(SIDE, SIDE))
-    pairs = benchmark.make_pairs(folder / "photos", folder / "masks", config)
-    benchmark._settle_recipe(folder / "results", {"mean": {}}, pairs, config, ("photos", "masks"))
-    (folder / "results" / "journal").mkdir()
-    journal = benchmark.Journal(folder / "results" / "journal" / "mean.jsonl")
-    for pair in pairs:
-        journal.add({"pair": pair.pair, "hole_ratio": 0.1, "error": "", "psnr": 20.0})
-    (folder / "results" / "pairs.csv").write_bytes(benchmark.pairs_csv(pairs))
+    _score(*_pairs(folder), folder, ("mean",), _small())
     return [folder / "results" / name for name in names]
 
 
@@ -561,15 +556,8 @@ def seed_onnx(folder):
 
 def scored(folder):
     """Results of two methods, to ask people about."""
-    from evaluation import benchmark
-    from evaluation.methods import parse_all
-    from evaluation.settings import BenchmarkConfig
-
     seed_photos_and_masks(folder)
-    config = BenchmarkConfig(metrics=("psnr",), size=(SIDE, SIDE))
-    sources = benchmark.Sources(folder / "photos", folder / "masks")
-    methods = parse_all(("telea", "mean"))
-    benchmark.run(methods, _pairs(folder, config), sources, folder / "results", config, workers=1)
+    _score(*_pairs(folder), folder, ("telea", "mean"), _small())
 
 
 def seed_scored(*names, folder):

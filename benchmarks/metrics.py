@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from evaluation import benchmark, experiments, metrics
+from evaluation import benchmark, experiments, metrics, pairing
 from evaluation.methods import METHODS
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
@@ -49,8 +49,10 @@ def main():
     cv2.setNumThreads(1)
     config = BenchmarkConfig()
     with tempfile.TemporaryDirectory() as folder:
-        pairs = experiments.drawn(None, Path(folder), "free-form", config)
-        sources = Sources(benchmark.image_folder(None), Path(folder))
+        drawing = experiments.drawn(None, "free-form", config)
+        pairs = drawing.pairs
+        benchmark.write_inputs(Path(folder), pairs, drawing.files)
+        sources = Sources(pairing.image_folder(None), Path(folder))
         truth, image, hole = load_pair(pairs[len(pairs) // 2], sources, config)
     metric_times(METHODS["telea"](image, hole), truth, hole)
 

@@ -19,8 +19,8 @@ import cv2
 import pandas as pd
 import skimage.data
 
-from evaluation.benchmark import OWN_MASKS
-from pconv_model.photos import read_image, write_image
+from evaluation.pairing import OWN_MASKS
+from maskgen.runtime import images
 from pconv_model.train import CHECKPOINT
 
 PHOTOS = ("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png", "moon.png")
@@ -34,11 +34,11 @@ PACE = "--batch 16 --lr 3e-3,5e-4 --decay cosine --ema 0.99 --log-every 100 --mi
 def write_squares(folder, side):
     """The centred squares of eight photos, as files."""
     for name in PHOTOS:
-        photo = read_image(Path(skimage.data.__file__).parent / name)
+        photo = images.read(Path(skimage.data.__file__).parent / name)
         short = min(photo.shape[:2])
         top, left = ((length - short) // 2 for length in photo.shape[:2])
         square = photo[top : top + short, left : left + short]
-        write_image(folder / f"{Path(name).stem}.png", cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA))
+        images.write(folder / f"{Path(name).stem}.png", cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA))
 
 
 def copy_masks(folder):

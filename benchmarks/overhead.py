@@ -24,12 +24,12 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-from joblib.externals.loky import get_reusable_executor
 
-from evaluation import benchmark, experiments, metrics, scoring
+from evaluation import benchmark, experiments, metrics, pairing, scoring
 from evaluation.methods import METHODS, parse_all
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
+from maskgen.runtime import parallel
 from maskgen.runtime.memory import keep_memory
 
 RUNS = ("telea:1", "ns:1", "telea+ns:1", "telea:2")
@@ -135,7 +135,7 @@ def overhead(names, workers, pairs, sources, config):
         scored = benchmark.run(methods, pairs, sources, Path(folder) / "out", config, workers=workers)
         run = workers * (time.perf_counter() - start)
         used = time.process_time() + of_others() - used
-        get_reusable_executor().shutdown()  # the next run starts its own
+        parallel.end_workers()  # the next run starts its own
     filling, scores = noted("methods") - before[0], noted("metrics") - before[1]
     if not filling:
         raise SystemExit(f"no method came through: {scored['error'].iloc[0]}")
@@ -165,10 +165,12 @@ def main():
         os.environ[TIMES] = times
         plug_in(Path(folder))
         if asked.masks:
-            pairs = benchmark.make_pairs(asked.images, asked.masks, config)
+            pairs = pairing.make_pairs(asked.images, asked.masks, config)
         else:
-            pairs = experiments.drawn(asked.images, Path(folder), "free-form", config)
-        sources = Sources(benchmark.image_folder(asked.images), asked.masks or Path(folder))
+            drawing = experiments.drawn(asked.images, "free-form", config)
+            pairs = drawing.pairs
+            benchmark.write_inputs(Path(folder), pairs, drawing.files)
+        sources = Sources(pairing.image_folder(asked.images), asked.masks or Path(folder))
         print(f"{len(pairs)} pairs")
         heads = "".join(f"{head:>11}" for head in ("run, s", "used, s", "methods, s", "metrics, s", "bare, s"))
         print(f"methods      workers{heads}" + "".join(f"{h:>14}" for h in ("beyond", "by the clock", "against bare")))

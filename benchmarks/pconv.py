@@ -24,11 +24,11 @@ import skimage.data
 import torch
 import torch.nn.functional as F
 
-from evaluation.benchmark import OWN_MASKS
+from evaluation.pairing import OWN_MASKS
 from maskgen.maskset import read_hole
+from maskgen.runtime import images
 from pconv_model import doubled, unet
 from pconv_model.inpaint import inpaint, load
-from pconv_model.photos import read_image
 from pconv_model.unet import ConvUNet, PConvUNet
 
 SETTINGS = {  # name: channels last, bf16, compiled
@@ -162,7 +162,7 @@ def shipped_pairs():
     """36 pairs of (photo, hole), 512x512: three photos under a mask of each class."""
     folder = Path(skimage.data.__file__).parent
     holes = [read_hole(path) for path in sorted(OWN_MASKS.rglob("*.png"))[::10]]
-    photos = [resized_square(read_image(folder / name)) for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
+    photos = [resized_square(images.read(folder / name)) for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
     return list(product(photos, holes))
 
 

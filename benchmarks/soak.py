@@ -18,9 +18,9 @@ import numpy as np
 import psutil
 from extract import film
 
-from evaluation import benchmark, report
-from evaluation.benchmark import Sources
+from evaluation import benchmark, pairing, report
 from evaluation.methods import parse_all
+from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.extract import extract
 from maskgen.settings import ExtractConfig
@@ -57,8 +57,8 @@ def once(videos, folder, number, workers):
     extract(videos, folder / "raw", config, workers=workers, say=lambda line: None)
     config = BenchmarkConfig(metrics=("l1_image", "psnr", "ssim"), size=(256, 256), per_class=12, seed=number)
     masks = folder / "raw" / "test"
-    pairs = benchmark.make_pairs(None, masks, config)
-    sources = Sources(benchmark.image_folder(None), masks)
+    pairs = pairing.make_pairs(None, masks, config)
+    sources = Sources(pairing.image_folder(None), masks)
     methods = parse_all(("telea", "ns", "mean"), ())
     scores = benchmark.run(methods, pairs, sources, folder / "results", config, workers=workers)
     report.write(folder / "results", scores, pairs, sources, config, ReportConfig(by="psnr"))

@@ -27,7 +27,8 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from evaluation import benchmark, methods
+from evaluation import benchmark, methods, pairing
+from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig
 from evaluation.study.make import make
 from evaluation.study.settings import StudyConfig
@@ -44,8 +45,8 @@ def results(folder: Path) -> Path:
         cv2.imwrite(str(folder / "images" / f"{i:02d}.png"), noise)
         cv2.imwrite(str(folder / "masks" / f"{i:02d}.png"), hole)
     config = BenchmarkConfig(metrics=("l1_image",))
-    pairs = benchmark.make_pairs(folder / "images", folder / "masks", config)
-    sources = benchmark.Sources(folder / "images", folder / "masks")
+    pairs = pairing.make_pairs(folder / "images", folder / "masks", config)
+    sources = Sources(folder / "images", folder / "masks")
     chosen = [methods.parse(name) for name in ("telea", "ns", "mean")]
     names = (str(folder / "images"), str(folder / "masks"))
     with Path(os.devnull).open("w") as nothing, redirect_stderr(nothing):  # its progress bars

@@ -1,261 +1,48 @@
-"""Pairs of image and mask, and the run that scores every method on every pair.
+"""The run that scores every method on every pair.
 
 Results are a pure function of the pairs and the settings. A run writes one line per pair and method into a journal,
 so that it can stop anywhere; the tables are made from the journals when all are complete.
 """
 
-import hashlib
-import json
-import os
-import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, fields
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from evaluation import metrics
 from evaluation.methods import Method
-from evaluation.pairs import Pair, Sources, load_pair, read_bytes
-from evaluation.scoring import TRUTH, Call, Job, close_hands, fill_and_score, hand, laid_out, lay_out, score_filled
+from evaluation.pairing import PAIRS_CSV, changes, pairs_csv, pairs_sha256
+from evaluation.pairs import Pair, Sources, load_pair
+from evaluation.scoring import (
+    TRUTH,
+    Call,
+    Job,
+    close_hands,
+    fill_and_score,
+    hand,
+    laid_out,
+    lay_out,
+    picture_of,
+    score_filled,
+)
 from evaluation.settings import BATCH, TOGETHER, BenchmarkConfig, ReportConfig
 from evaluation.worker import Hand
-from maskgen import __version__, maskset
-from maskgen.categories import CATEGORIES, category, measure
-from maskgen.errors import BadInput
+from maskgen import maskset
+from maskgen.errors import BadInput, warn
 from maskgen.runtime import files, parallel
-from maskgen.runtime.output import LOCK, alone
-from maskgen.settings import TESTSET
+from maskgen.runtime.output import PROGRESS, RECIPE, Journal, OutputFolder, libraries, opencv
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"II", b"MM")  # of files of these kinds
-PHOTOS = (  # of those that scikit-image installs, the ones a camera took
-    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
-    *("gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
-)
 DRAWN = "masks"  # folder in the results for masks that were made for them
-OWN_MASKS = Path(__file__).parent / "data" / "masks"  # ten of each class
-SHARED = ".shared"  # folder in the results for pixels on their way to the workers of a cluster
-OTHER = "other"  # the class of a hole that lies outside all of the paper's
+JOURNALS = "journal"
+SHARED = "shared"  # folder in the progress for pixels on their way to the workers of a cluster
 
 
-def default_masks() -> Path:
-    """The masks of a run that names none: the test set in the working folder, else the small one that ships with us."""
-    if (Path(TESTSET) / "test" / maskset.INDEX).is_file():
-        return Path(TESTSET)
-    return OWN_MASKS
-
-
-def image_folder(images: Path | None) -> Path:
-    """The folder of a run's images: the given one, or that of scikit-image's own photos."""
-    if images is None:
-        import skimage.data
-
-        return Path(skimage.data.__file__).parent
-    if not images.is_dir():
-        raise BadInput(f"no such folder: {images} (expected a folder of images, PNG or JPEG)")
-    return images
-
-
-def find_images(images: Path | None) -> list[str]:
-    """Every image below a folder in natural order, as paths relative to it; without one scikit-image's photos."""
-    folder = image_folder(images)
-    if images is None:
-        return [name for name in PHOTOS if (folder / name).is_file()]
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file()]
-    names = [path.relative_to(folder).as_posix() for path in found]
-    names = sorted((name for name in names if not name.startswith(".") and "/." not in name), key=files.natural)
-    if not names:
-        raise BadInput(f"no image in {folder}: expected {', '.join(IMAGES)}")
-    return names
-
-
-def find_masks(masks: Path, polarity: str = "hole-white") -> pd.DataFrame:
-    """Every mask below a folder: `mask` (path relative to it), `category`, `hole_ratio`, `border_distance`.
-
-    A mask set is believed its index; the masks of any other folder are measured. Masks without a hole are left out;
-    a hole outside the paper's classes is in the class `other`.
-    """
-    if not masks.is_dir():
-        raise BadInput(f"no such folder: {masks} (expected masks, `maskgen testset` makes them)")
-    for split in ("test", ".", "train"):
-        if (masks / split / maskset.INDEX).is_file():
-            table = maskset.read_index(masks / split)
-            if {"category", "hole_ratio", "border_distance"} <= set(table):
-                table["mask"] = [Path(split, name).as_posix() for name in table["file_name"]]
-                break
-    else:
-        rows = []
-        for path in tqdm(maskset.find_masks(masks), desc="measuring masks", unit="mask", disable=None, leave=False):
-            size = measure(maskset.read_hole(path, polarity=polarity))
-            rows.append(
-                {
-                    "mask": path.relative_to(masks).as_posix(),
-                    "category": category(size.hole_ratio, size.border_distance),
-                    "hole_ratio": size.hole_ratio,
-                    "border_distance": size.border_distance,
-                }
-            )
-        table = pd.DataFrame(rows)
-    table = table[table["hole_ratio"].astype(float) > 0][["mask", "category", "hole_ratio", "border_distance"]]
-    if table.empty:
-        raise BadInput(
-            f"no mask in {masks} has a hole: expected 255 where pixels are missing, or --polarity hole-black"
-        )
-    table["category"] = table["category"].replace("", OTHER)
-    return in_order(table)
-
-
-def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Sort by class, the paper's in its own order before all others; within a class the order stays."""
-    known = {name: i for i, name in enumerate(CATEGORIES)}
-    first = dict.fromkeys(table["category"])
-    rank = {name: known.get(name, len(known) + i) for i, name in enumerate(first)}
-    return table.sort_values("category", key=lambda column: column.map(rank), kind="stable", ignore_index=True)
-
-
-def draw_pairs(images: list[str], masks: pd.DataFrame, config: BenchmarkConfig) -> list[tuple[str, dict]]:
-    """Lay every mask over one image: (image, row of masks) in the order of the masks.
-
-    Images are dealt at random without replacement, as in section 4.3 of the paper. Where masks outnumber them they
-    are dealt again and again, so that every image is used equally often, or once more than another.
-    """
-    choose, deal = np.random.default_rng([config.seed, 0]), np.random.default_rng([config.seed, 1])
-    if config.per_class:
-        kept = []
-        for _, group in masks.groupby("category", sort=False):
-            drawn = choose.permutation(len(group))[: config.per_class]
-            kept.append(group.iloc[np.sort(drawn)])
-        masks = pd.concat(kept, ignore_index=True)
-    rounds = -(-len(masks) // len(images))
-    order = np.concatenate([deal.permutation(len(images)) for _ in range(rounds)])[: len(masks)]
-    return [(images[i], row) for i, row in zip(order, masks.to_dict("records"), strict=True)]
-
-
-def make_pairs(images: Path | None, masks: Path, config: BenchmarkConfig, polarity="hole-white") -> list[Pair]:
-    """Draw the pairs of two folders and name their files by their hashes. Raises BadInput for what is no image."""
-    folder = image_folder(images)
-    drawn = draw_pairs(find_images(images), find_masks(masks, polarity), config)
-    known = {}
-
-    def sha256(path):
-        if path not in known:
-            data = read_bytes(path)
-            if not data.startswith(BEGINNINGS):  # told now, and not when a long run comes to it
-                raise BadInput(f"{path} is not an image that can be read: remove it")
-            known[path] = hashlib.sha256(data).hexdigest()
-        return known[path]
-
-    return [
-        Pair(
-            f"{i:05d}",
-            image,
-            row["mask"],
-            row["category"],
-            round(float(row["hole_ratio"]), 6),
-            int(row["border_distance"]),
-            sha256(folder / image),
-            sha256(masks / row["mask"]),
-        )
-        for i, (image, row) in enumerate(tqdm(drawn, desc="reading pairs", unit="pair", disable=None, leave=False))
-    ]
-
-
-def pairs_csv(pairs: list[Pair]) -> bytes:
-    """The text of `pairs.csv`."""
-    return pd.DataFrame([vars(pair) for pair in pairs]).to_csv(index=False, lineterminator="\n").encode()
-
-
-def read_pairs(path: Path) -> list[Pair]:
-    """Read a `pairs.csv`. Raises BadInput for what is none, or names a pair twice."""
-    texts = {field.name: str for field in fields(Pair) if field.type is str or field.type == "str"}
-    try:
-        table = pd.read_csv(path, dtype=texts, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise BadInput(f"{path} is not a list of pairs that can be read: {told}") from None
-    wanted = [field.name for field in fields(Pair)]
-    missing = [name for name in wanted if name not in table]
-    if missing or table.empty:
-        raise BadInput(f"{path} has no {missing[0] if missing else 'row'}: expected a pairs.csv that evaluate wrote")
-    if table["pair"].duplicated().any():
-        raise BadInput(f"{path} has the pair {table['pair'][table['pair'].duplicated()].iloc[0]} twice")
-    for column in ("hole_ratio", "border_distance"):
-        table[column] = pd.to_numeric(table[column], errors="coerce")
-        if not table[column].between(0, 2**31).all():
-            raise BadInput(f"{path}: {column} is not a number in every row: make it anew with evaluate pairs")
-    for row in table.itertuples():  # pair and category become names of folders and files
-        plain = re.fullmatch(r"[\w.-]+", row.pair) and re.fullmatch(r"[\w.-]+", row.category)
-        if not plain or not all(files.leads_inside(name) for name in (row.pair, row.category, row.image)):
-            raise BadInput(f"{path}: {row.pair!r:.40} of {row.image!r:.40} is no pair as evaluate writes them")
-        if row.mask and not files.leads_inside(row.mask):
-            raise BadInput(f"{path}: the mask {row.mask!r:.40} leads out of the masks")
-    return [Pair(**row) for row in table[wanted].to_dict("records")]
-
-
-class Journal:
-    """The rows of one method, one JSON line a pair, appended as they come.
-
-    A line that a kill cut short is dropped when the journal is opened again.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.rows = {}
-        self.file = None
-        whole = 0
-        data = path.read_bytes() if path.exists() else b""
-        for line in data.splitlines(keepends=True):
-            try:
-                row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                row = None
-            if not _is_row(row, path.stem):
-                break
-            self.rows[row["pair"]] = row
-            whole += len(line)
-        if whole < len(data):
-            os.truncate(path, whole)
-
-    def forget_failures(self) -> None:
-        """Drop the rows of pairs that failed, so that they are tried again."""
-        kept = [row for row in self.rows.values() if not row["error"]]
-        if len(kept) < len(self.rows):
-            self.rows = {row["pair"]: row for row in kept}
-            files.write_whole(self.path, b"".join(map(_line, kept)))
-
-    def add(self, row: dict) -> None:
-        """Append a row; it is on its way to the disk when this returns."""
-        if self.file is None:
-            self.file = self.path.open("ab", buffering=0)
-        self.file.write(_line(row))
-        self.rows[row["pair"]] = row
-
-    def close(self) -> None:
-        """End the writing, if there was any."""
-        if self.file:
-            self.file.close()
-            self.file = None
-
-
-def _is_row(row, label):
-    """Whether a line of a journal is a row as we write it; from the first that is not, all are made again."""
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("pair", "error")):
-        return False
-    return label == TRUTH or isinstance(row.get("hole_ratio"), int | float)
-
-
-def _line(row):
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode()
-
-
-@alone("out")
 def run(
     methods: list[Method],
     pairs: list[Pair],
@@ -264,46 +51,159 @@ def run(
     config: BenchmarkConfig,
     *,
     names: tuple[str, str] = ("images", "masks"),
+    experiment: dict | None = None,
+    drawn: dict[str, bytes] | None = None,
     timeout: float = 300.0,
     workers: int | None = None,
     cluster: str | None = None,
     pictures: bool = True,
     retry: bool = False,
+    report: Callable[[pd.DataFrame], None] = lambda scores: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """Score the methods on the pairs and return the scores, which are in `out/scores.csv` then.
 
-    names: what recipe.json calls the two sources. timeout: s for one image. pictures: keep each result as a JPEG.
-    retry: try failed pairs again. Goes on where an earlier run stopped; methods can be added to a finished one.
-    Raises BadInput where `out` holds results of other settings.
+    names: what recipe.json calls the two sources. experiment: its name as `made_by`, and its settings. drawn: files of
+    masks that belong below `out`, by name. timeout: s for one image. pictures: keep each result as a JPEG. retry: try
+    failed pairs again. report: writes what is made of the scores, before recipe.json tells that all is there. say:
+    takes a line for the user.
+
+    Goes on where an earlier run stopped; methods can be added to finished results. A method without a single score is
+    tried again. Raises BadInput where `out` holds results of other settings.
     """
-    metrics.check(config.metrics)
-    identities = {method.label: method.identity() for method in methods}
+    metrics.check(config.metrics, config.size)
+    _check_sets(config, pairs)
     methods = [method.absolute() for method in methods]
-    folder, shared = (out / "pictures").absolute() if pictures else None, (out / SHARED).absolute() if cluster else None
-    job = Job(tuple(methods), sources.absolute(), config, timeout, folder, ReportConfig().quality, shared)
-    try:
-        for method in methods:  # what cannot start is told before anything is written
-            if not method.always_starts:
-                hand(method, job, parallel.cores() if method.batched else 1).start()
-        _settle_recipe(out, identities, pairs, config, names)
-        _run(job, pairs, out, workers, cluster, retry)
-    finally:
-        close_hands()
-    return write_scores(out, pairs)
+    with results_folder(methods, pairs, sources, out, config, names=names, experiment=experiment) as folder:
+        shared = (folder.progress / SHARED).absolute() if cluster else None
+        kept = (out / "pictures").absolute() if pictures else None
+        job = Job(tuple(methods), sources.absolute(), config, timeout, kept, ReportConfig().quality, shared)
+        journals = _journals(folder, job, pairs, retry)
+        lacking = {label for label, journal in journals.items() if len(journal.rows) < len(pairs)}
+        if folder.complete and not lacking:
+            say(folder.already)
+        else:
+            if folder.complete:
+                folder.reopen()
+            try:
+                for method in methods:  # what cannot start is told before anything is written
+                    if method.label in lacking and not method.always_starts:
+                        hand(method, job, parallel.cores() if method.batched else 1).start()
+                write_inputs(out, pairs, drawn or {})
+                _fill(job, pairs, journals, workers, cluster, folder.recipe_file)
+            finally:
+                close_hands()
+        scores = write_scores(out, pairs)
+        empty = scores[(scores["hole_ratio"] == 0) & (scores["error"] == "")]["pair"].unique()
+        if len(empty):
+            warn(f"{len(empty)} masks have no hole left at {config.size[0]} x {config.size[1]} px, as of {empty[0]}")
+        report(scores)
+        if not folder.complete or lacking:
+            folder.finish()
+    return scores
 
 
-def _run(job, pairs, out, workers, cluster, retry):
-    """Fill the journals."""
-    files.write_whole(out / "pairs.csv", pairs_csv(pairs))
-    (out / "journal").mkdir(exist_ok=True)
+def results_folder(
+    methods: list[Method],
+    pairs: list[Pair],
+    sources: Sources,
+    out: Path,
+    config: BenchmarkConfig,
+    *,
+    names: tuple[str, str],
+    experiment: dict | None = None,
+) -> OutputFolder:
+    """The folder of a run. A method belongs to its recipe once a pair has a score."""
+    settings = asdict(config) | {key: value for key, value in (experiment or {}).items() if key != "made_by"}
+    if not config.factor:  # super-resolution has no masks
+        settings |= {"polarity": sources.polarity, "threshold": sources.threshold}
+    recipe = {
+        "made_by": (experiment or {}).get("made_by", "evaluate"),
+        "settings": settings,
+        "sources": {"pairs": len(pairs), "pairs_sha256": pairs_sha256(pairs)},
+        "libraries": {**libraries("numpy", "pillow", "scipy"), **opencv(), **metrics.identity(config.metrics)},
+        "methods": {method.label: method.identity() for method in methods},
+    }
+
+    def has_scores(label):
+        journal = _journal_file(out, label)
+        return journal.is_file() and b'"error": ""' in journal.read_bytes()
+
+    return OutputFolder(
+        out,
+        recipe,
+        grows=("methods",),
+        about={"folders": dict(zip(("images", "masks"), names, strict=True))},
+        prepared=(DRAWN, PAIRS_CSV),
+        made=has_scores,
+        detail=partial(changes, out / PAIRS_CSV, pairs),
+    )
+
+
+def recipe_of(out: Path) -> dict:
+    """The recipe of results, also while a run makes them."""
+    return maskset.read_recipe(out / PROGRESS if (out / PROGRESS / RECIPE).exists() else out)
+
+
+def _check_sets(config, pairs):
+    """Tell of classes that are too small for the distance of two sets, before they are scored."""
+    for name in config.metrics:
+        if name in metrics.SETS and metrics.SETS[name].with_truth:
+            counts = Counter(pair.category for pair in pairs)
+            small = [category for category, count in counts.items() if count < 2]
+            if len(small) == len(counts):
+                raise BadInput(f"{name} needs two pairs of a class, no class has more than one: use more masks")
+            if small:
+                warn(f"{name} needs two pairs of a class: it is left out for {', '.join(small)}")
+
+
+def _journals(folder, job, pairs, retry):
+    """The journals of a run by label, without the rows that are to be made again."""
+    out = folder.path
     labels = [method.label for method in job.methods]
+    new = [label for label in labels if label not in folder.entries("methods")]
     if any(metrics.SETS[name].with_truth for name in job.config.metrics if name in metrics.SETS):
         labels.insert(0, TRUTH)
-    journals = {label: Journal(out / "journal" / f"{label}.jsonl") for label in labels}
-    if retry:
-        for journal in journals.values():
-            journal.forget_failures()
-    sees = [out / maskset.RECIPE, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
+    # What a run without a score has left there may be of other pairs, or of another method of the same name.
+    old = (out / JOURNALS).glob("*.jsonl") if folder.fresh else [_journal_file(out, label) for label in new]
+    for path in old:
+        path.unlink(missing_ok=True)
+    (out / JOURNALS).mkdir(exist_ok=True)
+    journals, known = {label: _journal(out, label) for label in labels}, {pair.pair: pair for pair in pairs}
+
+    def counts(label, row):
+        pictured = label == TRUTH or not job.pictures or picture_of(job, label, known[row["pair"]]).is_file()
+        return not retry if row["error"] else pictured
+
+    for label, journal in journals.items():
+        journal.keep(lambda row, label=label: row["pair"] in known and counts(label, row))
+    return journals
+
+
+def _journal_file(out, label):
+    return out / JOURNALS / f"{label}.jsonl"
+
+
+def _journal(out, label):
+    return Journal(_journal_file(out, label), "pair", partial(_is_row, label))
+
+
+def _is_row(label, row):
+    """Whether a line of a journal is a row as we write it."""
+    return isinstance(row.get("error"), str) and (label == TRUTH or isinstance(row.get("hole_ratio"), int | float))
+
+
+def write_inputs(out: Path, pairs: list[Pair], drawn: dict[str, bytes]) -> None:
+    """Write `pairs.csv`, and the masks that were drawn for the pairs."""
+    files.write_whole(out / PAIRS_CSV, pairs_csv(pairs))
+    for name, data in drawn.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(out / name, data)
+
+
+def _fill(job, pairs, journals, workers, cluster, recipe_file):
+    """Fill the journals."""
+    sees = [recipe_file, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
     spread = partial(parallel.run, workers=workers, cluster=cluster, sees=sees)
     try:
         if job.shared:
@@ -381,81 +281,16 @@ def _filled(network: Hand, label: str, job: Job, pairs: list[Pair]) -> Iterator[
             yield lay_out(job, pair, label, result)
 
 
-def _settle_recipe(out, identities, pairs, config, names):
-    """Write recipe.json, or compare with the one that is there and add the new methods."""
-    recipe = {
-        "settings": asdict(config),
-        "sources": {
-            "images": names[0],
-            "masks": names[1],
-            "pairs": len(pairs),
-            "pairs_sha256": hashlib.sha256(pairs_csv(pairs)).hexdigest(),
-        },
-        "libraries": _libraries(config),
-        "methods": identities,
-    }
-    recipe = json.loads(json.dumps(recipe))  # tuples to lists, as they will be read back
-    if (out / maskset.RECIPE).exists():
-        old = maskset.read_recipe(out)
-        if not all(isinstance(old.get(key), dict) for key in recipe) or not all(
-            isinstance(identity, dict) for identity in old["methods"].values()
-        ):
-            raise BadInput(f"{out / maskset.RECIPE} is no recipe of evaluate: use another --out, or delete {out}")
-        files.remove_parts(out)
-        # The folders may have other names now: the hash of the pairs tells whether their files are the same.
-        same = ("pairs", "pairs_sha256")
-        differences = [
-            *_differences("", {"version": old.get("version")}, {"version": __version__}),
-            *_differences("", old.get("settings", {}), recipe["settings"]),
-            *_differences("", *({key: told["sources"].get(key) for key in same} for told in (old, recipe))),
-            *_differences("", old.get("libraries", {}), recipe["libraries"]),
-        ]
-        for label, identity in recipe["methods"].items():
-            differences += _differences(f"{label}: ", old["methods"].get(label, identity), identity)
-        if differences:
-            raise BadInput(
-                f"{out} holds results of another run ({'; '.join(differences)}): "
-                "use the same settings, another --out, or delete it"
-            )
-        recipe["sources"] = old["sources"]
-        recipe["methods"] = {**old["methods"], **recipe["methods"]}
-    elif out.is_dir() and any(path.name not in (DRAWN, LOCK) for path in out.iterdir()):
-        raise BadInput(
-            f"{out} is not empty and holds no {maskset.RECIPE}: expected results of evaluate, or a new folder"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    maskset.write_recipe(out, recipe)
-
-
-def _differences(where, old, new):
-    return [
-        f"{where}{key} was {old.get(key, 'not there')}, now {new.get(key, 'not there')}"
-        for key in {**old, **new}
-        if old.get(key) != new.get(key)
-    ]
-
-
-def _libraries(config):
-    """Versions of what computes the numbers."""
-    found = {}
-    for name in ("numpy", "opencv-python", "scikit-image", *metrics.libraries(config.metrics)):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = cv2.__version__ if name == "opencv-python" else "not there"
-    return found
-
-
 def set_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
     """The metrics of sets: metric, method, category, n, mean (the set's value); one row for a class and a method.
 
     Only pairs that the method has filled count, and the true images of the same pairs stand against them.
     """
-    recipe, rows = maskset.read_recipe(out), []
+    recipe, rows = recipe_of(out), []
     names = [name for name in recipe["settings"]["metrics"] if name in metrics.SETS]
-    truths = Journal(out / "journal" / f"{TRUTH}.jsonl").rows if names else {}
+    truths = _journal(out, TRUTH).rows if names else {}
     for label in recipe["methods"] if names else []:
-        done = Journal(out / "journal" / f"{label}.jsonl").rows
+        done = _journal(out, label).rows
         if not all(pair.pair in done for pair in pairs):
             continue
         for category_ in dict.fromkeys(pair.category for pair in pairs):
@@ -470,16 +305,22 @@ def set_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
 
 
 def write_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
-    """Gather the journals of all methods that are through into `scores.csv`: one row for a method and a pair."""
-    names = maskset.read_recipe(out)["settings"]["metrics"]
-    rows = []
-    for label in maskset.read_recipe(out)["methods"]:
-        done = Journal(out / "journal" / f"{label}.jsonl").rows
+    """Gather the journals of all methods that are through into `scores.csv`: one row for a method and a pair.
+
+    Photos of the same content have one name in `image`, as pairs that share a photo are not independent.
+    """
+    recipe, rows, photos = recipe_of(out), [], {}
+    names = recipe["settings"]["metrics"]
+    for pair in pairs:
+        photos.setdefault(pair.image_sha256, pair.image)
+    for label in recipe["methods"]:
+        done = _journal(out, label).rows
         if all(pair.pair in done for pair in pairs):
             for pair in pairs:
                 row = done[pair.pair]
                 values = {name: row.get(name, np.nan) for name in names if name in metrics.METRICS}
-                told = {"method": label, "pair": pair.pair, "category": pair.category, "image": pair.image}
+                told = {"method": label, "pair": pair.pair, "category": pair.category}
+                told["image"] = photos[pair.image_sha256]
                 rows.append({**told, "hole_ratio": row["hole_ratio"], **values, "error": row["error"]})
     table = pd.DataFrame(rows)
     files.write_whole(out / "scores.csv", table.to_csv(index=False, lineterminator="\n").encode())

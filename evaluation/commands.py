@@ -1,6 +1,11 @@
 """The command `evaluate`: options in, one function call out. Heavy imports wait inside."""
 
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
 import click
+from click.core import ParameterSource
 
 from evaluation.settings import (
     BUILT_IN,
@@ -17,23 +22,21 @@ from evaluation.settings import (
     BenchmarkConfig,
     ReportConfig,
 )
-from evaluation.study.settings import PARTS, PLATFORMS, STUDY, ServeConfig, StudyConfig
+from evaluation.study.commands import study
 from maskgen import __version__
 from maskgen.errors import BadInput
 from maskgen.runtime.command import (
     CONTEXT,
-    FILE,
     FOLDER,
     POLARITIES,
-    Numbers,
     Tool,
     cluster_option,
     seed_option,
-    warn,
     workers_option,
 )
-from maskgen.runtime.output import alone
 from maskgen.settings import SIZE, TESTSET
+
+PATH = click.Path(path_type=Path)
 
 
 class Size(click.ParamType):
@@ -71,10 +74,18 @@ size_option = click.option("--size", type=Size(), default=f"{SIZE}", help="Heigh
 mask_options = together(
     click.option("--masks", type=FOLDER, help=f"Any folder of masks. [default: {TESTSET}]"),
     click.option("--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in them."),
+    click.option(
+        "--threshold",
+        type=click.IntRange(1, 255),
+        help="Grey level from which on masks are white. [default: none, each has two values]",
+    ),
 )
 per_class_option = click.option(
     "--per-class", type=click.IntRange(0), default=BenchmarkConfig.per_class, help="Masks drawn of each class; 0: all."
 )
+
+
+raw_option = click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 
 
 def run_options(methods=METHODS):
@@ -131,52 +142,119 @@ def out_option(default):
 @size_option
 @per_class_option
 @seed_option
-@click.option("--pairs", "pairs_file", type=FILE, help="A pairs.csv to use again, in place of drawing.")
-@click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
+@click.option("--pairs", "listed", type=PATH, help="What `evaluate pairs` wrote, or a pairs.csv, in place of drawing.")
+@raw_option
 @click.option("--paper", is_flag=True, help="Show the published Table 1 below ours.")
 @out_option(OUT)
 @click.pass_context
-def evaluate(context, images, masks, polarity, size, per_class, seed, pairs_file, raw, out, **how):
+def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, **how):
     """Score inpainting methods on masks of every class: Table 1 of the paper, for any method.
 
     A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, or one of the three open doors. pconv and
     conv are the two nets' own answers, as in the paper; pconv+ and conv+ are all that `pconv inpaint --mirror` does.
     """
     if context.invoked_subcommand:
-        return
-    from evaluation import benchmark
+        return _hand_down(context)
+    from evaluation import pairing
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
-    how = looked_up(config, **how)
-    folder = masks or benchmark.default_masks()
-    pairs = benchmark.read_pairs(pairs_file) if pairs_file else benchmark.make_pairs(images, folder, config, polarity)
-    name = BUILT_IN_MASKS if folder == benchmark.OWN_MASKS else str(folder)
-    _benchmark(config, pairs, images, folder, name, polarity, out, **how)
+    if listed:
+        given = {name: context.params[name] if _is_given(context, name) else None for name in ("polarity", "size")}
+        if _is_given(context, "per_class"):
+            raise BadInput("--per-class draws pairs and --pairs names them: leave one of the two out")
+        pairs, sources, size = pairing.open_pairs(listed, images=images, masks=masks, threshold=threshold, **given)
+        config = replace(config, size=size)
+        how = looked_up(config, **how)
+        photos = BUILT_IN if sources.images == pairing.image_folder(None) else str(sources.images)
+        names = photos, _mask_name(sources.masks)
+    else:
+        how = looked_up(config, **how)
+        pairs, sources, names = _drawn(images, masks, polarity, threshold, config, out)
+    return _benchmark(config, pairs, sources, out, names, _used(pairs, names), **how)
+
+
+def _is_given(context, name):
+    """Whether an option was typed, also before the name of the command."""
+    return context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+
+
+def _hand_down(context):
+    """Let options that stand before the name of a command hold for that command; refuse those that it does not have."""
+    command = context.command.commands[context.invoked_subcommand]
+    known = {option.name for option in command.params}
+    for option in context.command.params:
+        if _is_given(context, option.name) and option.name not in known:
+            path = f"{context.command_path} {context.invoked_subcommand}"
+            if isinstance(command, click.Group):
+                raise click.UsageError(f"{option.opts[0]} stands before {path}: write it behind the whole command")
+            raise click.UsageError(f"{option.opts[0]} is no option of {path}: leave it out")
+    given = {name: value for name, value in context.params.items() if _is_given(context, name)}
+    context.default_map = {context.invoked_subcommand: given}
 
 
 def looked_up(config, *, methods, weights, by, **how):
     """The options of `run_options` with their methods and --by read: a mistake in them is told before any file is."""
+    from evaluation import metrics
     from evaluation.methods import parse_all
     from evaluation.report import shown_by
 
     methods = parse_all(methods, weights)
     for method in methods:
         method.identity()  # raises where its file or folder is missing
-    return {**how, "methods": methods, "by": shown_by(config, by or "")}
+    by = shown_by(config, by or "")
+    metrics.check(config.metrics, config.size)
+    return {**how, "methods": methods, "by": by}
 
 
-@alone("out")
-def _benchmark(config, pairs, images, masks, name, polarity, out, *, methods, by, pages, paper=False, **how):
-    """Score, report, and say where it is. name: what recipe.json calls the masks."""
+def _drawn(images, masks, polarity, threshold, config, out):
+    """The pairs of two folders, where their files lie, and what recipe.json calls the folders."""
+    from evaluation import pairing
+
+    folder = masks or pairing.default_masks()
+    pairs = pairing.make_pairs(images, folder, config, polarity, threshold, outside=[out])
+    sources = pairing.Sources(pairing.image_folder(images), folder, polarity, threshold)
+    return pairs, sources, (str(images or BUILT_IN), _mask_name(folder))
+
+
+def _mask_name(folder):
+    from evaluation import pairing
+
+    return BUILT_IN_MASKS if folder == pairing.OWN_MASKS else str(folder)
+
+
+def _used(pairs, names, masks=""):
+    """Which masks and photos are used: the first line that is printed. masks: in words, if they are no folder's."""
+    photos = len({pair.image_sha256 for pair in pairs})
+    count = len({pair.mask for pair in pairs})
+    told = f"{count:,} of {names[1]}"
+    if names[1] == BUILT_IN_MASKS:
+        told = f"{count:,} that ship with {BUILT_IN_MASKS}"
+        told += "" if Path(TESTSET).is_dir() else f", as there is no {TESTSET}"
+    return f"masks: {masks or told}; photos: {photos:,} of {names[0]}"
+
+
+def _benchmark(config, pairs, sources, out, names, used, *, methods, by, pages, paper=False, **how):
+    """Score, report, and say where it is. names: what recipe.json calls the folders. Returns the exit code."""
     from evaluation import benchmark, report
 
-    sources = benchmark.Sources(benchmark.image_folder(images), masks, polarity)
-    names = (str(images or BUILT_IN), name)
-    scores = benchmark.run(methods, pairs, sources, out, config, names=names, **how)
-    click.echo(report.write(out, scores, pairs, sources, config, ReportConfig(by=by), paper=paper, pages=pages))
-    for method, failed in scores[scores["error"] != ""].groupby("method", sort=False):
-        warn(f"{method}: {len(failed)} pairs failed, the first, {failed['pair'].iloc[0]}: {failed['error'].iloc[0]}")
+    text = ""
+
+    def write(scores):
+        nonlocal text
+        text = report.write(out, scores, pairs, sources, config, ReportConfig(by=by), paper=paper, pages=pages)
+
+    click.echo(used)
+    scores = benchmark.run(methods, pairs, sources, out, config, names=names, report=write, say=click.echo, **how)
+    click.echo(text)
     click.echo(f"\nscores, tables and pictures are in {out}; look at {out / 'report.html'}")
+    labels = [method.label for method in methods]
+    failures = scores[(scores["error"] != "") & scores["method"].isin(labels)].groupby("method", sort=False)
+    whole = {method for method, failed in failures if len(failed) == len(pairs)}
+    for method, failed in sorted(failures, key=lambda group: group[0] in whole):  # what is worst stands last
+        count = "all" if method in whole else f"{len(failed):,}"
+        told = f"{method}: {count} pairs failed, the first, {failed['pair'].iloc[0]}: {failed['error'].iloc[0]}"
+        click.echo(told, err=True)
+    return int(bool(whole))
 
 
 @evaluate.command("pairs")
@@ -188,16 +266,16 @@ def _benchmark(config, pairs, images, masks, name, polarity, out, *, methods, by
 @click.option("--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="Two folders, or as LaMa wants it.")
 @click.option("--white", type=click.Choice(("hole", "valid")), default="hole", help="What white means in the masks.")
 @click.option("--out", type=FOLDER, default=PAIRS, help="Where the files go.")
-def export_pairs(images, masks, polarity, size, per_class, seed, layout, white, out):
+def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layout, white, out):
     """Write image and mask pairs for a program of your own."""
-    from evaluation import benchmark, experiments
+    from evaluation import experiments
 
     config = BenchmarkConfig(size=size, per_class=per_class, seed=seed)
-    masks = masks or benchmark.default_masks()
-    pairs = benchmark.make_pairs(images, masks, config, polarity)
-    sources = benchmark.Sources(benchmark.image_folder(images), masks, polarity)
-    experiments.export(pairs, sources, out, config, layout=layout, white=white)
-    click.echo(f"{len(pairs)} pairs in {out}; score their results with evaluate --pairs {out / 'pairs.csv'}")
+    pairs, sources, names = _drawn(images, masks, polarity, threshold, config, out)
+    click.echo(_used(pairs, names))
+    experiments.export(pairs, sources, out, config, layout=layout, white=white, names=names, say=click.echo)
+    click.echo(f"{len(pairs):,} pairs in {out}; --method NAME=dir:FOLDER is for results, {pairs[0].pair}.png and so on")
+    click.echo(f"score them with: evaluate --pairs {shlex.quote(str(out.resolve()))}")
 
 
 @evaluate.command()
@@ -208,17 +286,19 @@ def export_pairs(images, masks, polarity, size, per_class, seed, layout, white, 
 @size_option
 @click.option("--count", type=click.IntRange(1), default=10, help="Holes that grow.")
 @seed_option
-@click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
+@raw_option
 @out_option(f"{OUT}-dilation")
-@alone("out")
-def dilation(growth, images, masks, polarity, size, count, seed, raw, out, **how):
+def dilation(growth, images, masks, polarity, threshold, size, count, seed, raw, out, **how):
     """Let the same holes grow by GROWTH pixels, as in figure 10. [default: 0 5 15 35 55 95]"""
-    from evaluation import benchmark, experiments
+    from evaluation import experiments, pairing
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=count, raw=raw, seed=seed)
     how = looked_up(config, **how)
-    pairs = experiments.growing(images, masks or benchmark.default_masks(), out, growth or GROWTH, config, polarity)
-    _benchmark(config, pairs, images, out, "grown holes", POLARITIES[0], out, **how)
+    folder, growth = masks or pairing.default_masks(), growth or GROWTH
+    drawing = experiments.growing(images, folder, growth, config, polarity, threshold, outside=[out])
+    told = f"{len(drawing.pairs) // len(growth)} of {_mask_name(folder)}, widened by {', '.join(map(str, growth))} px"
+    how["experiment"] = {"made_by": "evaluate dilation", "growth": growth}
+    return _with_drawn(drawing, images, "grown holes", told, config, out, **how)
 
 
 @evaluate.command()
@@ -228,17 +308,29 @@ def dilation(growth, images, masks, polarity, size, count, seed, raw, out, **how
 @size_option
 @click.option("--per-class", type=click.IntRange(1), default=5, help="Holes of each class.")
 @seed_option
-@click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
+@raw_option
 @out_option(f"{OUT}-holes")
-@alone("out")
 def holes(kind, images, size, per_class, seed, raw, out, **how):
     """Score on drawn holes of every class: boxes, as in figure 15, or free-form strokes."""
     from evaluation import experiments
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
     how = looked_up(config, **how)
-    pairs = experiments.drawn(images, out, kind, config)
-    _benchmark(config, pairs, images, out, f"{kind} holes", POLARITIES[0], out, **how)
+    drawing = experiments.drawn(images, kind, config, outside=[out])
+    how["experiment"] = {"made_by": "evaluate holes", "kind": kind}
+    return _with_drawn(
+        drawing, images, f"{kind} holes", f"{len(drawing.pairs):,} drawn {kind} holes", config, out, **how
+    )
+
+
+def _with_drawn(drawing, images, name, told, config, out, **how):
+    """A benchmark on masks that are made for it and lie with its results."""
+    from evaluation import pairing
+
+    sources = pairing.Sources(pairing.image_folder(images), out)
+    names = str(images or BUILT_IN), name
+    used = _used(drawing.pairs, names, told)
+    return _benchmark(config, drawing.pairs, sources, out, names, used, drawn=drawing.files, **how)
 
 
 @evaluate.command()
@@ -250,117 +342,15 @@ def holes(kind, images, size, per_class, seed, raw, out, **how):
 @out_option(f"{OUT}-superres")
 def superres(factor, images, size, seed, out, **how):
     """Enlarge photos that were made smaller, as in section 5.2; any inpainting method can try."""
-    from evaluation import experiments
+    from evaluation import experiments, pairing
 
     config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, raw=True, seed=seed, factor=factor)
     how = looked_up(config, **how)
-    pairs = experiments.enlarging(images, config)
-    _benchmark(config, pairs, images, out, f"{factor} times smaller", POLARITIES[0], out, **how)
+    pairs = experiments.enlarging(images, config, outside=[out])
+    sources = pairing.Sources(pairing.image_folder(images), out)
+    names = str(images or BUILT_IN), f"{factor} times smaller"
+    how["experiment"] = {"made_by": "evaluate superres"}
+    return _benchmark(config, pairs, sources, out, names, _used(pairs, names, "none"), **how)
 
 
-@evaluate.group()
-def study():
-    """Ask people which result looks more real, as in section 4.3 and figure 8 of the paper."""
-
-
-study_argument = click.argument("study", metavar="[STUDY]", type=FOLDER, default=STUDY)
-platform_option = click.option("--platform", type=click.Choice(PLATFORMS), required=True, help="Whose files.")
-
-
-@study.command("make")
-@click.argument("results", nargs=-1, required=True, type=FOLDER)
-@click.argument("out", metavar="STUDY", type=FOLDER)
-@click.option("--images", type=FOLDER, help="Where the photos lie. [default: where the results say]")
-@click.option("--per-class", type=click.IntRange(1), default=StudyConfig.per_class, help="Images of class and method.")
-@click.option("--answers", type=click.IntRange(1), default=StudyConfig.answers, help="People asked for each trial.")
-@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, help="Repeatable.")
-@click.option("--exposures", type=Numbers(int), default="250,1000,4000", help="ms for which limited trials are shown.")
-@click.option(
-    "--reference",
-    default="",
-    show_default=False,
-    metavar="METHOD",
-    help="Only pairs with it. [default: every pair of methods]",
-)
-@click.option("--per-rater", type=click.IntRange(1, 1000), default=StudyConfig.per_rater, help="Trials of one rater.")
-@click.option("--catches", type=click.IntRange(0, 100), default=StudyConfig.catches, help="Obvious ones among them.")
-@click.option("--hold", type=click.FloatRange(0), default=StudyConfig.hold, help="Hours until others get the rest.")
-@click.option("--title", default=StudyConfig.title, help="Heading of the pages.")
-@click.option("--contact", default="", show_default=False, metavar="TEXT", help="Whom raters may ask.")
-@click.option("--consent", type=FILE, help="A text file to show above the consent box. [default: one of ours]")
-@seed_option
-def make_study(results, out, images, consent, **settings):
-    """Draw the trials of a study into the folder STUDY from one or more folders RESULTS of evaluate."""
-    from evaluation.study.make import make
-
-    try:
-        text = consent.read_text().strip() if consent else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{consent} cannot be read as the text of a consent: {error}") from None
-    counts = make(list(results), out, StudyConfig(consent=text, **settings), images)
-    trials = " and ".join(f"{counts[part]} {part}" for part in PARTS if part in counts)
-    click.echo(f"{trials} trials of {counts['pairs']} pairs, {counts['answers_wanted']} answers wanted, in {out}")
-    click.echo(f"ask people: evaluate study serve {out}")
-
-
-@study.command()
-@study_argument
-@click.option("--host", default=ServeConfig.host, help="Address to listen on; 0.0.0.0 is the whole network.")
-@click.option("--port", type=click.IntRange(0, 65535), default=ServeConfig.port, help="0 takes a free one.")
-@click.option("--closed", is_flag=True, help="Only personal links made by export may take part.")
-@click.option(
-    "--proxy", default="", show_default=False, metavar="ADDRESS", help="Address of the HTTPS proxy before this server."
-)
-def serve(study, host, port, closed, proxy):
-    """Serve the web app that asks people. Answers go to STUDY/study.sqlite."""
-    needs("flask", "study")
-    from evaluation.study.server import serve as run
-
-    run(study, ServeConfig(host=host, port=port), closed=closed, proxy=proxy, say=warn)
-
-
-@study.command("export")
-@study_argument
-@platform_option
-@click.option("--url", required=True, help="mturk: where its pictures will lie; prolific: where the study is served.")
-@click.option("--places", type=click.IntRange(1, 100_000), default=50, help="prolific: personal links to make.")
-@click.option("--code", default="", show_default=False, help="prolific: the completion code shown at the end.")
-def export_study(study, platform, url, places, code):
-    """Write the files of a crowd platform into STUDY/PLATFORM."""
-    needs("flask", "study")
-    from evaluation.study.crowd import export
-
-    for path in export(study, platform, url, places=places, code=code):
-        click.echo(path)
-
-
-@study.command("import")
-@click.argument("file", type=FILE)
-@study_argument
-@platform_option
-def import_study(file, study, platform):
-    """Take in FILE, the results that a crowd platform lets you download."""
-    needs("flask", "study")
-    from evaluation.study.crowd import read
-
-    counts = read(study, file, platform)
-    click.echo(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
-
-
-@study.command("report")
-@study_argument
-def report_study(study):
-    """Make figure 8 of the answers: rates with intervals, a ranking, agreement, careless raters."""
-    from evaluation.study.report import write
-    from evaluation.study.settings import StudyReportConfig
-
-    click.echo(write(study, StudyReportConfig()))
-    click.echo(f"tables and figure8.png are in {study / 'report'}")
-
-
-def needs(module, extra):
-    """Say in one line which extra brings a module that is missing."""
-    from importlib.util import find_spec
-
-    if not find_spec(module):
-        raise BadInput(f"this needs {module}: pip install 'irregular-masks[{extra}]'")
+evaluate.add_command(study)

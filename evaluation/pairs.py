@@ -1,17 +1,17 @@
 """A pair of image and mask, and how its files become pixels."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from evaluation.methods import Failed, decode_image
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen import maskset
 from maskgen.errors import BadInput
+from maskgen.runtime import images
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,16 @@ class Sources:
     images: Path
     masks: Path
     polarity: str = "hole-white"
+    threshold: int | None = None  # as in maskgen.maskset.read_hole
 
     def absolute(self) -> "Sources":
         """The same, for a worker that is in another folder."""
-        return Sources(self.images.absolute(), self.masks.absolute(), self.polarity)
+        return replace(self, images=self.images.absolute(), masks=self.masks.absolute())
 
 
 def read_bytes(path: Path, sha256: str = "") -> bytes:
     """The bytes of a file. Raises BadInput where it cannot be read, or is not the one whose hash is given."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read {str(path)[:200]}: {error.strerror}") from None
+    data = images.read_bytes(path)
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise BadInput(
             f"{path} is not the file that its pair was made with, the SHA-256 differs: bring the old one back"
@@ -79,7 +77,8 @@ def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np
     if config.factor:
         return truth, *sparse(reduced(truth, config.factor), config.factor)
     mask = sources.masks / pair.mask
-    hole = maskset.decode(read_bytes(mask, pair.mask_sha256), mask, polarity=sources.polarity)
+    data = read_bytes(mask, pair.mask_sha256)
+    hole = maskset.decode(data, mask, polarity=sources.polarity, threshold=sources.threshold)
     if hole.shape != config.size:
         hole = cv2.resize(hole.astype(np.uint8), config.size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
     return truth, cv2.copyTo(truth, (~hole).view(np.uint8)), hole
@@ -87,10 +86,7 @@ def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np
 
 @lru_cache(maxsize=32)  # a few images often serve many masks
 def _truth(path, sha256, size):
-    try:
-        truth = fit(decode_image(read_bytes(path, sha256), path), size)
-    except Failed as error:
-        raise BadInput(f"{error}: remove it from the images") from None
+    truth = fit(images.decode_rgb(read_bytes(path, sha256), path), size)
     truth.flags.writeable = False
     return truth
 
@@ -116,5 +112,4 @@ def sparse(small: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
 
 def jpeg(image: np.ndarray, quality: int = ReportConfig.quality) -> bytes:
     """An image as JPEG for looking at. uint8 (H, W, 3)."""
-    form = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), form)[1].tobytes()
+    return images.encode(image, ".jpg", quality=quality)

@@ -11,20 +11,20 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics, tables
-from evaluation.benchmark import set_scores
+from evaluation.benchmark import recipe_of, set_scores
 from evaluation.metrics import ALL, METRICS
 from evaluation.pairs import Pair, Sources, jpeg, load_pair, reduced
 from evaluation.settings import BenchmarkConfig, ReportConfig
-from maskgen import maskset
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 from maskgen.runtime import files
-from maskgen.runtime.output import alone
+from maskgen.runtime.images import decode_rgb
+from maskgen.runtime.output import locked
 
 TILE, MARGIN, TOP = 192, 150, 28  # px of the grid: a picture, the class's name beside it, the line above
+FONT = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 
 
-@alone("out")
 def write(
     out: Path,
     scores: pd.DataFrame,
@@ -40,15 +40,23 @@ def write(
 
     paper: the published Table 1 stands below ours. pages: a page for every pair, not only for those in the report.
     """
-    recipe = maskset.read_recipe(out)
+    recipe = recipe_of(out)
     report = replace(report, by=shown_by(config, report.by))
     tests = statistics.comparisons(scores)
-    means = statistics.with_sets(statistics.summary(scores, report, config.seed), set_scores(out, pairs))
+    means = statistics.with_sets(statistics.summary(scores, report, config.seed), set_scores(out, pairs), scores)
     table = statistics.best(means, tests, report.alpha)
     table["metric"] = pd.Categorical(table["metric"], categories=list(config.metrics), ordered=True)
     table = table.sort_values("metric", kind="stable", ignore_index=True).astype({"metric": str})
     if paper:
         table = tables.with_published(table)
+    album = Album(out, scores, {pair.pair: pair for pair in pairs}, sources, config, report)
+    with locked(out):
+        _write_files(album, table, tests, recipe, pages=pages)
+    return tables.as_text(table, recipe)
+
+
+def _write_files(album, table, tests, recipe, *, pages):
+    out, by = album.out, album.report.by
     for name, text in {
         "table.csv": table.to_csv(index=False, lineterminator="\n"),
         "tests.csv": tests.to_csv(index=False, lineterminator="\n"),
@@ -56,18 +64,15 @@ def write(
         "table.tex": tables.as_latex(table, recipe),
     }.items():
         files.write_whole(out / name, text.encode())
-    album = Album(out, scores, {pair.pair: pair for pair in pairs}, sources, config, report)
-    chosen = choose(scores, report.by) if report.by else {}
+    chosen = choose(album.scores, by) if by else {}
     medians = [found["median"] for found in chosen.values() if "median" in found]
     if medians:
-        files.write_whole(out / "grid.jpg", jpeg(grid(album, medians), report.quality))
+        files.write_whole(out / "grid.jpg", jpeg(grid(album, medians), album.report.quality))
     files.write_whole(out / "report.html", page(album, table, tests, recipe, chosen).encode())
-    if pages and report.by:
-        for pair in pairs:
-            path = out / "pages" / pair.category / f"{pair.pair}.html"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_whole(path, page_of_pair(album, pair.pair).encode())
-    return tables.as_text(table, recipe)
+    for pair in album.pairs.values() if pages and by else ():
+        path = out / "pages" / pair.category / f"{pair.pair}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(path, page_of_pair(album, pair.pair).encode())
 
 
 def shown_by(config: BenchmarkConfig, by: str) -> str:
@@ -133,30 +138,46 @@ def grid(album: Album, pairs: list[str]) -> np.ndarray:
     rows = []
     for pair in pairs:
         found = album.of(pair)
-        tiles = [_tile(found.get(name), album.config.size) for name in names]
+        tiles = [_tile(found.get(name) or _why_not(album, pair, name), album.config.size) for name in names]
         margin = np.full((tiles[0].shape[0], MARGIN, 3), 255, np.uint8)
         for i, line in enumerate(album.pairs[pair].category.split("_")):
             _write(margin, line, (8, margin.shape[0] // 2 + 20 * i))
         rows.append(np.hstack([margin, *tiles]))
     head = np.full((TOP, rows[0].shape[1], 3), 255, np.uint8)
+    width = (rows[0].shape[1] - MARGIN) // len(names)
     for i, name in enumerate(names):
-        _write(head, name, (MARGIN + i * (rows[0].shape[1] - MARGIN) // len(names) + 6, 20))
+        _write(head, _cut_to(name, width - 12), (MARGIN + i * width + 6, 20))
     return np.vstack([head, *rows])
 
 
+def _why_not(album, pair, method):
+    """What stands in place of a picture."""
+    return "failed" if album.rows[pair, method]["error"] else "no picture"
+
+
 def _tile(data, size):
+    """A picture in JPEG bytes, or words, at the grid's size."""
     scale = TILE / max(size)
     shape = max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
-    if data is None:
+    if isinstance(data, str):
         tile = np.full((*shape[::-1], 3), 200, np.uint8)
+        _write(tile, data, (8, shape[1] // 2))
     else:
-        image = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        tile = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+        tile = cv2.resize(decode_rgb(data, "a picture"), shape, interpolation=cv2.INTER_AREA)
     return cv2.copyMakeBorder(tile, 3, 3, 3, 3, cv2.BORDER_CONSTANT, value=(255, 255, 255))
 
 
 def _write(image, text, at):
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+    cv2.putText(image, text, at, *FONT, (40, 40, 40), 1, cv2.LINE_AA)
+
+
+def _cut_to(name, width):
+    """A name, without its end where it is wider than that."""
+    shown = name
+    while shown and cv2.getTextSize(shown, *FONT, 1)[0][0] > width:
+        name = name[:-1]
+        shown = f"{name}.."
+    return shown
 
 
 def page(album: Album, table: pd.DataFrame, tests: pd.DataFrame, recipe: dict, chosen: dict) -> str:
@@ -178,7 +199,7 @@ def page(album: Album, table: pd.DataFrame, tests: pd.DataFrame, recipe: dict, c
     classes = [
         "<h2>Pictures</h2>"
         f"<p class=soft>The worst, median and best pair of each class by {by}, the mean over all methods. "
-        "A picture opens the pair with a slider between result and truth.</p>"
+        f"A picture opens the pair with a slider between result and truth.{_legend(album)}</p>"
     ]
     data = {}
     for category, found in chosen.items():
@@ -205,8 +226,13 @@ def page_of_pair(album: Album, pair: str) -> str:
     by = album.report.by
     strip = "<div class='card class'><div class=strip>" + "".join(_shots(album, pair, "", by, entry)) + "</div></div>"
     category = html.escape(album.pairs[pair].category)
-    about = f"<p class=soft>{category}. A picture opens a slider between result and truth.</p>"
+    about = f"<p class=soft>{category}. A picture opens a slider between result and truth.{_legend(album)}</p>"
     return _filled(title=f"Pair {pair}", about=about, sections="", classes=strip, notes="", data={pair: entry})
+
+
+def _legend(album):
+    """What the input shows."""
+    return "" if album.config.factor else " White in the input is the hole, as in the masks."
 
 
 def _filled(*, title, about, sections, classes, notes, data):
@@ -253,9 +279,9 @@ def _shots(album, pair, rank, by, entry):
 
 
 def _about(recipe, album):
-    sources, settings = recipe["sources"], recipe["settings"]
+    folders, settings = recipe["folders"], recipe["settings"]
     facts = [
-        f"{sources['pairs']} pairs of images from {sources['images']} and masks from {sources['masks']}",
+        f"{recipe['sources']['pairs']} pairs of images from {folders['images']} and masks from {folders['masks']}",
         f"{settings['size'][0]} x {settings['size'][1]} px, seed {settings['seed']}, {tables.pixels(recipe)}",
         f"irregular-masks {recipe['version']}, "
         + ", ".join(f"{name} {number}" for name, number in recipe["libraries"].items()),

@@ -46,15 +46,15 @@ def hand(method: Method, job: Job, threads: int) -> Hand | Here:
     """
     # Super-resolution scores every pixel, but the small image's own stay as they are, as in the paper.
     raw = job.config.raw and not job.config.factor
-    how = raw, job.timeout, threading.get_ident()
+    how = raw, job.timeout, job.config.size, threading.get_ident()
     if (method, *how) not in _hands:
-        for other in [other for other in list(_hands) if other[3] == how[2]]:
+        for other in [other for other in list(_hands) if other[-1] == how[-1]]:
             if other[0] not in job.methods or other[1:] != how:
                 _hands.pop(other).close()  # of an earlier run
         if method.plain:
             _hands[method, *how] = Here(method, job.timeout)
         else:
-            _hands[method, *how] = Hand(method, raw=raw, threads=threads, timeout=job.timeout)
+            _hands[method, *how] = Hand(method, raw=raw, threads=threads, timeout=job.timeout, size=job.config.size)
     return _hands[method, *how]
 
 
@@ -143,9 +143,14 @@ def _score(job, pair, label, result, truth, hole):
     if not job.config.raw:
         result = cv2.copyTo(result, hole.view(np.uint8), truth.copy())
     if job.pictures:
-        _save_picture(job.pictures / label / pair.category / f"{pair.pair}.jpg", result, job.quality)
+        _save_picture(picture_of(job, label, pair), result, job.quality)
     names = job.config.metrics
     return {**row, "error": "", **metrics.score(names, result, truth, hole), **metrics.vectors(names, result)}
+
+
+def picture_of(job: Job, label: str, pair: Pair) -> Path:
+    """Where the JPEG of a result is kept."""
+    return job.pictures / label / pair.category / f"{pair.pair}.jpg"
 
 
 def _save_picture(path, image, quality):

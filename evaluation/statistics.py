@@ -13,6 +13,8 @@ import pandas as pd
 from evaluation.metrics import ALL, METRICS
 from evaluation.settings import ReportConfig
 
+COLUMNS = ["metric", "method", "category", "n", "mean", "low", "high", "identical", "failed"]
+
 
 def summary(scores: pd.DataFrame, config: ReportConfig, seed: int) -> pd.DataFrame:
     """One row for a metric, method and class: n, mean, low, high, identical, failed.
@@ -38,16 +40,17 @@ def summary(scores: pd.DataFrame, config: ReportConfig, seed: int) -> pd.DataFra
                     "failed": int((group["error"] != "").sum()),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def with_sets(table: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:
-    """Add the metrics of sets to a summary; they have no interval."""
+def with_sets(table: pd.DataFrame, sets: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Add the metrics of sets to a summary; they have no interval. scores: by which failed pairs are counted."""
     if sets.empty:
         return table
-    failed = table.drop_duplicates(["method", "category"])[["method", "category", "failed"]]
-    told = sets.merge(failed, on=["method", "category"]).assign(low=np.nan, high=np.nan, identical=0)
-    return pd.concat([table, told[table.columns]], ignore_index=True)
+    keys = ["method", "category"]
+    failed = scores.assign(failed=scores["error"] != "").groupby(keys, sort=False, as_index=False)["failed"].sum()
+    told = sets.merge(failed, on=keys).assign(low=np.nan, high=np.nan, identical=0)[COLUMNS]
+    return pd.concat([table, told], ignore_index=True) if len(table) else told
 
 
 def interval(values, images, config: ReportConfig, seed) -> tuple[float, float, float]:

@@ -101,11 +101,13 @@ def legend(table: pd.DataFrame) -> list[str]:
         "* best, ~ not to be told from the best (Wilcoxon's paired test over images, Holm-corrected), "
         "± half the 95 % bootstrap interval"
     ]
-    cells = ours.groupby(["method", "category"], sort=False)[["identical", "failed"]].max()
+    cells = ours.groupby(["method", "category"], sort=False)[["identical", "failed", "n"]].max()
     for method, row in cells.groupby("method", sort=False).sum().iterrows():
         if row["identical"]:
             lines.append(f"{method}: {int(row['identical'])} identical results, infinite PSNR, not in its mean")
-        if row["failed"]:
+        if row["failed"] and not row["n"] and not row["identical"]:
+            lines.append(f"{method}: no result, all {int(row['failed'])} pairs failed; scores.csv tells why")
+        elif row["failed"]:
             lines.append(f"{method}: {int(row['failed'])} pairs failed and are in no mean; scores.csv tells why")
     return lines
 

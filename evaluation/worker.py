@@ -1,11 +1,12 @@
 """A process that does one method's work, so that a crash or an endless loop costs one pair and not the run.
 
-`Hand` is the side that asks. The process itself is `python -m evaluation.worker`: it reads pickles from stdin, the
+`Hand` is the side that asks. The process itself runs `main`: it reads pickles from stdin, the
 method first and then what there is to fill, and answers on stdout. Pixels do not go through these pipes: they lie on a
 `Desk`, a piece of memory that both sides see. Both ends are the same program. What needs no such care works `Here`.
 """
 
 import contextlib
+import json
 import math
 import mmap
 import os
@@ -27,6 +28,9 @@ from maskgen.runtime.memory import keep_memory
 STARTING = 600.0  # s that imports and weights may take
 TICK = 0.1  # s between two looks at the clock
 MOMENT = 0.5  # s for an answer that is there to be read
+START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from evaluation.worker import main; main()"
+FAR = 255  # grey levels that a result in 0..255 may leave its range by, as where a filter overshoots
+DARK = 4  # a result without a higher grey level is black, and most likely one in 0..1 or -1..1
 ZEROS = bytes(1 << 16)  # by which a file is filled
 
 
@@ -66,8 +70,8 @@ class Desk:
 class Hand:
     """A running method that can be killed. Use `fill`; a process that died is started again by the next call."""
 
-    def __init__(self, method, *, raw=False, threads=1, timeout=300.0):
-        self.method, self.raw, self.threads, self.timeout = method, raw, threads, timeout
+    def __init__(self, method, *, raw=False, threads=1, timeout=300.0, size=None):
+        self.method, self.raw, self.threads, self.timeout, self.size = method, raw, threads, timeout, size
         self.process = self.desk = self.scratch = None
         self.killed = False
         self.turn = threading.Lock()  # a Dask worker asks from several threads
@@ -154,7 +158,7 @@ class Hand:
 
     def start(self):
         """Start the process and wait until it has loaded the method. Raises BadInput where it cannot."""
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        environment = dict(os.environ)
         for library in ("OMP", "OPENBLAS", "MKL"):
             environment[f"{library}_NUM_THREADS"] = str(self.threads)
         self.close()
@@ -168,7 +172,15 @@ class Hand:
         environment.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self.scratch.name))
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "evaluation.worker"],
+            # Where modules are is told as an argument: PYTHONPATH would reach programs that have a Python of their own.
+            # -P: a file of the folder where it starts must not stand in for a module.
+            [
+                sys.executable,
+                "-I" if sys.flags.isolated else "-P",
+                "-c",
+                START,
+                json.dumps([path or str(Path.cwd()) for path in sys.path]),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.said,
@@ -179,7 +191,7 @@ class Hand:
         self.late, self.deadline = False, math.inf
         threading.Thread(target=self._watch, args=(self.process,), daemon=True).start()
         with contextlib.suppress(OSError):
-            self._say((self.method, self.raw, self.threads, os.getpid()))
+            self._say((self.method, self.raw, self.threads, self.size, os.getpid()))
         answer = self._read(time.monotonic() + STARTING)
         if answer is None:
             raise BadInput(f"the method {self.method.label} cannot start: {self._last_words()}")
@@ -260,11 +272,12 @@ def _kill(process):
 def main():
     """Serve one method until stdin closes."""
     from evaluation import methods
+    from evaluation.doors import die_with
 
     stdin, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a method prints must not fall among the answers
-    method, raw, threads, parent = pickle.load(stdin)
-    methods.die_with(parent)
+    method, raw, threads, size, parent = pickle.load(stdin)
+    die_with(parent)
     import cv2
 
     cv2.setNumThreads(threads)
@@ -275,7 +288,7 @@ def main():
         answers.flush()
 
     try:
-        function = methods.load(method, raw=raw, threads=threads)
+        function = methods.load(method, raw=raw, threads=threads, size=size)
     except BadInput as error:
         say(str(error))
         return
@@ -318,7 +331,11 @@ def _one(function, pair, image, hole):
 
 
 def checked(result, shape) -> np.ndarray | str:
-    """The result as uint8 of that shape, or a str that says why it is none. Floats count as 0..255."""
+    """The result as uint8 of that shape, or a str that says why it is none.
+
+    Other numbers count as grey levels 0..255. Those of another range, such as floats in 0..1, are told and not taken:
+    they would come out black or white.
+    """
     result = np.asarray(result)
     if result.shape != shape:
         return f"the result is {_size(result.shape)}, expected {_size(shape)}"
@@ -328,12 +345,14 @@ def checked(result, shape) -> np.ndarray | str:
         return f"the result is of type {result.dtype}, expected uint8"
     if not np.isfinite(result).all():
         return "the result holds NaN or infinite values"
+    low, high = result.min(), result.max()
+    if low < -FAR or high > 255 + FAR or (0 < high <= DARK) or (low < 0 and high <= DARK):
+        return (
+            f"the result is {result.dtype} from {float(low):g} to {float(high):g}, "
+            "expected uint8 or numbers from 0 to 255: scale it in the method"
+        )
     return result.round().clip(0, 255).astype(np.uint8)
 
 
 def _size(shape):
     return " x ".join(map(str, shape)) or "a number"
-
-
-if __name__ == "__main__":
-    main()

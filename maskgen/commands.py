@@ -6,7 +6,17 @@ from pathlib import Path
 import click
 
 from maskgen import __version__
-from maskgen.runtime.command import CONTEXT, FOLDER, Numbers, Tool, cluster_option, seed_option, warn, workers_option
+from maskgen.runtime.command import (
+    CONTEXT,
+    FILE,
+    FOLDER,
+    Numbers,
+    Tool,
+    cluster_option,
+    seed_option,
+    warn,
+    workers_option,
+)
 from maskgen.settings import (
     BORDER,
     EDGES,
@@ -69,12 +79,18 @@ def extract(videos, out, workers, cluster, strict, **settings):
     Two frames of a film show parts that the other cannot see. Those parts, found by optical flow, are the masks.
     The command can be stopped at any time; the same command goes on where it stopped.
     """
-    from maskgen.extract import extract, summary
+    from maskgen.extract import extract, passed_over_in, summary
 
     videos = videos or (Path("videos"),)
     config = ExtractConfig(**settings)
     recipe = extract(videos, out, config, workers=workers, cluster=cluster, strict=strict, say=warn)
-    click.echo("\n".join([*summary(recipe), f"look at them: maskgen show {out}"]))
+    lines = summary(recipe)
+    if any(recipe["counts"]["masks"].values()):
+        click.echo("\n".join([*lines, f"look at them: maskgen show {out}"]))
+        return 0
+    click.echo("\n".join(lines))
+    warn(f"maskgen: not one mask came of these videos, so {out} was not written: {passed_over_in(recipe)}")
+    return 1
 
 
 @maskgen.command()
@@ -138,28 +154,37 @@ def testset(raw, out, per_category, preset, seed, workers, cluster):
 @click.option("--ratios", is_flag=False, flag_value=PAPER, default=PAPER, help="Edges of the hole ratio: 0.1,0.3,0.5.")
 @click.option("--border", type=click.IntRange(1), default=BORDER, help="Pixels that interior masks keep from the edge.")
 @polarity_option
-@click.option("--threshold", type=click.IntRange(1, 255), default=128, help="Grey levels from it upwards are white.")
+@click.option(
+    "--threshold",
+    type=click.IntRange(1, 255),
+    help="Grey levels from it upwards are white. [default: 153 with --layout nvidia, else masks must have two values]",
+)
 @click.option(
     "--resize", type=click.IntRange(16, 8192), help="Side in pixels, by nearest neighbour; measured after it."
 )
 @click.option("--layout", type=click.Choice(["any", "nvidia"]), default="any", help="nvidia: one of their archives.")
-@click.option("--index", type=click.Path(dir_okay=False, path_type=Path), help="Write the index to this CSV file.")
+@click.option("--index", type=FILE, help="Write the index to this CSV file; with --out a copy of its index.")
 @click.option("--out", type=FOLDER, help="Write a sorted mask set to this folder.")
 @workers_option
 @cluster_option
 def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out, workers, cluster):
-    """Sort MASKS, a folder, zip or tar, into classes; print how many each has. [default: masks/testset or masks/raw]"""
+    """Sort MASKS, a folder, zip or tar, into classes; print how many each has. [default: masks/testset or masks/raw]
+
+    With --out the command can be stopped at any time; the same command goes on where it stopped.
+    """
     from maskgen import indexing
     from maskgen.maskset import write_table
 
     masks = masks or (Path(TESTSET) if Path(TESTSET).is_dir() else Path(RAW))
     rules = indexing.Rules(polarity, threshold, resize, indexing.parse_edges(ratios), border)
     found, rules, why = indexing.open_masks(masks, rules, layout)
-    rows = indexing.measure_masks(found, rules, out, workers=workers, cluster=cluster)
+    if index:
+        indexing.prepare_index(index, out, rules)
+    if why:
+        warn(f"polarity: {why}")
+    rows = indexing.measure_masks(found, rules, out, workers=workers, cluster=cluster, say=warn)
     if index:
         write_table(index, rows)
-    for line in filter(None, (why and f"polarity: {why}", out and f"{len(rows)} masks in {out}")):
-        click.echo(line, err=True)
     click.echo(indexing.grid(rows, rules.edges))
     if layout == "nvidia":
         click.echo(indexing.blocks(rows))
@@ -171,10 +196,8 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
 @click.option(
     "--layout", type=click.Choice(["imagefolder", "nvidia"]), default="imagefolder", help="nvidia: one flat zip."
 )
-@click.option("--archives", default=",".join(PublishConfig.archives), help="Beside the zip: webdataset, parquet.")
-@click.option(
-    "--sources", type=click.Path(dir_okay=False, path_type=Path), help="SOURCES.csv with each video's licence."
-)
+@click.option("--archives", help=f"Beside the zip: webdataset, parquet. [default: {','.join(PublishConfig.archives)}]")
+@click.option("--sources", type=FILE, help="SOURCES.csv with each video's licence.")
 @click.option("--name", default=PublishConfig.name, help="Short name of the set.")
 @click.option("--title", default=PublishConfig.title, help="Its title.")
 @click.option("--creator", default=PublishConfig.creator, help="Who publishes it.")
@@ -182,13 +205,20 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
 @click.option("--licence", default=PublishConfig.licence, help="SPDX name of the masks' licence.")
 @click.option("--date", default=PublishConfig.date, help="Of publication, YYYY-MM-DD.")
 def publish(masks, out, layout, archives, sources, **told):
-    """Write the test set MASKS to OUT for a host of data sets: folder, archives, card, Croissant, checksums."""
-    from maskgen import publish as press
+    """Write the test set MASKS to OUT for a host of data sets: folder, archives, card, Croissant, checksums.
 
-    config = PublishConfig(**told, archives=tuple(filter(None, archives.split(","))))
-    press_it = press.publish if layout == "imagefolder" else press.publish_nvidia
-    for warning in press_it(masks, out, config, credits=sources):
-        click.echo(f"warning: {warning}", err=True)
+    The same command with other texts writes them anew; another test set needs another folder.
+    """
+    from maskgen import publish as press
+    from maskgen.errors import BadInput
+
+    if archives is not None:
+        if layout == "nvidia":
+            raise BadInput("--archives belongs to the layout imagefolder: nvidia is one zip")
+        told["archives"] = tuple(filter(None, archives.split(",")))
+    write = press.publish if layout == "imagefolder" else press.publish_nvidia
+    for warning in write(masks, out, PublishConfig(**told), credits=sources, say=warn):
+        warn(f"warning: {warning}")
     how = f"maskgen verify {out}" if layout == "imagefolder" else "sha256sum -c checksums.sha256"
     click.echo(f"{masks} is published in {out}; `{how}` checks it")
 
@@ -211,13 +241,19 @@ def verify(masks, workers, cluster):
 @maskgen.command()
 @click.argument("masks", type=FOLDER, default=TESTSET)
 @click.option("--out", type=FOLDER, help="Folder for the pictures. [default: beside MASKS, its name and -figures]")
-@click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks of each class on the contact sheet.")
+@click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks side by side on the contact sheet.")
 def show(masks, out, columns):
-    """Draw MASKS: a contact sheet by class, histograms of ratio and border distance, a map of where holes lie.
+    """Draw MASKS: a contact sheet, histograms of ratio and border distance, a map of where holes lie.
 
-    Holes are black on the sheet. Of a set in two parts, as raw masks are, test is drawn: name MASKS/train for more.
+    White is the hole, as in the files. The sheet shows masks of each class, and of raw masks, which have none, those
+    with the largest holes of each video.
     """
+    from maskgen.errors import BadInput
     from maskgen.plots import draw_figures
 
-    for path in draw_figures(masks, out or masks.with_name(f"{masks.name}-figures"), columns):
+    place = masks if masks.name not in ("", "..") else masks.resolve()
+    out = out or place.with_name(f"{place.name}-figures")
+    if out.resolve().is_relative_to(masks.resolve()):
+        raise BadInput(f"{out} lies in {masks}: pictures among masks would be taken for masks, name another folder")
+    for path in draw_figures(masks, out, columns):
         click.echo(path)

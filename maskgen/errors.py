@@ -1,6 +1,11 @@
 """What users can mend is a `BadInput`, what they should know an `InputWarning`; any other error is our bug."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 
 class BadInput(ValueError):
@@ -13,9 +18,23 @@ class InputWarning(UserWarning):
 
 def warn(line: str) -> None:
     """Issue an `InputWarning`."""
-    warnings.warn(line, InputWarning, stacklevel=3)
+    lines = _collected.get()
+    if lines is None:
+        warnings.warn(line, InputWarning, stacklevel=3)
+    else:
+        lines.append(line)
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Keep the lines of `warn` instead of issuing them, in this thread: a worker sends them to whoever asked."""
+    before = _collected.set([])
+    try:
+        yield _collected.get()
+    finally:
+        _collected.reset(before)
 
 
 def install_hint(extra: str) -> str:
-    """How to install one of the optional dependencies of setup.cfg, from a clone: a shell command."""
-    return f"pip install '.[{extra}]' in the folder of the clone"
+    """How to install one of the optional dependencies of setup.cfg: a shell command, and where it works."""
+    return f"pip install '.[{extra}]' in your clone"

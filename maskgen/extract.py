@@ -6,8 +6,8 @@ reached or no pair is left. A pair's masks depend on nothing but the pair and th
 the order of the plan, so neither the number of workers nor an interruption changes a byte.
 """
 
-import json
-import shutil
+import os
+import sys
 from bisect import bisect, insort
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +16,6 @@ from itertools import count, pairwise
 from math import ceil
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -25,18 +24,27 @@ from maskgen.errors import BadInput
 from maskgen.flow import flow_named
 from maskgen.plan import SPLITS
 from maskgen.runtime import files, parallel
-from maskgen.runtime.output import alone, occupied
+from maskgen.runtime.output import RECIPE, OutputFolder, libraries, locked, opencv
 from maskgen.settings import ExtractConfig
 
-PROGRESS = ".progress"  # what an interrupted run leaves in its folder, and the next one starts from
 TASK = 48  # masks, some seconds of work: little is lost with a worker, and finding the place in a film costs little
 FEW = 8  # masks, the same where few are missing
 SLOW = 8  # times as many pairs a task may have to look at, where hardly anything moves
+REPEATED = "almost identical to another"
 FOLDER_LIMIT = 10_000  # files, beyond which file systems and dataset hosts suffer
+NAMED = 10  # sources without a mask that the summary names
+WHY = {  # what a source has given no mask for, most often
+    pairs.BLANK: "its frames are all of one colour",
+    pairs.EMPTY: "hardly anything moves in it",
+    pairs.FULL: "the optical flow fails on it, as frames differ too much",
+    pairs.CUT: "scenes change at every pair",
+    pairs.UNREADABLE: "its frames cannot be decoded",
+    pairs.CHANGED: "its frames change size",
+    REPEATED: "its masks are those of other frames",
+}
 ALIKE = 0.9  # intersection over union of two masks' occupied cells from which they count as the same mask
 
 
-@alone("out")
 def extract(
     paths: Iterable[Path],
     out: Path,
@@ -52,26 +60,28 @@ def extract(
     paths: video files, folders of frames, or folders of those. out: a new folder, or one in which the same call was
     interrupted. strict: stop at the first source or frame that cannot be used instead of passing it over. say: is
     called with lines for the user. Raises BadInput for what the user can mend; what was made until then is kept.
+    Where not one mask could be made nothing is written.
     """
     config = config or ExtractConfig()
     _check(config)
-    sources, unusable = _look_at(list(paths), out, workers, cluster, strict, say)
-    parts = plan.divide(sources, config, say)
-    recipe = _recipe(sources, unusable, parts, config)
-    if _is_complete(out, recipe):
-        say(f"{out} is complete already")
-        shutil.rmtree(out / PROGRESS, ignore_errors=True)  # where a kill came after the recipe
-        return maskset.read_recipe(out)
-    _begin(out, recipe)
-    rows, passed_over = _run_rounds(parts, out, config, workers, cluster, strict)
-    counts = _counts(parts, rows, passed_over)
-    for split in SPLITS:
-        if rows[split]:
-            rows[split].sort(key=lambda row: files.natural(row["file_name"]))
-            maskset.write_index(out / split, rows[split])
-    maskset.write_recipe(out, recipe | {"counts": counts})  # last: a folder with a recipe is complete
-    shutil.rmtree(out / PROGRESS)
-    return recipe | {"counts": counts}
+    with locked(out):
+        sources, unusable = _look_at(list(paths), out, workers, cluster, strict, say)
+        parts = plan.divide(sources, config, say)
+        recipe = _recipe(sources, parts, config)
+        with OutputFolder(out, recipe, about={"unusable": unusable}, notes=video.CREDIT) as folder:
+            if folder.complete:
+                say(f"{out} is complete already")
+                return folder.finish(counts=_finished_counts(out))  # with what SOURCES.csv says by now
+            rows, passed_over = _run_rounds(parts, folder, config, workers, cluster, strict)
+            counts = _counts(parts, rows, passed_over)
+            if not any(rows.values()):
+                folder.discard()
+                return {**folder.recipe, "counts": counts}
+            for split in SPLITS:
+                if rows[split]:
+                    rows[split].sort(key=lambda row: files.natural(row["file_name"]))
+                    maskset.write_index(out / split, rows[split])
+            return folder.finish(counts=counts)
 
 
 def summary(recipe: dict) -> list[str]:
@@ -92,10 +102,18 @@ def summary(recipe: dict) -> list[str]:
             )
     sources = f"{len(recipe['sources'])} source{'s' * (len(recipe['sources']) > 1)}"
     lines.append(f"from {sources}, {sum(counts['pairs'].values())} pairs of frames looked at")
-    reasons = ", ".join(f"{number} {reason}" for reason, number in counts["passed_over"].items())
-    lines.append(f"masks passed over: {reasons or 'none'}")
+    lines.append(f"masks passed over: {passed_over_in(recipe) or 'none'}")
     lines += [f"{name}: {number} masks {reason}" for name, reason, number in counts["faults"]]
+    fruitless = [f"no mask came from {name}: {WHY[reason]}" for name, reason in counts["fruitless"]]
+    lines += fruitless[:NAMED]
+    if len(fruitless) > NAMED:
+        lines.append(f"no mask came from {len(fruitless) - NAMED} more; recipe.json lists them")
     return lines
+
+
+def passed_over_in(recipe: dict) -> str:
+    """Why masks were passed over, and how many, in words."""
+    return ", ".join(f"{number} {reason}" for reason, number in recipe["counts"]["passed_over"].items())
 
 
 def _check(config):
@@ -116,22 +134,33 @@ def _look_at(paths, out, workers, cluster, strict, say):
     """The usable sources, and what is wrong with the others."""
     found = video.find(paths, outside=out)
     looks = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, sees=[found[0][0]])
-    sources, unusable = [], []
-    for (path, name), look in zip(tqdm(found, "looking at videos", unit="", leave=False), looks, strict=True):
-        if isinstance(look, video.Source):
-            look = replace(look, path=path)
-            sources.append(look)
-            fault = _truncation(look)
+    sources, unusable, first = [], [], {}
+    bar = tqdm(found, "looking at videos", unit="", leave=False)
+    for (path, name), look in zip(bar, looks, strict=True):
+        fault, reason, remarks = "", "", ()
+        if isinstance(look, str):
+            reason, fault = look, f"passed over: {look}"
+        elif first.setdefault(look.content, path) is not path:  # a copy, or a link to a folder
+            reason = f"{path} holds the same frames as {first[look.content]}: they are used once"
         else:
-            unusable.append({"name": name, "file": path.name, "reason": look})
-            fault = f"passed over: {look}"
+            sources.append(replace(look, path=path))
+            fault, remarks = _truncation(sources[-1]), look.remarks
+        if reason:
+            unusable.append({"name": name, "file": _printable(path.name), "reason": _printable(reason)})
         if fault and strict:
+            bar.close()
             raise BadInput(f"{fault} (stopped because of --strict)")
-        if fault:
-            say(fault)
+        with tqdm.external_write_mode(sys.stderr):
+            for line in filter(None, (fault or reason, *(f"{path} {remark}" for remark in remarks))):
+                say(line)
     if not sources:
         raise BadInput(f"none of the {len(found)} videos found can be used: mend or replace them")
     return sources, unusable
+
+
+def _printable(name):
+    """A file name as text, also where its bytes are none."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _absolute(found):
@@ -153,8 +182,8 @@ def _probe(found):
         return str(error).replace(str(path), str(given))
 
 
-def _recipe(sources, unusable, parts, config):
-    """All that decides the outcome."""
+def _recipe(sources, parts, config):
+    """All that decides the outcome, and who made the sources."""
     credits = video.credits([source.path for source in sources])
     rows = []
     for source in sources:
@@ -163,68 +192,46 @@ def _recipe(sources, unusable, parts, config):
         rows.append(
             {
                 "name": source.name,
-                "file": source.path.name,
+                "file": _printable(source.path.name),
                 "sha256": source.sha256,
                 "frames": source.frames,
                 "width": source.width,
                 "height": source.height,
                 "split": mine[0].split if len(mine) == 1 else frames,
-                **credits.get(str(source.path), {}),
+                **credits.get(source.path, {}),
             }
         )
     return {
         "made_by": "maskgen extract",
-        "settings": json.loads(json.dumps(asdict(config))),  # as they will be read back: lists, not tuples
-        "libraries": {"opencv": cv2.__version__, "numpy": np.__version__},
+        "settings": asdict(config),
+        "libraries": {**opencv(), **libraries("numpy", "av")},
         "sources": rows,
-        "unusable": unusable,
     }
 
 
-def _is_complete(out, recipe):
-    """Whether the folder holds all of this already. Raises BadInput if it holds something else."""
-    if (out / maskset.RECIPE).exists():
-        _refuse_another(maskset.read_recipe(out), recipe, out)
-        return True
-    if occupied(out) and not (out / PROGRESS).exists():
-        raise BadInput(f"{out} is not empty and holds no masks of maskgen extract: name a new folder with --out")
-    return False
+def _finished_counts(out):
+    """The counts of a finished run. Raises BadInput where its recipe was changed since."""
+    recipe = maskset.read_recipe(out)
+    try:
+        summary(recipe)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadInput(
+            f"{out / RECIPE} lacks the counts of a finished run: delete the folder, or name another"
+        ) from None
+    return recipe["counts"]
 
 
-def _refuse_another(before, now, out):
-    old, new = before.get("settings", {}), now["settings"]
-    differ = [f"{key} was {old.get(key)}, is {new[key]}" for key in new if old.get(key) != new[key]]
-    old, new = (
-        {(row.get("name", ""), row.get("sha256", "")) for row in recipe.get("sources", [])} for recipe in (before, now)
-    )
-    differ += [f"{name} is another video or gone" for name, _ in sorted(old - new)[:3]]
-    differ += [f"{name} is new" for name, _ in sorted(new - old)[:3] if name not in {name for name, _ in old}]
-    if differ:
-        raise BadInput(f"{out} was begun with other settings ({'; '.join(differ)}): name a new --out, or delete it")
-
-
-def _begin(out, recipe):
-    """Write down what the run is for, or find that an interrupted one was for the same."""
-    progress = out / PROGRESS
-    progress.mkdir(exist_ok=True)
-    files.remove_parts(out)
-    if (progress / maskset.RECIPE).exists():
-        _refuse_another(maskset.read_recipe(progress), recipe, out)
-    else:
-        maskset.write_recipe(progress, recipe)
-
-
-def _run_rounds(parts, out, config, workers, cluster, strict):
+def _run_rounds(parts, target, config, workers, cluster, strict):
     """Returns the index rows of each split, and a Counter of (source, reason) for the masks passed over."""
     rows, passed_over, hashes = {split: [] for split in SPLITS}, Counter(), set()
     wanted = {split: getattr(config, split) for split in SPLITS}
-    sees = (out / PROGRESS / maskset.RECIPE, parts[0].source.path)
+    sees = (target.recipe_file, parts[0].source.path)
     with tqdm(total=sum(wanted.values()), desc="masks", unit=" masks", smoothing=0.05) as bar:
         for number in count():
             asked = plan.ask(parts, {split: wanted[split] - len(rows[split]) for split in SPLITS}, number)
             if not asked:
                 break
-            folder = out / PROGRESS / f"round{number:03d}"
+            folder = target.progress / f"round{number:03d}"
             size = min(TASK, max(FEW, sum(count for _, count, _ in asked) // 16))  # so that no worker has to wait long
             cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered, size)]
             cut.sort(key=lambda piece: -piece[1])  # the long ones first: then all workers end at about the same time
@@ -234,7 +241,7 @@ def _run_rounds(parts, out, config, workers, cluster, strict):
                 room = wanted[part.split] - len(rows[part.split])
                 masks = pairs.results(_result(folder, i))
                 part.look_at(dict.fromkeys((mask.frame, mask.gap, mask.square) for mask in masks))
-                new = list(_merge(masks, part, out, room, passed_over, hashes, strict))
+                new = list(_merge(masks, part, target.path, room, passed_over, hashes, strict))
                 rows[part.split] += new
                 bar.update(len(new))
     return rows, passed_over
@@ -255,7 +262,9 @@ def _result(folder, number):
 
 def _task(part, wanted, codes, result):
     path, squares, shape = part.source.path.absolute(), tuple(part.squares), (part.source.height, part.source.width)
-    return pairs.Task(path, part.pairs(codes), wanted, squares, shape, part.config, result.absolute())
+    return pairs.Task(
+        path, part.pairs(codes), wanted, squares, shape, part.config, result.absolute(), part.source.stamps
+    )
 
 
 def _merge(masks, part, out, room, passed_over, hashes, strict):
@@ -268,7 +277,7 @@ def _merge(masks, part, out, room, passed_over, hashes, strict):
             )
         neighbours = part.seen.setdefault(mask.square, [])
         if not reason and (mask.row["sha256"] in hashes or _is_alike(mask, neighbours)):
-            reason = "almost identical to another"
+            reason = REPEATED
         if reason:
             passed_over[part.source.name, reason] += 1
             continue
@@ -307,15 +316,21 @@ def _file_name(mask, part):
 
 
 def _counts(parts, rows, passed_over):
-    reasons, faults = Counter(), []
+    reasons, faults, fruitless = Counter(), [], []
     for (source, reason), number in sorted(passed_over.items()):
         reasons[reason] += number
         if reason in (pairs.UNREADABLE, pairs.CHANGED):
             faults.append([source, reason, number])
+    fruitful = {part.source.name for part in parts if part.accepted}
+    for name in dict.fromkeys(part.source.name for part in parts):
+        mine = {reason: passed_over[name, reason] for reason in WHY}
+        if name not in fruitful and any(mine.values()):
+            fruitless.append([name, max(mine, key=mine.get)])
     return {
         "masks": {split: len(rows[split]) for split in SPLITS},
         "pairs": {split: sum(part.looked_at for part in parts if part.split == split) for split in SPLITS},
         "masks_by_source": {f"{part.split}/{part.source.name}": part.accepted for part in parts},
         "passed_over": dict(reasons.most_common()),
         "faults": faults,
+        "fruitless": fruitless,
     }

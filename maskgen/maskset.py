@@ -155,8 +155,8 @@ def check_polarity(folder: Path, polarity: str) -> None:
 
 
 def index_of(folder: Path) -> Path | None:
-    """The index of the mask set that a folder is, or is a part of; None for a folder of any other masks."""
-    for place in (folder, folder / "test", folder / "train", folder.parent):
+    """The index of the mask set that a folder is, or is a part of; None for any other masks."""
+    for place in (folder, folder / "test", folder / "train", folder.parent) if folder.is_dir() else ():
         try:
             with (place / INDEX).open(encoding="utf-8-sig") as file:
                 if {"file_name", "hole_ratio"} <= set(file.readline().strip().split(",")):
@@ -204,6 +204,9 @@ class Masks:
         else:
             names = (name for name in self._open() if name.lower().endswith(ENDINGS))
             names = sorted(files.without_litter(names, self.path), key=files.natural)
+        odd = next((name for name in names if not files.is_text(name)), None)
+        if odd is not None:
+            raise BadInput(f"{self.path} holds {odd!a}, a name that is not UTF-8 and fits into no index: rename it")
         if self.known not in (None, _digest(names)):
             raise BadInput(
                 f"the masks in {self.path} are not the same as a while ago: let nothing change them meanwhile"

@@ -17,7 +17,7 @@ from maskgen.settings import ExtractConfig
 
 KINDS = ("occluded", "disoccluded")
 UNREADABLE, CHANGED, CUT = "in unreadable frames", "in frames of another size", "at scene cuts"
-EMPTY, FULL = "near-empty", "near-full"
+EMPTY, FULL, BLANK = "near-empty", "near-full", "in frames of one colour"
 CELLS = 64  # cells along a mask's side by which masks are compared, 8x8 px each at 512
 
 
@@ -32,6 +32,7 @@ class Task:
     shape: tuple[int, int]  # height and width of the source's frames
     config: ExtractConfig
     result: Path  # where the masks go
+    stamps: bytes = b""  # of the source, by which its frames are found
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _frames_of_pairs(task, is_due):
     video is read once, forwards, and a frame is kept no longer than a pair needs it; those between pairs are passed.
     """
     coming, begun = deque(task.pairs), []  # begun: a heap of (last frame, pair, its first frame cut out)
-    reader, index, before, last_cut = video.open_reader(task.path), -1, None, 0
+    reader, index, before, last_cut = video.open_reader(task.path, task.stamps), -1, None, 0
     try:
         while coming or begun:
             starting = []
@@ -179,6 +180,8 @@ def _holes(first, second, config):
     for frame in (first, second):
         if isinstance(frame, str):
             return frame, frame
+    if video.is_of_one_colour(first) and video.is_of_one_colour(second):
+        return BLANK, BLANK
     if np.array_equal(first, second):  # films repeat frames, and where nothing moved nothing is hidden
         return EMPTY, EMPTY
     return [_unless_extreme(hole, config) for hole in holes_of_pair(first, second, config)]

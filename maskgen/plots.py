@@ -1,13 +1,16 @@
-"""Pictures of a mask set: a contact sheet, histograms, a map of where holes lie."""
+"""Pictures of a mask set: a contact sheet, histograms, a map of where holes lie. Holes are white, as in the files."""
 
 import io
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import matplotlib.figure
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.font_manager import FontProperties
 
-from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 from maskgen.maskset import INDEX, read_hole, read_index
 from maskgen.runtime.files import write_whole
@@ -15,58 +18,176 @@ from maskgen.settings import BORDER, EDGES
 
 CELL = 96  # px, side of a mask on the contact sheet
 GAP = 6  # px between masks
+NARROW = 48  # px, least width of a column, for the labels
+LABEL = 20  # px, height of a line of text
+LINES = 12  # of masks on a contact sheet: the paper's classes
+DPI = 100
+FONT = FontProperties(family="DejaVu Sans", size=9)  # comes with matplotlib, so every machine draws the same
+GREY = 190  # of the background: holes are 255, valid pixels 0
+NEEDED = ("category", "hole_ratio", "border_distance")
 INK = {"interior": "#1f77b4", "free": "#d95f02"}
 
 
 def draw_figures(folder: Path, out: Path, columns: int = 10) -> list[Path]:
     """Draw a mask set into `out`: sheet.png, histograms.png, heatmap.png. Returns their paths.
 
-    folder: a mask set, or one part of it. columns: masks of each class on the sheet. Without classes, as raw masks
-    often are, the sheet shows masks evenly spread over the set.
+    folder: a mask set, of which all parts are drawn, or one part of it. columns: masks side by side on the sheet.
+    Raises BadInput where there is no index, and for one that lists no masks or does not measure them.
     """
-    folder = next((path for path in (folder, folder / "test", folder / "train") if (path / INDEX).exists()), folder)
-    table = read_index(folder)
-    if table.empty:
-        raise BadInput(f"{folder}/{INDEX} lists no masks: nothing to draw")
-    out.mkdir(parents=True, exist_ok=True)
+    table = read_parts(folder)
     drawn = {"sheet.png": sheet(folder, table, columns)}
     drawn["histograms.png"] = histograms(table)
     drawn["heatmap.png"] = heatmap(folder, table)
+    out.mkdir(parents=True, exist_ok=True)
     for name, data in drawn.items():
         write_whole(out / name, data)
     return [out / name for name in drawn]
 
 
+def read_parts(folder: Path):
+    """The indices of a mask set as one DataFrame, with `file_name` relative to `folder`.
+
+    The column `part` is "train" or "test", or "" where the folder has an index of its own. Raises BadInput as
+    `draw_figures` does.
+    """
+    import pandas as pd
+
+    parts = [part for part in ("train", "test") if (folder / part / INDEX).is_file()]
+    if (folder / INDEX).is_file() or not parts:  # read_index says what is missing
+        parts = [""]
+    tables = []
+    for part in parts:
+        table = read_index(folder / part)
+        missing = [column for column in NEEDED if column not in table]
+        if missing:
+            raise BadInput(
+                f"{folder / part / INDEX} has no column {missing[0]}: expected an index as maskgen writes it; "
+                f"`maskgen bin {folder / part} --out FOLDER` makes a mask set of any masks"
+            )
+        names = table["file_name"]
+        tables.append(table.assign(part=part, file_name=f"{part}/" + names if part else names))
+    table = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+    if table.empty:
+        raise BadInput(f"{folder} lists no masks in its {INDEX}: nothing to draw")
+    return table
+
+
+@dataclass(frozen=True)
+class Group:
+    """Masks that share a label on the contact sheet."""
+
+    name: str
+    files: list[str]  # that are shown
+    total: int  # masks, with those that are not shown
+
+
 def sheet(folder: Path, table, columns: int = 10) -> bytes:
-    """PNG bytes of a contact sheet: a row for each class, holes black, as in figure 4 of the paper."""
-    if set(table["category"]) >= set(CATEGORIES):
-        groups = [(name.replace("_", " "), table[table["category"] == name]) for name in CATEGORIES]
+    """PNG bytes of a contact sheet that says how many masks of how many it shows. Holes are white.
+
+    Of a set that is sorted by class the masks are spread evenly over each class; of any other set they are those with
+    the largest holes in each video. table: as `read_parts` gives it.
+    """
+    groups, choice = _groups(table, columns)
+    title = f"{sum(len(group.files) for group in groups)} of {len(table)} masks, {choice}; white is the hole"
+    thumbnails = [[small(read_hole(folder / name), CELL) for name in group.files] for group in groups]
+    shapes = [thumbnail.shape for row in thumbnails for thumbnail in row]
+    down, right = max(height for height, _ in shapes) + GAP, max(NARROW, *(width for _, width in shapes)) + GAP
+    placed, texts = [], [(title, GAP, GAP)]
+    top, bottom, taken = 0, GAP + LABEL + GAP, columns
+    for group, row in zip(groups, thumbnails, strict=True):
+        lines = -(-len(row) // columns)
+        wide = -(-len(row) // lines)  # lines of one length, so that no picture is half empty
+        if taken + wide > columns:
+            top, taken = bottom, 0
+        head = top + LABEL * bool(group.name)
+        bottom = max(bottom, head + lines * down)
+        left = GAP + taken * right
+        texts.append((_label(group, wide * right - 3 * GAP), left, top))
+        for i, thumbnail in enumerate(row):
+            y, x = head + i // wide * down, left + i % wide * right
+            placed.append((thumbnail, y + (down - GAP - thumbnail.shape[0]) // 2, x))
+        taken += wide
+    width = max(max(x for _, _, x in placed) + right, GAP + _text_width(title) + GAP)
+    picture = np.full((bottom, width), GREY, np.uint8)
+    for thumbnail, y, x in placed:
+        picture[y : y + thumbnail.shape[0], x : x + thumbnail.shape[1]] = thumbnail
+    return cv2.imencode(".png", _write_on(picture, texts), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+
+
+def _groups(table, columns):
+    """The groups of a contact sheet, and in words how their masks are chosen."""
+    within = table["file_name"].str.split("/").str[-2]  # the folder of each file
+    if (within == table["category"].where(table["category"] != "", "outside")).all():
+        side = within.str.partition("_")[0].map({"interior": 0, "free": 1}).fillna(2)
+        table = table.assign(group=within.str.replace("_", " "), side=side)
+        order = table.sort_values(["side", "hole_ratio"], kind="stable")["group"].unique()
+        choice = "spread evenly over each class"
     else:
-        rows = min(12, -(-len(table) // columns))
-        cuts = np.array_split(np.arange(len(table)), rows)
-        groups = [("", table.iloc[cut]) for cut in cuts]
-    columns = min(columns, max(len(group) for _, group in groups))
-    label = 120 if groups[0][0] else 0
-    lines = []
-    for name, group in groups:
-        line = np.full((CELL + GAP, label + columns * (CELL + GAP) + GAP), 200, np.uint8)
-        cv2.putText(line, name, (GAP, CELL // 2 + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 0, 1, cv2.LINE_AA)
-        chosen = np.unique(np.linspace(0, len(group) - 1, min(columns, len(group))).astype(int))
-        for k, i in enumerate(chosen):
-            left = label + GAP + k * (CELL + GAP)
-            line[GAP:, left : left + CELL] = 255 - small(read_hole(folder / group.iloc[i]["file_name"]), CELL)
-        lines.append(line)
-    lines.append(np.full((GAP, lines[0].shape[1]), 200, np.uint8))
-    return cv2.imencode(".png", np.vstack(lines), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+        table = table.assign(group="").sort_values("hole_ratio", ascending=False, kind="stable")
+        choice = "largest holes first"
+        if "source" in table:
+            source = table["source"].astype(str)
+            named = source + " (" + table["part"] + ")" if table["part"].nunique() > 1 else source
+            if named.nunique() <= len(table) / 2:  # else it is a name for each mask
+                table["group"], choice = named, "largest holes first in each video"
+        order = table["group"].loc[sorted(table.index)].unique()
+    if len(order) > LINES * columns:
+        choice += f", {LINES * columns} of {len(order)} videos"
+        order = order[_spread(len(order), LINES * columns)]
+    # Few groups get several lines each, many share a line.
+    most = columns * (LINES // len(order)) if len(order) <= LINES else max(1, LINES * columns // len(order))
+    groups = []
+    for name in order:
+        files = table["file_name"][table["group"] == name]
+        chosen = files.iloc[_spread(len(files), most)] if "class" in choice else files.iloc[:most]
+        groups.append(Group(name, list(chosen), len(files)))
+    return groups, choice
+
+
+def _spread(length, most):
+    """At most `most` of the numbers below `length`, evenly spread."""
+    return np.unique(np.linspace(0, length - 1, min(most, length)).astype(int))
+
+
+def _label(group, width):
+    """What a group is and how much of it is shown, in `width` px at most; empty for a group without a name."""
+    label = f"{group.name}, {len(group.files)} of {group.total}" if group.name else ""
+    if _text_width(label) <= width:
+        return label
+    label, kept = group.name, len(group.name)
+    while _text_width(label) > width and kept > 2:  # names often differ at their end
+        kept -= 1
+        label = f"{group.name[: kept // 2]}…{group.name[-(kept - kept // 2) :]}"
+    return label
+
+
+def _text_width(text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a letter that the font has not is drawn as a box
+        renderer = FigureCanvasAgg(matplotlib.figure.Figure(dpi=DPI)).get_renderer()
+        return int(np.ceil(renderer.get_text_width_height_descent(text, FONT, ismath=False)[0]))
+
+
+def _write_on(picture, texts):
+    """Write lines of text on a picture, uint8 (H, W). texts: each with the left and top px of its line."""
+    height, width = picture.shape
+    figure = matplotlib.figure.Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+    figure.figimage(picture, cmap="gray", vmin=0, vmax=255, origin="upper")
+    for text, left, top in texts:
+        middle = 1 - (top + LABEL / 2) / height
+        figure.text(left / width, middle, text, fontproperties=FONT, va="center_baseline", parse_math=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., 0])
 
 
 def small(hole: np.ndarray, side: int) -> np.ndarray:
-    """A thumbnail, uint8 (side, side), 255 where all is hole; what is not square is fitted in. hole: bool (H, W)."""
+    """A thumbnail, uint8, 255 where all is hole; its longer side has `side` px. hole: bool (H, W)."""
     scale = side / max(hole.shape)
     size = max(1, round(hole.shape[1] * scale)), max(1, round(hole.shape[0] * scale))
-    picture = np.zeros((side, side), np.uint8)
-    picture[: size[1], : size[0]] = cv2.resize(hole.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
-    return picture
+    return cv2.resize(hole.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
 
 
 def histograms(table) -> bytes:
@@ -102,16 +223,17 @@ def histograms(table) -> bytes:
 def heatmap(folder: Path, table, most: int = 2000, side: int = 128) -> bytes:
     """PNG bytes of maps: how often each place is a hole, in interior and in free masks (at most `most` of each)."""
     interior = table["border_distance"].astype(int) >= BORDER
-    figure = matplotlib.figure.Figure(figsize=(9, 3.8), layout="constrained")
-    for axes, name, rows in zip(figure.subplots(1, 2), INK, (table[interior], table[~interior]), strict=True):
+    kinds = [(name, rows) for name, rows in zip(INK, (table[interior], table[~interior]), strict=True) if len(rows)]
+    figure = matplotlib.figure.Figure(figsize=(4.5 * len(kinds), 3.8), layout="constrained")
+    for axes, (name, rows) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         total = np.zeros((side, side))
-        chosen = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))
+        chosen = _spread(len(rows), most)
         for i in chosen:
             hole = read_hole(folder / rows.iloc[i]["file_name"]).view(np.uint8) * 255
             total += cv2.resize(hole, (side, side), interpolation=cv2.INTER_AREA) / 255
-        share = total / max(1, len(chosen))
-        image = axes.imshow(share, vmin=0, cmap="magma", extent=(0, 1, 1, 0))
-        axes.set_title(f"{name}: share of {len(chosen)} masks with a hole here", fontsize=9)
+        image = axes.imshow(total / len(chosen), vmin=0, cmap="magma", extent=(0, 1, 1, 0))
+        masks = "1 mask" if len(chosen) == 1 else f"{len(chosen)} masks"
+        axes.set_title(f"{name}: share of {masks} with a hole here", fontsize=9)
         axes.set_xticks([0, 0.5, 1])
         axes.set_yticks([0, 0.5, 1])
         figure.colorbar(image, ax=axes, shrink=0.9)

@@ -1,7 +1,6 @@
 """Measure a mask set again and list whatever is not as it says."""
 
 import functools
-import hashlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,9 +8,11 @@ import numpy as np
 from tqdm import tqdm
 
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, RECIPE, decode_grey, describe, read_recipe
+from maskgen.maskset import INDEX, decode_grey, describe, read_recipe
 from maskgen.runtime import parallel
-from maskgen.runtime.files import CHECKSUMS, leads_inside, read_rows
+from maskgen.runtime.files import CHECKSUMS, find, leads_inside, read_rows, sha256, summed
+from maskgen.runtime.images import ENDINGS
+from maskgen.runtime.output import PROGRESS, RECIPE
 from maskgen.settings import BORDER, EDGES
 
 BATCH = 50  # masks that one worker measures at a time
@@ -25,6 +26,8 @@ def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None
     folder: what `maskgen` wrote: raw masks, a test set, a published one, or one part of them. Raises BadInput for
     a folder without any index.
     """
+    if not folder.is_dir():
+        raise BadInput(f"no such folder: {folder} (expected a mask set)")
     parts = [part for part in (folder, folder / "train", folder / "test") if (part / INDEX).exists()]
     if not parts:
         raise BadInput(f"no {INDEX} in {folder}, its train or its test: expected a mask set; `maskgen bin` makes one")
@@ -46,6 +49,8 @@ def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None
                 bar.update(BATCH if bar.n + BATCH < len(rows) else len(rows) - bar.n)
     if len(sizes) > 1 and not settings.get("any_size"):
         faults.append(f"masks have different sizes: {', '.join(f'{w}x{h}' for h, w in sorted(sizes))}")
+    if (folder / PROGRESS).is_dir():
+        faults.append("the set is unfinished: the command that makes it was stopped")
     faults += _counts(recipe, parts)
     if (folder / CHECKSUMS).exists():
         faults += _checksums(folder, spread)
@@ -90,7 +95,7 @@ def _rows(part, faults, folder):
         seen.add(name)
     listed = {Path(name) for name in seen}
     if label.parts or not any((part / split).is_dir() for split in ("train", "test")):
-        on_disk = sorted(path.relative_to(part) for path in part.rglob("*.png"))
+        on_disk = (path.relative_to(part) for path in find(part, ENDINGS))
         faults += [f"{label / path}: there, but not listed" for path in on_disk if path not in listed]
     return good
 
@@ -106,9 +111,10 @@ def _check_batch(rows, part, folder, rules):
             faults.append(f"{name}: {error}")
             continue
         shapes.add(grey.shape)
-        grey_pixels = np.count_nonzero((grey != 0) & (grey != 255))
-        if grey_pixels or data[24:26] != b"\x08\x00":  # in a PNG's header: 8 bits, grey
-            faults.append(f"{name}: expected 8-bit grey with 0 and 255 only, {grey_pixels} pixels have other values")
+        if data[:4] != b"\x89PNG" or data[24:26] != b"\x08\x00":  # in a PNG's header: 8 bits, grey
+            faults.append(f"{name}: expected an 8-bit grey PNG")
+        if others := np.count_nonzero((grey != 0) & (grey != 255)):
+            faults.append(f"{name}: expected 0 and 255 only, {others} pixels have other values")
         measured = describe(grey >= 128, row["file_name"], data, **rules)
         for column in MEASURED:
             if column in row and row[column] != str(measured[column]) and not _same_ratio(column, row, measured):
@@ -154,11 +160,8 @@ def _checksums(folder, spread):
     faults, listed = [], {name for _, name in lines}
     for told in spread(functools.partial(_check_files, folder=folder.absolute()), batches):
         faults += told
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in listed and path.name != CHECKSUMS and path.name[0] != ".":
-            faults.append(f"{name}: there, but not in {CHECKSUMS}")
-    return faults
+    names = (path.relative_to(folder).as_posix() for path in summed(folder))
+    return faults + [f"{name}: there, but not in {CHECKSUMS}" for name in names if name not in listed]
 
 
 def _check_files(lines, folder):
@@ -169,7 +172,9 @@ def _check_files(lines, folder):
         elif not _is_there(folder / name):
             faults.append(f"{name}: in {CHECKSUMS}, but not there")
         else:
-            with (folder / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            try:
+                if sha256(folder / name) != digest:
                     faults.append(f"{name}: differs from {CHECKSUMS}")
+            except BadInput as error:
+                faults.append(str(error))
     return faults

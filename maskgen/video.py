@@ -1,8 +1,8 @@
-"""Frames of a video file or of a folder of pictures, one at a time."""
+"""Films and folders of frames: which there are, what they are like, and squares cut out of their frames."""
 
 import hashlib
 import os
-import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from maskgen.errors import BadInput
-from maskgen.runtime.files import natural, read_rows
+from maskgen.reader import FolderReader, open_reader
+from maskgen.runtime import files, images
 
 VIDEOS = (
     *(
@@ -50,10 +51,11 @@ VIDEOS = (
         ".y4m",
     ),
 )
-PICTURES = (".png", ".jpg", ".jpeg")
+CREDITS = "SOURCES.csv"  # beside the videos: who made them
+CREDIT = ("source", "licence", "url")  # what it tells of each
 SMALLEST = 64  # px, the shorter side below which optical flow has nothing to hold on to
 NEIGHBOURS = cv2.GaussianBlur(np.eye(8), (7, 1), 0.7, borderType=cv2.BORDER_REPLICATE)  # weights of 8 shades
-NEAR = 100  # frames; a frame no farther ahead is reached by decoding, a farther one by seeking
+ONE_COLOUR = 16  # grey levels by which noise lets a picture of one colour vary
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Source:
     height: int  # px
     sha256: str  # of the file, or of all names and bytes of the folder
     announced: int  # frames by the file's own header; more than `frames` in a truncated file
+    stamps: bytes = b""  # by which a reader of the file finds its frames
+    content: str = ""  # SHA-256 of the bytes alone: the same for the same frames under other names
+    remarks: tuple[str, ...] = ()  # what the user should know, with the path as their subject
 
 
 def find(paths: list[Path], *, outside: Path | None = None) -> list[tuple[Path, str]]:
@@ -89,26 +94,23 @@ def find(paths: list[Path], *, outside: Path | None = None) -> list[tuple[Path, 
     if not found:
         raise BadInput(
             f"no video in {', '.join(map(str, paths))}: expected files such as .mp4, .mkv or .avi, "
-            "or folders of .png or .jpg frames"
+            f"or folders of frames that end in {', '.join(images.ENDINGS)}"
         )
-    ordered = sorted(found, key=natural)
-    return list(zip(ordered, _unique([found[path] for path in ordered]), strict=True))
+    ordered = sorted(found, key=files.natural)
+    return list(zip(ordered, files.safe_names(found[path] for path in ordered), strict=True))
 
 
 def _search(top, outside):
-    for folder, inner, files in os.walk(top):
-        folder = Path(folder)
-        inner[:] = [n for n in inner if not n.startswith(".") and (outside is None or not _same(folder / n, outside))]
-        files = [name for name in files if not name.startswith(".")]
-        videos = [name for name in files if name.lower().endswith(VIDEOS)]
+    skipped = []
+    for folder, names, litter in files.walk(top, outside=outside):
+        videos = [name for name in names if name.lower().endswith(VIDEOS)]
         yield from (folder / name for name in videos)
         # Pictures beside videos are posters and thumbnails, and a mask set is no film.
-        if not videos and "metadata.csv" not in files and any(name.lower().endswith(PICTURES) for name in files):
+        if not videos and "metadata.csv" not in names and any(n.lower().endswith(images.ENDINGS) for n in names):
             yield folder
-
-
-def _same(one, other):
-    return one.resolve() == other.resolve()
+        inside = folder.relative_to(top)
+        skipped += [(inside / n).as_posix() for n in litter if n.lower().endswith((*VIDEOS, *images.ENDINGS))]
+    files.without_litter(skipped, top)
 
 
 def _label(path, top):
@@ -116,148 +118,48 @@ def _label(path, top):
     return (inside.with_suffix("") if path.is_file() else inside).as_posix() if inside.parts else path.resolve().name
 
 
-def _unique(labels):
-    """Folder names from labels: only letters, digits, '.', '-' and '_', and no two alike on any file system."""
-    names, taken = [], set()
-    for label in labels:
-        plain = re.sub(r"[^\w.-]+", "_", label).strip("._") or "video"
-        name, number = plain, 2
-        while name.lower() in taken:
-            name, number = f"{plain}-{number}", number + 1
-        taken.add(name.lower())
-        names.append(name)
-    return names
-
-
-def open_reader(path: Path):
-    """A reader with `read(index)`, `announced` frames and `close()`, for a file or a folder of frames."""
-    return FolderReader(path) if path.is_dir() else FileReader(path)
-
-
-class FileReader:
-    """Frames of a video file by their number. Reading forwards decodes each frame once and holds only one."""
-
-    def __init__(self, path: Path):
-        # A "video" may be a playlist in disguise: only local files are followed. One thread, as workers are many.
-        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "protocol_whitelist;file"
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise BadInput(f"cannot read {path}: {error.strerror}") from None
-        self._path = path
-        self._open()
-        self.announced = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-
-    def _open(self):
-        self._capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-        self._next = 0
-        if not self._capture.isOpened():
-            raise BadInput(f"{self._path} is not a video that OpenCV can open: expected for example .mp4, .mkv or .avi")
-
-    def read(self, index: int) -> np.ndarray | None:
-        """Frame `index` (0 is the first), uint8 (H, W, 3), RGB; None where it cannot be decoded."""
-        if not self._next <= index <= self._next + NEAR:
-            self._seek(index)
-        while self._next < index:
-            if not self._capture.grab():
-                return None
-            self._next += 1
-        got, frame = self._capture.read()
-        self._next += 1
-        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if got else None
-
-    def _seek(self, index):
-        # Seeking near the start is where containers without an index go wrong; decoding those frames costs little.
-        if index > NEAR and self._capture.set(cv2.CAP_PROP_POS_FRAMES, index):
-            self._next = int(self._capture.get(cv2.CAP_PROP_POS_FRAMES))
-            if self._next <= index:
-                return
-        self._capture.release()
-        self._open()
-
-    def close(self):
-        """Give the file back."""
-        self._capture.release()
-
-
-class FolderReader:
-    """The pictures of a folder in natural order, as the frames of a film."""
-
-    def __init__(self, path: Path):
-        try:
-            files = [file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != "."]
-        except OSError as error:
-            raise BadInput(f"cannot read {path}: {error.strerror}") from None
-        self.files = sorted(files, key=natural)
-        self.announced = len(self.files)
-
-    def read(self, index: int) -> np.ndarray | None:
-        """Frame `index` (0 is the first), uint8 (H, W, 3), RGB; None where it cannot be decoded."""
-        if index >= len(self.files):
-            return None
-        try:
-            data = np.fromfile(self.files[index], np.uint8)
-            frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        except (OSError, cv2.error):  # the latter where it claims an absurd size
-            return None
-        return None if frame is None else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-
-    def close(self):
-        """Nothing is held open."""
-
-
 def probe(path: Path, name: str) -> Source:
-    """Look at a video without decoding all of it. Raises BadInput with the reason if no pair can come of it.
-
-    A header may promise more frames than there are; the last frame that can be read is found by halving.
-    """
+    """Look at a video without decoding all of it. Raises BadInput with the reason if no pair can come of it."""
     reader = open_reader(path)
     try:
-        first = reader.read(0)
+        frames = reader.count()
+        first = next((frame for frame in map(reader.read, range(frames)) if frame is not None), None)
         if first is None:
             raise BadInput(f"{path}: not one frame can be decoded: expected a video of two frames or more")
-        if min(first.shape[:2]) < SMALLEST:
-            height, width = first.shape[:2]
+        height, width = first.shape[:2]
+        if min(width, height) < SMALLEST:
             raise BadInput(f"{path}: frames are {width}x{height}, expected {SMALLEST} px or more on each side")
-        frames = _readable(reader)
         if frames < 2:
             raise BadInput(f"{path}: only one frame, expected two or more, since a mask comes from a pair")
     finally:
         reader.close()
-    return Source(path, name, frames, first.shape[1], first.shape[0], _sha256(path), reader.announced)
-
-
-def _readable(reader):
-    """Frames from the first to the last one that can be decoded."""
     if isinstance(reader, FolderReader):
-        return reader.announced
-    if not reader.announced:  # a stream without a header: only decoding tells
-        return _decode_to_the_end(reader, 1)
-    low, high = 0, reader.announced  # frame `low` can be read; what begins at `high` can not, or is not promised
-    if high > 2 and reader.read(high - 2) is not None:  # nearly always; the header's last frame is often missing
-        return _decode_to_the_end(reader, high - 1)
-    while high - low > NEAR:
-        middle = (low + high) // 2
-        low, high = (middle, high) if reader.read(middle) is not None else (low, middle)
-    reader.read(low)
-    return _decode_to_the_end(reader, low + 1)
+        digest, content = _sha256_of_pictures(reader.files)
+        return Source(path, name, frames, width, height, digest, frames, content=content)
+    digest, announced = files.sha256(path), max(frames, reader.promised, len(reader.stamps.frames))
+    stamps, remarks = reader.stamps.pack(), _remarks(reader)
+    return Source(path, name, frames, width, height, digest, announced, stamps, digest, remarks)
 
 
-def _decode_to_the_end(reader, index):
-    while reader.read(index) is not None:
-        index += 1
-    return index
+def _remarks(reader):
+    remarks = []
+    if reader.interlaced:
+        remarks.append("is interlaced: of the two fields of each frame the first is used")
+    if reader.bits > 8 or reader.transfer:
+        kind = f"{reader.bits}-bit" + f" HDR ({reader.transfer})" * bool(reader.transfer)
+        remarks.append(f"is {kind} video: it is read as 8-bit SDR")
+    return tuple(f"{remark}; docs/extract.md tells how to convert it" for remark in remarks)
 
 
-def _sha256(path):
-    digest = hashlib.sha256()
-    for file in FolderReader(path).files if path.is_dir() else [path]:
-        if path.is_dir():
-            digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def _sha256_of_pictures(pictures):
+    """SHA-256 of the names and bytes of the files, and of the bytes alone."""
+    named, plain = hashlib.sha256(), hashlib.sha256()
+    for picture in pictures:
+        named.update(os.fsencode(picture.name))
+        data = images.read_bytes(picture)
+        named.update(data)
+        plain.update(data)
+    return named.hexdigest(), plain.hexdigest()
 
 
 def squares(width: int, height: int, crops: int) -> list[tuple[int, int, int]]:
@@ -281,6 +183,12 @@ def cut_out(frame: np.ndarray, square: tuple[int, int, int], size: int) -> np.nd
     )
 
 
+def is_of_one_colour(frame: np.ndarray) -> bool:
+    """Whether nothing is to be seen in a frame, uint8 (H, W, 3), as in the black before a film."""
+    few = frame[::8, ::8]  # nearly always enough to tell
+    return all(np.ptp(part.reshape(-1, 3), 0).max() <= ONE_COLOUR for part in (few, frame))
+
+
 def colours(frame: np.ndarray) -> np.ndarray:
     """Which colours a frame shows where: float64 (9, 8, 8, 8), for each of 3x3 fields the shares of 8x8x8 colours.
 
@@ -302,17 +210,36 @@ def is_cut(one: np.ndarray, following: np.ndarray) -> bool:
     return np.minimum(one, following).sum() / len(one) < 0.7
 
 
-def credits(paths: list[Path]) -> dict[str, dict]:
-    """Who made the videos: rows of `SOURCES.csv` files that lie beside them, by file name.
+def credits(paths: list[Path]) -> dict[Path, dict[str, str]]:
+    """Who made the videos: what the `SOURCES.csv` files that lie beside them say, by path."""
+    found = {}
+    for folder in {path.parent for path in paths}:
+        if (folder / CREDITS).is_file():
+            rows = {_plain(file): row for file, row in read_credits(folder / CREDITS).items()}
+            found |= {path: rows.get(_plain(path.name), {}) for path in paths if path.parent == folder}
+    return found
 
-    A row has `file` and what else is known, such as `source` and `licence`.
+
+def _plain(name):
+    """A file name as systems compare it: macOS may store an accent as a character of its own."""
+    return unicodedata.normalize("NFC", name)
+
+
+def read_credits(path: Path) -> dict[str, dict[str, str]]:
+    """A table of the makers of videos: file name -> what is known of "source", "licence" and "url".
+
+    path: a CSV file with the column `file`. Headers in any case, spaces around them and the spelling `license` are
+    understood. An empty cell means unknown, and its key is missing. Raises BadInput for anything else.
     """
-    rows = {}
-    for folder in sorted({path.parent for path in paths}):
-        table = folder / "SOURCES.csv"
-        if table.is_file():
-            for row in read_rows(table):
-                if row.get("file"):
-                    kept = {key: row[key] for key in ("source", "licence", "license", "url") if row.get(key)}
-                    rows[str(folder / row["file"])] = kept
-    return rows
+    found = {}
+    for row in files.read_rows(path):
+        cells = {key.strip().lower(): value.strip() for key, value in row.items()}
+        if "file" not in cells:
+            raise BadInput(f"{path} has no column `file`, but {', '.join(row)}: expected file,source,licence,url")
+        known = {key: cells.get(key) for key in CREDIT}
+        known["licence"] = known["licence"] or cells.get("license")
+        if cells["file"]:
+            found.setdefault(cells["file"], {}).update({key: value for key, value in known.items() if value})
+    if not found:
+        raise BadInput(f"{path} names no file: expected the columns file,source,licence,url and a row for each video")
+    return found

@@ -1,5 +1,6 @@
 """The command `pconv`: options in, one function call out. Heavy imports wait inside."""
 
+from functools import partial
 from itertools import chain, product
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def pconv():
     """Train and use the partial-convolution network of Liu et al. 2018."""
 
 
+NEW = click.Path(path_type=Path)
 weights_option = click.option("--weights", type=FILE, help="A trained net. [default: the one that ships]")
 kind_option = click.option("--kind", type=click.Choice(KINDS), default="pconv", help="The paper's net or its baseline.")
 device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [default: the best there is]")
@@ -60,9 +62,9 @@ def picked_device(device, precision):
     """The device asked for, or the best there is; warns where bfloat16 would be computed by emulation."""
     import torch
 
-    from pconv_model.train import best_device
+    from pconv_model.device import usable
 
-    device = device or best_device()
+    device = usable(device)
     if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         click.echo("this processor has no bf16: it is emulated, many times slower than --precision fp32", err=True)
     return device
@@ -127,22 +129,25 @@ def candidate_options(command):
 
 def training(images, masks, vgg, exclude, favour, cache, options):
     """The arguments that `train` and `search` give to their functions."""
-    from pconv_model.data import read_names
-    from pconv_model.features import load_vgg
-    from pconv_model.train import mask_sampler
+    from maskgen.runtime.files import sha256
+    from pconv_model.data import mask_sampler, read_names, sha256_of_masks
+    from pconv_model.features import load_vgg, lpips_file
 
     config = picked(TrainConfig, options)
     factors = [part.rpartition("=") for part in favour]
     if not all(pattern and factor.replace(".", "", 1).isdigit() for pattern, _, factor in factors):
         raise BadInput(f"--favour is PATTERN=FACTOR, such as 'clothing*=0.2', got {', '.join(favour)}")
     kept = ("start", "minutes", "log_every", "validate_every", "workers")
+    sampler, features = mask_sampler(masks, config), load_vgg(vgg) if options["use_vgg"] else None
+    inputs = {"masks": sha256_of_masks(sampler)} if sampler else {}
     return {
         "folders": list(images) or [Path("images")],
-        "sampler": mask_sampler(masks, config),
+        "sampler": sampler,
         "config": config,
         "device": picked_device(options["device"], config.precision),
         "net": picked(NetConfig, options),
-        "features": load_vgg(vgg) if options["use_vgg"] else None,
+        "features": features,
+        "inputs": inputs | ({"vgg": sha256(vgg or lpips_file("vgg16"))} if features else {}),
         "exclude": frozenset().union(*(read_names(path) for path in exclude)),
         "favour": [(pattern, float(factor)) for pattern, _, factor in factors],
         "cache": int(cache * 2**30),
@@ -197,29 +202,33 @@ def train(images, masks, vgg, exclude, favour, cache, resume, at, out, **options
 @pconv.command()
 @click.argument("images", type=ANY)
 @click.argument("masks", type=ANY)
-@click.argument("out", type=FOLDER, default=f"{RESULTS}/inpaint")
+@click.argument("out", type=NEW, default=f"{RESULTS}/inpaint")
 @weights_option
 @kind_option
 @click.option("--raw", is_flag=True, help="The net's answer everywhere, also where pixels are known.")
 @click.option("--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in a mask.")
-@click.option("--batch", type=click.IntRange(1), default=8, help="Images of one size that go through together.")
+@click.option(
+    "--threshold", type=click.IntRange(1, 255), help="Grey level from which masks are white. [default: two values only]"
+)
 @click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
 @device_option
 @precision_option
 @mirror_option
 @scales_option
 def inpaint(images, masks, out, weights, kind, device, precision, mirror, scales, **how):
-    """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT."""
+    """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT.
+
+    OUT is a folder, or for one photo may be a PNG file, which is written anew each time.
+    """
     from pconv_model.inpaint import inpaint_files, load
 
     model = load(weights, kind, picked_device(device, precision), precision, mirror, scales)
-    made = inpaint_files(model, images, masks, out, **how)
-    click.echo(f"{made} images in {out}")
+    inpaint_files(model, images, masks, out, say=click.echo, **how)
 
 
 @pconv.command()
 @click.argument("images", type=ANY)
-@click.argument("out", type=FOLDER, default=f"{RESULTS}/superres")
+@click.argument("out", type=NEW, default=f"{RESULTS}/superres")
 @click.option("--factor", type=click.IntRange(1), default=4, help="How many times as large.")
 @weights_option
 @kind_option
@@ -229,20 +238,20 @@ def inpaint(images, masks, out, weights, kind, device, precision, mirror, scales
 def superres(images, out, factor, weights, kind, tile, device, precision):
     """Enlarge a photo or a folder of IMAGES into OUT, with bicubic interpolation beside.
 
+    OUT is a folder, or for one photo may be a PNG file, which is written anew each time.
     The weights that ship fill holes and have not learnt this: bicubic is far better than they are.
     """
     from pconv_model.inpaint import load
     from pconv_model.superres import superres_files
 
     model = load(weights, kind, picked_device(device, precision), precision)
-    if weights is None:
+    made = superres_files(model, images, out, factor, tile=tile, say=click.echo)
+    if made and weights is None:
         click.echo(
             "the weights that ship have not learnt to enlarge, bicubic is better: name yours of `pconv train --factor` "
             "with --weights",
             err=True,
         )
-    made = superres_files(model, images, out, factor, tile=tile)
-    click.echo(f"{made} images in {out}")
 
 
 @pconv.command()
@@ -252,9 +261,9 @@ def superres(images, out, factor, weights, kind, tile, device, precision):
 @click.option("--half", is_flag=True, help="Kernels in float16, half the size.")
 def convert(source, out, form, half):
     """Turn a checkpoint of others, or of a training run, into weights of ours: OUT.safetensors."""
-    from pconv_model import checkpoints
+    from pconv_model import checkpoints, foreign
 
-    net = checkpoints.read(source, form)
+    net = foreign.read(source, form)
     checkpoints.save(out, net, half=half, **checkpoints.past(source))
     detail = f", detail {net.config.detail}" if net.config.detail else ""
     click.echo(f"{net.config.kind}, width {net.config.width:g}, depth {net.config.depth}{detail}, in {out}")
@@ -269,12 +278,12 @@ def average(sources, out, half):
 
     Their batch norm should not have moved since they parted: train with `--freeze all`.
     """
-    from pconv_model import checkpoints
+    from pconv_model import checkpoints, foreign
 
     if len(sources) < 2:
         raise BadInput(f"expected two files of weights or more, got {sources[0]} alone")
-    first = checkpoints.read(sources[0])
-    net = checkpoints.average(chain([first], map(checkpoints.read, sources[1:])))
+    first = foreign.read(sources[0])
+    net = checkpoints.average(chain([first], map(foreign.read, sources[1:])))
     if not all(mean.equal(own) for mean, own in zip(net.buffers(), first.buffers(), strict=True)):
         click.echo("batch norm has moved between these nets, its mean fits none of them: train a little on", err=True)
     about = {"average": [{"file": source.name, **checkpoints.past(source)} for source in sources]}
@@ -288,7 +297,7 @@ def average(sources, out, half):
 @kind_option
 def export(out, weights, kind):
     """Write a net for other programs: OUT.onnx, or OUT.pt2 of torch.export."""
-    from pconv_model.checkpoints import export as write
+    from pconv_model.export import export as write
     from pconv_model.inpaint import load
 
     net = load(weights, kind)
@@ -308,9 +317,10 @@ def export(out, weights, kind):
 @click.option("--out", type=FOLDER, default="runs/search", help="A run per candidate, and table.csv.")
 def search(images, masks, vgg, exclude, favour, cache, steps, out, **options):
     """Try loss weights on a validation set, as the paper did; the best comes first."""
-    from pconv_model import train as training_room
+    from pconv_model.search import search as search_weights
 
     how = training(images, masks, vgg, exclude, favour, cache, {**options, "phase1_steps": steps})
     values = [options[name] for name in LOSSES]
     candidates = [LossConfig(*choice) for choice in product(*values)]
-    click.echo(training_room.search(out=out, candidates=candidates, **how).to_string(index=False))
+    say = partial(click.echo, err=True)
+    click.echo(search_weights(out=out, candidates=candidates, say=say, **how).to_string(index=False))

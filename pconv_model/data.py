@@ -1,5 +1,6 @@
 """Training pairs from folders of photos and a sampler of masks: sample i is always the same, whatever the threads."""
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,10 @@ import numpy as np
 import torch
 
 from maskgen.errors import BadInput
-from pconv_model.photos import find_images
+from maskgen.runtime import images
+from maskgen.runtime.files import sha256
+from maskgen.runtime.parallel import cores
+from maskgen.settings import SIZE
 from pconv_model.settings import TrainConfig
 from pconv_model.superres import spread
 
@@ -35,7 +39,7 @@ def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig = RUN
     ImageNet and Places2 have it (`test*` is then left alone); a share `config.hold_out` of all, drawn with the seed,
     which for CelebA-HQ gives 27,000 and 3,000. A share of 0 holds nothing out and validates on the training photos.
     """
-    found = [(folder, path) for folder in folders for path in find_images(folder)]
+    found = [(folder, path) for folder in folders for path in images.find(folder)]
     photos = [path for _, path in found]
     tops = [path.relative_to(folder).parts[0].lower() for folder, path in found]
     rng = np.random.default_rng([config.seed, 0])
@@ -142,14 +146,39 @@ class Fixed:
         return lattice(square, self.factor) if self.factor > 1 else (square, fitted(self.sampler[FAR + i], size))
 
 
+def mask_sampler(masks: Path, config: TrainConfig):
+    """Endless training masks from a folder of raw ones, as large as the paper's. BadInput without it.
+
+    None for a net that learns to enlarge: its holes need no masks.
+    """
+    from maskgen.sampler import MaskSampler
+
+    if config.factor > 1:
+        return None
+    if not masks.is_dir():
+        raise BadInput(
+            f"no folder of masks at {masks}: make it with `maskgen extract videos/`, or name yours with --masks"
+        )
+    return MaskSampler(masks, size=SIZE, preset="nvidia", ratio=config.ratio, seed=config.seed, uniform=config.uniform)
+
+
+def sha256_of_masks(sampler) -> str:
+    """One SHA-256 of all files of a MaskSampler."""
+    digest = hashlib.sha256()
+    for i in range(len(sampler.raw)):
+        digest.update(hashlib.sha256(sampler.raw.data(i)).digest())
+    return digest.hexdigest()
+
+
+def sha256_of_photos(photos: list[Path]) -> str:
+    """One SHA-256 of the photos' bytes, in their order, whatever their names."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return hashlib.sha256("".join(pool.map(sha256, photos)).encode()).hexdigest()
+
+
 def read_rgb(path: Path, short: int) -> np.ndarray:
     """A photo as uint8 RGB, shrunk so that its short side has at most `short` px. Raises BadInput if it is none."""
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except (OSError, cv2.error):
-        image = None
-    if image is None:
-        raise BadInput(f"{path} cannot be read as a photo: remove it")
+    image = images.read_rgb(path)
     share = short / min(image.shape[:2])
     if share < 1:
         height, width = (max(short, round(side * share)) for side in image.shape[:2])

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskgen.errors import BadInput
-from pconv_model.settings import IMAGENET_MEAN, IMAGENET_STD
+from pconv_model.settings import IMAGENET_MEAN, IMAGENET_STD, expect_one_of
+from pconv_model.torch_files import torch_file
 
 STAGES = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256))  # channels of the convolutions before each pooling
 TORCHVISION = (0, 2, 5, 7, 10, 12, 14)  # their numbers in torchvision's vgg16().features
@@ -69,10 +70,13 @@ def _read_torchvision(path):
     if not path.is_file():
         raise BadInput(f"no such file: {path}; {WAYS}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return [(state[f"features.{i}.weight"], state[f"features.{i}.bias"]) for i in TORCHVISION]
-    except Exception as error:  # torch raises whatever bytes without sense lead to
-        raise BadInput(f"{path} is no torchvision checkpoint of VGG16 ({type(error).__name__}); {WAYS}") from None
+        state = torch_file(path)
+    except BadInput:
+        state = None
+    names = [(f"features.{i}.weight", f"features.{i}.bias") for i in TORCHVISION]
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), torch.Tensor) for name in sum(names, ())):
+        raise BadInput(f"{path} is no torchvision checkpoint of VGG16; {WAYS}")
+    return [(state[weight], state[bias]) for weight, bias in names]
 
 
 def lpips_file(name: str) -> Path:
@@ -87,7 +91,9 @@ def lpips_file(name: str) -> Path:
 
 def lpips_convolutions(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Kernel (kh, kw, in, out) and bias (out) of each convolution of "vgg16" or "alexnet", in order."""
-    net = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}[name]
+    nets = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}
+    expect_one_of("name", name, nets)
+    net = nets[name]
     layers = read_arrays(lpips_file(name))[net]
     return [(layers[f"Conv_{i}"]["kernel"], layers[f"Conv_{i}"]["bias"]) for i in range(len(layers))]
 

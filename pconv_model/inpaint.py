@@ -1,5 +1,6 @@
 """Fill the holes of photos of any size and kind with a trained net."""
 
+import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -8,13 +9,13 @@ import cv2
 import numpy as np
 import torch
 
-from maskgen.errors import BadInput
-from maskgen.maskset import read_hole
-from maskgen.runtime.files import remove_parts
-from maskgen.runtime.output import alone
+from maskgen.errors import BadInput, warn
+from maskgen.maskset import check_polarity, read_hole
+from maskgen.runtime import images
+from maskgen.runtime.output import libraries, opencv
 from pconv_model import checkpoints
-from pconv_model.photos import pairs, places, read_image, write_image
-from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE
+from pconv_model.photos import Job, each, folder_of, pairs, places, run
+from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE, expect_one_of
 from pconv_model.unet import UNet
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -37,10 +38,8 @@ def load(
     so on; False is the net's own answer, as in the paper. Raises BadInput where there is no such file, or where it
     holds another kind of net.
     """
-    if precision not in PRECISIONS:
-        raise BadInput(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if kind not in KINDS:
-        raise BadInput(f"kind is one of {', '.join(KINDS)}, got {kind!r}")
+    expect_one_of("precision", precision, PRECISIONS)
+    expect_one_of("kind", kind, KINDS)
     path = weights or WEIGHTS / f"{kind}.safetensors"
     if weights is None and not path.is_file():
         raise BadInput(
@@ -68,8 +67,10 @@ def inpaint(model: UNet, image: np.ndarray, hole: np.ndarray, raw: bool = False,
 def inpaint_batch(model: UNet, images, holes, raw: bool = False, *, batch: int = 8, tile: int = TILE) -> Iterator:
     """Yield the filled images in order. images, holes: iterables of the same length, as for `inpaint`.
 
-    Up to `batch` neighbours of one size go through the net together.
+    Up to `batch` neighbours of one size go through the net together, those larger than a tile one by one. Which
+    neighbours an image has may change its rounding.
     """
+    tile = max(tile // model.stride, 1) * model.stride
     waiting = []
     for image, hole in zip(images, holes, strict=True):
         _check(image, hole)
@@ -77,6 +78,9 @@ def inpaint_batch(model: UNet, images, holes, raw: bool = False, *, batch: int =
             yield from _fill(model, waiting, raw, tile)
             waiting = []
         waiting.append((image, hole))
+        if max(hole.shape) > tile:  # its arrays take the memory of many that are smaller
+            yield from _fill(model, waiting, raw, tile)
+            waiting = []
     if waiting:
         yield from _fill(model, waiting, raw, tile)
 
@@ -86,14 +90,21 @@ def _check(image, hole):
         raise BadInput(f"images are uint8 or uint16, got {image.dtype}")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or not image.size:
         raise BadInput(f"images are grey, RGB or RGB with alpha, got an array of shape {image.shape}")
-    if hole.dtype != bool or hole.shape != image.shape[:2]:
-        raise BadInput(
-            f"the mask is {hole.dtype} {hole.shape}, expected bool {image.shape[:2]} as the image: fit one to the other"
-        )
+    if hole.dtype != bool or hole.ndim != 2:
+        raise BadInput(f"a hole is bool (H, W), got {hole.dtype} of shape {hole.shape}")
+    _check_sizes(image, hole, "the image", "the mask")
+
+
+def _check_sizes(image, hole, photo, mask):
+    if hole.shape == image.shape[:2]:
+        return
+    (height, width), (rows, columns) = image.shape[:2], hole.shape
+    turned = (rows, columns) == (width, height)
+    way = "turn it, photos are taken as they are shown" if turned else "make a mask as large as the photo"
+    raise BadInput(f"{mask} has {columns}x{rows} px and {photo} {width}x{height}: {way}")
 
 
 def _fill(model, pairs, raw, tile):
-    tile = max(tile // model.stride, 1) * model.stride
     colours = [_as_rgb(image) for image, _ in pairs]
     holes = [hole for _, hole in pairs]
     filled = _at_all_scales(model, colours, holes, tile, raw) if raw or any(hole.any() for hole in holes) else colours
@@ -281,24 +292,67 @@ def _sample(coarse, part, shape):
     return cv2.remap(coarse, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-@alone("out")
-def inpaint_files(model: UNet, images: Path, masks: Path, out: Path, *, raw=False, polarity="hole-white", **how) -> int:
+def inpaint_files(
+    model: UNet,
+    photos: Path,
+    masks: Path,
+    out: Path,
+    *,
+    raw: bool = False,
+    polarity: str = "hole-white",
+    threshold: int | None = None,
+    tile: int = TILE,
+    say=print,
+) -> int:
     """Fill a photo, or every photo below a folder, into PNG files below `out`. Returns how many were written.
 
-    A photo whose result is there already is left alone, so a run can be stopped and started again. how: `batch`
-    and `tile` of `inpaint_batch`.
+    photos and masks: a file or a folder each, see `pconv_model.photos.pairs`. out: an output folder, to which photos
+    may be added later, or the name of one PNG file. polarity, threshold: as in `maskgen.maskset.read_hole`. raw, tile:
+    as in `inpaint`. say: is called with a line for the user. Raises BadInput for what the user can mend, and where no
+    mask has a hole, before any result is made.
     """
-    from tqdm import tqdm
+    check_polarity(masks if masks.is_dir() else masks.parent, polarity)
+    read = partial(read_hole, polarity=polarity, threshold=threshold)
+    found = pairs(photos, masks, out)
+    results = places([photo for photo, _ in found], photos, out, ".png")
+    jobs = [
+        Job(photo.relative_to(folder_of(photos)).as_posix(), {"image": photo, "mask": mask}, result)
+        for (photo, mask), result in zip(found, results, strict=True)
+    ]
 
-    found = pairs(images, masks)
-    results = places([photo for photo, _ in found], images, out)
-    remove_parts(out)
-    todo = [(*pair, place) for pair, place in zip(found, results, strict=True) if not place.exists()]
-    photos = (read_image(photo) for photo, _, _ in todo)
-    holes = (read_hole(mask, polarity=polarity) for _, mask, _ in todo)
-    filled = inpaint_batch(model, photos, holes, raw, **how)
-    for (_, _, path), result in zip(
-        todo, tqdm(filled, total=len(todo), unit="image", disable=len(todo) < 2), strict=True
-    ):
-        write_image(path, result)
-    return len(todo)
+    def check(todo):
+        empty = []
+
+        def look(job):
+            image, hole = images.read(job.inputs["image"]), read(job.inputs["mask"])
+            _check_sizes(image, hole, job.inputs["image"], job.inputs["mask"])
+            if not hole.any():
+                empty.append(job.inputs["mask"])
+
+        each(todo, "pair", look, leave=False)
+        if empty and not raw:
+            some = f"{empty[0]} has" if len(jobs) == 1 else f"{len(empty)} of {len(jobs)} masks, as {empty[0]}, have"
+            line = f"{some} no hole ({polarity.removeprefix('hole-')} is a hole)"
+            if len(empty) == len(jobs):
+                raise BadInput(f"{line}: nothing would be filled")
+            warn(f"{line}: their photos come back unchanged")
+
+    def make(job):
+        image, metadata = images.read_with_metadata(job.inputs["image"])
+        images.write(job.results[0], inpaint(model, image, read(job.inputs["mask"]), raw, tile=tile), metadata)
+
+    how = identity(model, raw=raw, polarity=polarity, threshold=threshold, tile=tile)
+    return run(jobs, out, {"made_by": "pconv inpaint", **how}, check, make, say)
+
+
+def identity(model: UNet, **settings) -> dict:
+    """What decides a result besides photo and mask, for a recipe: settings, the net, and what runs it."""
+    digest = hashlib.sha256(repr(model.config).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return {
+        "settings": {"precision": model.precision, "mirror": model.mirror, "scales": model.scales, **settings},
+        "net": {"kind": model.config.kind, "weights": digest.hexdigest()},
+        "device": model.mean.device.type,
+        "libraries": libraries("torch", "numpy", "pillow") | opencv(),
+    }

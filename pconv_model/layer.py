@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pconv_model.settings import expect_one_of
+
 SCALINGS = ("v2", "v1")
 
 
@@ -35,8 +37,7 @@ class PartialConv2d(nn.Conv2d):
         self.branches = tuple(branches or (in_channels,))
         if sum(self.branches) != in_channels:
             raise ValueError(f"branches {self.branches} must add up to the {in_channels} input channels")
-        if scaling not in SCALINGS:
-            raise ValueError(f"scaling is one of {', '.join(SCALINGS)}, got {scaling!r}")
+        expect_one_of("scaling", scaling, SCALINGS)
         self.scaling = scaling
 
     def forward(self, x, valid, *, clean=False):

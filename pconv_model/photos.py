@@ -1,76 +1,136 @@
-"""Photos on disk: found, matched with masks, read and written as they are."""
+"""Folders of photos: which are meant, which mask belongs to which, where results go, and the run that makes them."""
 
+import os
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import cv2
-import numpy as np
+from tqdm import tqdm
 
 from maskgen.errors import BadInput
 from maskgen.maskset import find_masks
-from maskgen.runtime.files import natural, write_whole
+from maskgen.runtime import images
+from maskgen.runtime.files import cut, sha256
+from maskgen.runtime.output import OutputFolder
 
-PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
-
-def read_image(path: Path) -> np.ndarray:
-    """A photo as it is stored, 8 or 16 bits: grey (H, W), RGB (H, W, 3) or with alpha (H, W, 4). BadInput otherwise."""
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    except (OSError, cv2.error):
-        image = None
-    if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise BadInput(f"{path} cannot be read as an image of 8 or 16 bits: expected {', '.join(PHOTOS)}")
-    if image.ndim == 2:
-        return image
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+LONGEST = 255  # bytes of a file name that file systems take
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write an image whole, as PNG or as its name says. Raises BadInput for a name that no format has."""
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
-    try:
-        data = cv2.imencode(path.suffix, image)[1].tobytes()
-    except cv2.error:
-        raise BadInput(f"cannot write {path}: expected a name that ends in .png, .jpg, .tif or .webp") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, data)
+@dataclass(frozen=True)
+class Job:
+    """A photo of a run."""
+
+    name: str  # its path below the folder of photos
+    inputs: dict[str, Path]  # the files that decide its results: "image", and "mask" where there is one
+    results: tuple[Path, ...]
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Every photo below a folder in natural order; BadInput where there is none."""
-    if not folder.is_dir():
-        raise BadInput(f"no such folder: {folder} (expected a folder of photos)")
-    found = sorted((p for p in folder.rglob("*") if p.suffix.lower() in PHOTOS and p.is_file()), key=natural)
-    if not found:
-        raise BadInput(f"no photo in {folder}: expected files that end in {', '.join(PHOTOS)}")
-    return found
+def find(photos: Path, *others: Path) -> list[Path]:
+    """One photo, or all below a folder but those in other folders of the run, such as its results."""
+    if photos.is_file():
+        return [photos]
+    others = [other.resolve() for other in others if other.resolve() != photos.resolve()]
+    found = images.find(photos)
+    kept = [path for path in found if not any(path.resolve().is_relative_to(other) for other in others)]
+    if not kept:
+        raise BadInput(f"no photo in {photos} besides those in {' and '.join(map(str, others))}")
+    return kept
 
 
-def pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Which mask belongs to which photo: one mask serves all, a folder of masks is matched by name without suffix.
-
-    Raises BadInput that names the first photo without a mask.
-    """
-    photos = [images] if images.is_file() else find_images(images)
+def pairs(photos: Path, masks: Path, out: Path) -> list[tuple[Path, Path]]:
+    """Which mask belongs to which photo: one mask serves all, a folder of masks is matched as `pair_by_path` does."""
+    if not masks.exists():
+        raise BadInput(f"no such file or folder: {masks} (expected masks)")
+    found = find(photos, masks, out)
     if masks.is_file():
-        return [(photo, masks) for photo in photos]
-    by_name = {mask.stem: mask for mask in find_masks(masks)}
-    for photo in photos:
-        if photo.stem not in by_name:
-            raise BadInput(f"no mask for {photo} in {masks}: expected {photo.stem}.png there, or pass one mask for all")
-    return [(photo, by_name[photo.stem]) for photo in photos]
+        return [(photo, masks) for photo in found]
+    return images.pair_by_path(found, folder_of(photos), find_masks(masks), masks)
 
 
-def places(photos: list[Path], images: Path, out: Path, ending: str = ".png") -> list[Path]:
-    """Where the result of each photo goes: below `out` as the photo lies below `images`, its suffix replaced.
+def folder_of(photos: Path) -> Path:
+    """The folder to which names of photos are relative."""
+    return photos.parent if photos.is_file() else photos
 
-    Raises BadInput where two photos would go to one file.
+
+def places(found: list[Path], photos: Path, out: Path, *endings: str) -> list[tuple[Path, ...]]:
+    """Where the results of each photo go, one of each ending: below `out` as the photo lies below its folder.
+
+    `out` may be the name of a PNG file, where there is one photo: the first result is that file. Raises BadInput where
+    two photos would go to one file.
     """
-    base = images.parent if images.is_file() else images
-    found = [out / photo.relative_to(base).parent / f"{photo.stem}{ending}" for photo in photos]
-    for place, times in Counter(found).items():
+    if is_picture(out):
+        return [_places_beside(out, photos, endings)]
+    if out.is_file():
+        raise BadInput(f"{out} is a file: expected a folder for the results, or a name.png for that of one photo")
+    found = [photo.relative_to(folder_of(photos)) for photo in found]
+    longest = LONGEST - max(map(len, endings))
+    stems = [photo.stem if len(os.fsencode(photo.stem)) <= longest else cut(photo.stem) for photo in found]
+    results = [
+        tuple(out / photo.parent / f"{stem}{ending}" for ending in endings)
+        for photo, stem in zip(found, stems, strict=True)
+    ]
+    for (first, *_), times in Counter(results).items():
         if times > 1:
-            raise BadInput(f"{times} photos in {images} would be written to {place}: rename them")
-    return found
+            raise BadInput(f"{times} photos in {photos} would be written to {first}: rename them")
+    return results
+
+
+def _places_beside(out, photos, endings):
+    """A PNG file for the first result of one photo, and its name with what the other endings add to the first."""
+    if not photos.is_file():
+        raise BadInput(f"{photos} is a folder of photos: expected a folder for their results, got {out}")
+    if out.suffix.lower() != ".png":
+        raise BadInput(f"results are PNG files, which keep known pixels: expected a folder or a name.png, got {out}")
+    if out.resolve() == photos.resolve():
+        raise BadInput(f"{out} is the photo itself: name another file for the result")
+    first = endings[0].removesuffix(".png")
+    return out, *(out.with_name(f"{out.stem}{ending.removeprefix(first)}") for ending in endings[1:])
+
+
+def is_picture(out: Path) -> bool:
+    """Whether a name is that of a picture file and not of a folder."""
+    return out.suffix.lower() in images.ENDINGS and not out.is_dir()
+
+
+def run(
+    jobs: list[Job],
+    out: Path,
+    recipe: dict,
+    check: Callable[[list[Job]], None],
+    make: Callable[[Job], None],
+    say: Callable[[str], None],
+) -> int:
+    """Make the results of photos in an output folder, or in the file `out`. Returns of how many photos.
+
+    recipe: as in OutputFolder, the photos and masks are added by their content. Photos may be added to a finished
+    folder; a result that is there already is left alone. check: raises BadInput for photos that cannot be done, before
+    any result is made. make: writes the results of one photo.
+    """
+    if is_picture(out):
+        check(jobs)
+        make(jobs[0])
+        say(f"result in {out}")
+        return 1
+    digest = cache(sha256)  # one mask may serve all photos
+    inputs = {job.name: {kind: digest(path) for kind, path in job.inputs.items()} for job in jobs}
+    with OutputFolder(out, {**recipe, "inputs": inputs}, grows=("inputs",)) as folder:
+        todo = [job for job in jobs if not all(path.exists() for path in job.results)]
+        if folder.complete and not todo:
+            say(folder.already)
+            return 0
+        check(todo)
+        if folder.complete:
+            folder.reopen()
+        each(todo, "image", make)
+        folder.finish()
+    say(f"{len(todo)} images in {out}")
+    return len(todo)
+
+
+def each(jobs: list[Job], unit: str, do: Callable[[Job], None], *, leave: bool = True) -> None:
+    """Do one job after the other, with a progress bar where there are several. leave: the bar, at the end."""
+    with tqdm(jobs, unit=unit, disable=len(jobs) < 2, leave=leave) as bar:
+        for job in bar:
+            do(job)

@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 
+from maskgen.errors import BadInput
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of images in [0, 1], red green blue
 IMAGENET_STD = (0.229, 0.224, 0.225)
 KINDS = ("pconv", "conv")
 FORMS = ("ours", "training", "naoto0804", "mmagic", "keras", "nvidia")  # of checkpoints that can be read
 LOSSES = ("valid", "hole", "perceptual", "style", "tv")
+BIASES = ("ends", "all")  # layers with a bias
+FILLS = ("grey", "mean")  # what the baseline sees in a hole
+HEADS = ("none", "sigmoid")
+DECAYS = ("constant", "cosine")
 FREEZES = ("encoder", "all")  # whose batch norm phase 2 leaves as it is; the paper: the encoder's
 PRECISIONS = ("fp32", "bf16")  # bf16: autocast
 POLARITIES = ("hole-white", "hole-black")  # what white means in a mask file
@@ -15,6 +21,12 @@ OVERLAP = 128  # px, over which neighbouring tiles fade into each other
 SMALLEST = 128  # px, no image is made smaller for the sake of its colours
 SHALLOW, DEEP = 4, 20  # px from known pixels: where the colours of the smaller image begin to count, and count alone
 BROAD = 4  # px, standard deviation of the blur that parts colours from fine detail
+
+
+def expect_one_of(name: str, value: str, known) -> None:
+    """Raise BadInput, which lists the known values, for any other."""
+    if not isinstance(value, str) or value not in known:
+        raise BadInput(f"{name} is one of {', '.join(known)}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,10 @@ class NetConfig:
     std: tuple[float, ...] = IMAGENET_STD
     fill: str = "grey"  # what the baseline sees in a hole: "grey", 127.5, or "mean", ImageNet's
     head: str = "none"  # "sigmoid": a leaky ReLU, a 1x1 convolution and a sigmoid at the end, as PConv-Keras
+
+    def __post_init__(self):
+        for name, known in (("kind", KINDS), ("bias", BIASES), ("fill", FILLS), ("head", HEADS)):
+            expect_one_of(name, getattr(self, name), known)
 
 
 @dataclass(frozen=True)
@@ -80,3 +96,7 @@ class TrainConfig:
     hold_out: float = 0.1  # share of the photos kept for validation: 3,000 of CelebA-HQ's 30,000
     validation: int = 64  # photos of the fixed validation set
     seed: int = 0
+
+    def __post_init__(self):
+        for name, known in (("freeze", FREEZES), ("decay", DECAYS), ("precision", PRECISIONS)):
+            expect_one_of(name, getattr(self, name), known)

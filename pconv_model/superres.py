@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 
 from maskgen.errors import BadInput
-from maskgen.runtime.files import remove_parts
-from maskgen.runtime.output import alone
-from pconv_model.inpaint import inpaint
-from pconv_model.photos import find_images, places, read_image, write_image
+from maskgen.runtime import images
+from pconv_model.inpaint import identity, inpaint
+from pconv_model.photos import Job, each, find, folder_of, places, run
 from pconv_model.settings import TILE
 from pconv_model.unet import UNet
 
@@ -46,20 +45,26 @@ def bicubic(image: np.ndarray, factor: int) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC).reshape(size[1], size[0], *image.shape[2:])
 
 
-@alone("out")
-def superres_files(model: UNet, images: Path, out: Path, factor: int, *, tile: int = TILE) -> int:
+def superres_files(model: UNet, photos: Path, out: Path, factor: int, *, tile: int = TILE, say=print) -> int:
     """Enlarge a photo or every photo below a folder: `<name>_x4.png` and, beside it, `<name>_x4_bicubic.png`.
 
-    Returns how many photos were done; those whose results are there already are left alone.
+    Returns how many photos were done. out: an output folder, to which photos may be added later, or the name of one PNG
+    file. say: is called with a line for the user. Raises BadInput for what the user can mend.
     """
-    from tqdm import tqdm
+    found = find(photos, out)
+    results = places(found, photos, out, f"_x{factor}.png", f"_x{factor}_bicubic.png")
+    jobs = [
+        Job(photo.relative_to(folder_of(photos)).as_posix(), {"image": photo}, paths)
+        for photo, paths in zip(found, results, strict=True)
+    ]
 
-    photos = [images] if images.is_file() else find_images(images)
-    results = places(photos, images, out, f"_x{factor}.png")
-    remove_parts(out)
-    todo = [(photo, path) for photo, path in zip(photos, results, strict=True) if not path.exists()]
-    for photo, path in tqdm(todo, unit="image", disable=len(todo) < 2):
-        image = read_image(photo)
-        write_image(path.with_stem(f"{path.stem}_bicubic"), bicubic(image, factor))
-        write_image(path, superres(model, image, factor, tile=tile))
-    return len(todo)
+    def check(todo):
+        each(todo, "photo", lambda job: images.read(job.inputs["image"]), leave=False)
+
+    def make(job):
+        image, metadata = images.read_with_metadata(job.inputs["image"])
+        enlarged, interpolated = job.results
+        images.write(interpolated, bicubic(image, factor), metadata)
+        images.write(enlarged, superres(model, image, factor, tile=tile), metadata)
+
+    return run(jobs, out, {"made_by": "pconv superres", **identity(model, factor=factor, tile=tile)}, check, make, say)

@@ -2,84 +2,37 @@
 
 import copy
 import io
-import math
-import os
 import signal
 import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import distributed
 from tqdm import tqdm
 
 from maskgen.errors import BadInput
-from maskgen.runtime.files import remove_parts, write_whole
+from maskgen.runtime.files import remove_parts, sha256, write_whole
 from maskgen.runtime.memory import keep_memory
-from maskgen.runtime.output import alone, locked
+from maskgen.runtime.output import libraries, locked, opencv
 from maskgen.runtime.parallel import cores
-from maskgen.settings import SIZE
 from pconv_model import checkpoints
-from pconv_model.data import Fixed, Pairs, batches, split
-from pconv_model.losses import PAPER, composite, perceptual_loss, style_loss, total_loss, windowed
-from pconv_model.photos import write_image
-from pconv_model.settings import FREEZES, LOSSES, PRECISIONS, LossConfig, NetConfig, TrainConfig
+from pconv_model.data import Fixed, Pairs, batches, sha256_of_photos, split
+from pconv_model.device import processes
+from pconv_model.losses import PAPER, total_loss, windowed
+from pconv_model.schedule import rate, stages
+from pconv_model.settings import LossConfig, NetConfig, TrainConfig
+from pconv_model.torch_files import torch_file
 from pconv_model.unet import build
+from pconv_model.validation import Judge
 
 NET, RUN = NetConfig(), TrainConfig()
 CHECKPOINT = "checkpoint.pt"
-LEAST_VGG, LEAST_SSIM = 8, 11  # px, that three poolings and SSIM's window ask for
+LEAST_SSIM = 11  # px, that SSIM's window asks for
 FASTER = 10  # times the learning rate, for the small layers of `detail`
-SHOWN = 8  # photos in the sample grid
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Steps first ... last - 1, all of one size, batch and phase."""
-
-    first: int
-    last: int
-    size: int
-    batch: int
-    phase: int
-
-
-def stages(config: TrainConfig) -> list[Stage]:
-    """The run cut where its size or phase changes. Raises BadInput where the settings do not fit each other."""
-    sizes, one = config.size, config.phase1_steps
-    batch = config.batch * len(sizes) if len(config.batch) == 1 else config.batch
-    switch = config.switch or tuple(one * i // len(sizes) for i in range(1, len(sizes)))
-    if len(batch) != len(sizes) or len(switch) != len(sizes) - 1:
-        raise BadInput(
-            f"{len(sizes)} sizes need one batch each (or one for all), got {len(batch)}, and {len(switch)} switches"
-        )
-    edges = [0, *switch, one]
-    if min(*sizes, *batch) < 1:
-        raise BadInput(f"sizes and batches are positive, got {', '.join(map(str, (*sizes, *batch)))}")
-    if sorted(edges) != edges or config.phase2_steps < 0:
-        raise BadInput(f"steps are not negative and switches rise within the {one} of phase 1, got {edges}")
-    cut = [Stage(*span, size, b, 1) for span, size, b in zip(pairwise(edges), sizes, batch, strict=True)]
-    cut.append(Stage(one, one + config.phase2_steps, sizes[-1], batch[-1], 2))
-    if config.vgg_window and config.vgg_window < LEAST_VGG:
-        raise BadInput(f"VGG's features need a window of {LEAST_VGG} px or more, 0 for all, got {config.vgg_window}")
-    if one + config.phase2_steps < 1:
-        raise BadInput("a run has at least one step, got 0 in both phases")
-    return [stage for stage in cut if stage.last > stage.first]
-
-
-def rate(config: TrainConfig, step: int) -> float:
-    """The learning rate of a step."""
-    phase = int(step >= config.phase1_steps)
-    if config.decay == "constant":
-        return config.lr[phase]
-    length = config.phase2_steps if phase else config.phase1_steps
-    high, low = (config.lr[1], 0.0) if phase else config.lr
-    return low + (high - low) * (1 + math.cos(math.pi * (step - phase * config.phase1_steps) / length)) / 2
 
 
 class Run:
@@ -152,14 +105,25 @@ class Run:
         self.step, self.history = told["step"], told["history"]
         self.sums = {name: term.to(self.device) for name, term in told.get("sums", {}).items()}
         self.summed = told.get("summed", 0)
-        before, now = ({**side["train"], **side["loss"]} for side in (told["about"], about))
+        before, now = (_flat(side) for side in (told["about"], about))
         before = asdict(TrainConfig()) | asdict(LossConfig()) | before  # a setting newer than the checkpoint was off
-        return [f"{key} {before[key]} -> {value}" for key, value in now.items() if before[key] != value]
+        changed = {key: value for key, value in now.items() if before.get(key, value) != value}
+        return [f"{key} {_short(before[key])} -> {_short(value)}" for key, value in changed.items()]
+
+
+def _flat(about):
+    """All that a run says of itself, by name: its settings, inputs, libraries and device."""
+    parts = (about.get(part, {}) for part in ("train", "loss", "inputs", "machine"))
+    return {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
+
+
+def _short(value):
+    return value[:12] if isinstance(value, str) and len(value) == 64 else value  # a SHA-256
 
 
 def read_checkpoint(path: Path) -> dict:
     """The dict of a training checkpoint; tensors and plain values only. Raises BadInput for any other file."""
-    told = checkpoints.torch_file(path)
+    told = torch_file(path)
     if not isinstance(told, dict) or told.get("format") != checkpoints.FORMAT:
         raise BadInput(f"{path} is no training checkpoint of ours")
     parts = {"step": int, "phase": int, "history": list, "net": dict, "optimiser": dict, "about": dict}
@@ -167,29 +131,6 @@ def read_checkpoint(path: Path) -> dict:
     if not whole or not all(isinstance(told["about"].get(key), dict) for key in ("net", "train", "loss")):
         raise BadInput(f"{path} is a damaged training checkpoint: begin anew with --fresh, or name another --out")
     return told
-
-
-def mask_sampler(masks: Path, config: TrainConfig):
-    """Endless training masks from a folder of raw ones, as large as the paper's. BadInput without it.
-
-    None for a net that learns to enlarge: its holes need no masks.
-    """
-    from maskgen.sampler import MaskSampler
-
-    if config.factor > 1:
-        return None
-    if not masks.is_dir():
-        raise BadInput(
-            f"no folder of masks at {masks}: make it with `maskgen extract videos/`, or name yours with --masks"
-        )
-    return MaskSampler(masks, size=SIZE, preset="nvidia", ratio=config.ratio, seed=config.seed, uniform=config.uniform)
-
-
-def best_device() -> str:
-    """ "cuda", "mps" or "cpu", the first that is there."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def train(
@@ -207,6 +148,7 @@ def train(
     at: int = 0,
     resume: bool = True,
     device: str | None = None,
+    inputs: dict | None = None,
     minutes: float = 10,
     log_every: int = 50,
     validate_every: int = 2000,
@@ -219,21 +161,25 @@ def train(
     config.factor makes the holes. features: for
     the perceptual and style terms, such as pconv_model.features.load_vgg(); None leaves them out. start: weights of
     ours to begin with, which have reached the step `at` of this run: their history goes on, with a fresh optimiser, and
-    `detail` is added where they have none.
+    `detail` is added where they have none. inputs: the SHA-256 of what else decides the result, such as the masks, or
+    all that `inputs_of` gives; written down with the settings and libraries, and compared where a run goes on.
     minutes: between checkpoints. A run that was stopped goes on to the same weights as one that was not, on the same
     kind of machine; resume=False begins anew. Under `torchrun` every process takes its part of each step. In `out`:
     checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/.
     """
     keep_memory()
-    with _processes(device) as (rank, world, device), nullcontext() if rank else locked(out):
+    with processes(device) as (rank, world, device), nullcontext() if rank else locked(out):
         if loss.ssim and min(config.size) < LEAST_SSIM:
             raise BadInput(f"the SSIM term needs crops of {LEAST_SSIM} px or more, got {min(config.size)}")
         photos, held = split(folders, exclude=exclude, config=config)
         about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(photos)}
+        if rank == 0:
+            about["inputs"] = inputs if "photos" in (inputs or {}) else inputs_of(photos, held, start, favour, inputs)
+            about["machine"] = machine(device)
         run = _begin(net, config, out, about, start, at, resume, device, rank)
         pairs = Pairs(photos, sampler, config, favour=favour, cache=cache)
         features = features.to(device) if features is not None else None
-        judge = _Judge(Fixed(held, sampler, config.factor), out, config, features, device)
+        judge = Judge(Fixed(held, sampler, config.factor), out, config, features, device)
         workers = workers or max(1, min(4, cores() // world))
         todo = stages(config)
         with _until_stopped() as stopped, _Log(out, rank, run.step, todo[-1].last) as log:
@@ -266,16 +212,20 @@ def train(
         return path
 
 
+def inputs_of(photos: list[Path], held: list[Path], start: Path | None, favour, more: dict | None = None) -> dict:
+    """What a run learns from, by content, for what it says of itself. more: by name, such as the masks."""
+    found = {"photos": sha256_of_photos(photos), "held_out": sha256_of_photos(held)}
+    found["favour"] = [list(pair) for pair in favour]
+    return found | ({"start": sha256(start)} if start else {}) | (more or {})
+
+
+def machine(device: str) -> dict:
+    """What runs a net, for what a run says of itself: the kind of device and the libraries."""
+    return {"device": torch.device(device).type, **libraries("torch", "numpy", "pillow"), **opencv()}
+
+
 def _begin(net_config, config, out, about, start, at, resume, device, rank):
     """A run at its first step, or where the checkpoint in `out` left it."""
-    for name, value, known in (
-        ("precision", config.precision, PRECISIONS),
-        ("decay", config.decay, ("constant", "cosine")),
-        ("freeze", config.freeze, FREEZES),
-        ("bias", net_config.bias, ("ends", "all")),
-    ):
-        if value not in known:
-            raise BadInput(f"{name} is one of {', '.join(known)}, got {value!r}")
     run = Run(net_config, config, device)
     if at and start is None:
         raise BadInput(f"step {at} is what the weights of --start have reached: name them, or leave --at out")
@@ -357,48 +307,6 @@ def _numbers(config, first, stage, rank, world):
         yield range(begin, begin + stage.batch)
 
 
-class _Judge:
-    """Measures the net on the validation set and draws the sample grid."""
-
-    def __init__(self, samples, out, config, features, device):
-        self.samples, self.out, self.features, self.device = samples, out, features, device
-        self.size, self.batch = max(config.size), min(8, max(config.batch))
-
-    @torch.no_grad()
-    def __call__(self, run) -> dict:
-        """Mean over the photos of l1 (% of the whole image), PSNR (dB) and VGG's two distances, of the composites."""
-        rows, shown, net = [], [], run.best
-        was_training = net.training
-        net.eval()
-        count = len(self.samples.photos)
-        numbers = [range(i, min(i + self.batch, count)) for i in range(0, count, self.batch)]
-        for image, valid in batches(self.samples, numbers, self.size, workers=1):
-            image, valid = image.to(self.device), valid.to(self.device)
-            out = net(image, valid).float().clamp(0, 1)
-            comp = composite(out, image, valid)
-            rows += [self._measure(*pair) for pair in zip(comp.split(1), image.split(1), strict=True)]
-            if len(shown) < SHOWN:
-                shown += [torch.cat(four, 1) for four in zip(image * valid, out, comp, image, strict=True)]
-        net.train(was_training)
-        self._draw(shown[:SHOWN], run.step)
-        return {f"val_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
-
-    def _measure(self, comp, truth):
-        error = comp - truth
-        row = {
-            "l1": 100 * error.abs().mean().item(),
-            "psnr": -10 * error.square().mean().clamp(min=1e-10).log10().item(),
-        }
-        if self.features is not None:
-            found, wanted = self.features(comp), self.features(truth)
-            row |= {"perceptual": perceptual_loss(found, wanted).item(), "style": style_loss(found, wanted).item()}
-        return row
-
-    def _draw(self, columns, step):
-        grid = torch.cat(columns, 2).permute(1, 2, 0).mul(255).round().byte().cpu().numpy()
-        write_image(self.out / "samples" / f"{step:07d}.jpg", np.ascontiguousarray(grid))
-
-
 class _Log:
     """Progress bar, history and TensorBoard of the first process; silent in the others."""
 
@@ -461,23 +369,6 @@ def _tensorboard(out, step):
 
 
 @contextmanager
-def _processes(device):
-    """(rank, processes, device) of this process; joined with the others where `torchrun` started it."""
-    world, device = int(os.environ.get("WORLD_SIZE", 1)), device or best_device()
-    if world == 1:
-        yield 0, 1, device
-        return
-    if device == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield distributed.get_rank(), world, device
-    finally:
-        distributed.destroy_process_group()
-
-
-@contextmanager
 def _until_stopped():
     """A list that fills on the first Ctrl-C or SIGTERM, so that the step ends and is saved; the second one kills."""
     stopped, before = [], {}
@@ -493,25 +384,3 @@ def _until_stopped():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@alone("out")
-def search(folders, sampler, out: Path, candidates: list[LossConfig], *, config: TrainConfig = RUN, **how):
-    """Try loss weights on a validation set, as the paper did on 100 images. Returns a DataFrame, the best first.
-
-    Every candidate trains `config.phase1_steps` steps of its own, by `train(**how)`, and is judged by what does not
-    depend on the weights: l1, PSNR and, with `features`, VGG's distances, by the first of which the rows are sorted.
-    The table is in `out`/table.csv too. A search that was stopped goes on.
-    """
-    import pandas as pd
-
-    rows = []
-    for loss in candidates:
-        weights = {name: getattr(loss, name) for name in LOSSES}
-        name = "_".join(f"{key}{value:g}" for key, value in weights.items())
-        path = train(folders, sampler, out / name, config=replace(config, phase2_steps=0), loss=loss, **how)
-        last = [row for row in checkpoints.read_header(path)["history"] if "val_l1" in row][-1]
-        rows.append({**weights, **{key: value for key, value in last.items() if key.startswith("val_")}})
-    table = pd.DataFrame(sorted(rows, key=lambda row: row.get("val_perceptual", row["val_l1"])))
-    write_whole(out / "table.csv", table.to_csv(index=False).encode())
-    return table

@@ -7,7 +7,7 @@ from torch import nn
 from maskgen.errors import BadInput
 from pconv_model.doubled import conv_joined, double
 from pconv_model.layer import PartialConv2d
-from pconv_model.settings import FREEZES, IMAGENET_MEAN, NetConfig
+from pconv_model.settings import FREEZES, IMAGENET_MEAN, NetConfig, expect_one_of
 
 CHANNELS = (64, 128, 256, 512)  # of the encoder, the last one for all deeper layers
 KERNELS = (7, 5, 5, 3)
@@ -134,8 +134,7 @@ class UNet(nn.Module):
 
         part: "encoder" for those of the encoder, as in the paper, or "all". Raises BadInput for another.
         """
-        if part not in FREEZES:
-            raise BadInput(f"freeze is one of {', '.join(FREEZES)}, got {part!r}")
+        expect_one_of("freeze", part, FREEZES)
         blocks = [*self.encoder, *self.decoder] if part == "all" else self.encoder
         self.frozen = [block.norm for block in blocks if block.norm is not None]
         for norm in self.frozen:
@@ -222,7 +221,4 @@ class ConvUNet(UNet):
 def build(config: NetConfig) -> UNet:
     """The net of a config, with fresh weights."""
     more = {name: value for name, value in vars(config).items() if name not in ("kind", "width", "depth")}
-    kinds = {"pconv": PConvUNet, "conv": ConvUNet}
-    if config.kind not in kinds:
-        raise BadInput(f"kind is one of {', '.join(kinds)}, got {config.kind!r}")
-    return kinds[config.kind](config.width, config.depth, **more)
+    return {"pconv": PConvUNet, "conv": ConvUNet}[config.kind](config.width, config.depth, **more)

@@ -1,7 +1,9 @@
 """Small films that the tests make: a textured square slides over a textured ground."""
 
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
@@ -41,3 +43,41 @@ def write_video(path: Path, count=12, **look) -> Path:
         writer.write(cv2.cvtColor(frame(index, **look), cv2.COLOR_RGB2BGR))
     writer.release()
     return path
+
+
+def encode(
+    path: Path, pictures, codec="libx264", *, pixels="yuv420p", stamps=None, options=None, to=None, **tags
+) -> Path:
+    """A film of pictures, uint8 (H, W, 3), made by FFmpeg.
+
+    pixels: its pixel format. stamps: when each is shown, in 1/600 s, for a film of varying rate. options: of the codec.
+    to: of the container. tags: what the codec is told of the pictures, such as colorspace.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=to or {}) as film:
+        stream = film.add_stream(codec, rate=25, options=options or {})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = pixels
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        if stamps is not None:
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 600)
+        for index, picture in enumerate(pictures):
+            one = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            one.pts = index if stamps is None else stamps[index]
+            film.mux(stream.encode(one))
+        film.mux(stream.encode())
+    return path
+
+
+def remux(path: Path, target: Path, *, skip=0, shift=0, to=None) -> Path:
+    """The packets of a film from number `skip` on in a new file, `shift` added to their time stamps."""
+    with av.open(str(path)) as film, av.open(str(target), "w", options=to or {}) as copy:
+        stream = film.streams.video[0]
+        into = copy.add_stream_from_template(stream)
+        for packet in list(film.demux(stream))[skip:]:
+            if packet.size:
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = into
+                copy.mux(packet)
+    return target

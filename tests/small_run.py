@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from evaluation import benchmark
+from evaluation import benchmark, pairing
 from evaluation.methods import parse_all
 from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig
@@ -31,12 +31,12 @@ def folders(root, images=3, ratios=(0.05, 0.15)):
     return root / "images", root / "masks"
 
 
-def score(root, methods, out="out", config=None, **how):
+def score(root, methods, out="out", config=None, polarity="hole-white", **how):
     """Run methods on the two folders of `root`. Returns the scores."""
     config = config or BenchmarkConfig(size=(SIDE, SIDE), metrics=("l1_image", "psnr"))
-    pairs = benchmark.make_pairs(root / "images", root / "masks", config)
+    pairs = pairing.make_pairs(root / "images", root / "masks", config, polarity)
     how = {"workers": 1, "names": ("images", "masks"), **how}
-    sources = Sources(root / "images", root / "masks")
+    sources = Sources(root / "images", root / "masks", polarity)
     return benchmark.run(parse_all(methods), pairs, sources, root / out, config, **how)
 
 
@@ -84,11 +84,14 @@ def small(image, hole):
 def nan(image, hole):
     return np.where(hole[..., None], np.nan, image)
 
+def unit(image, hole):
+    return np.where(hole[..., None], 0.5, image / image.max())
+
 def raises(image, hole):
     raise KeyError("no such weight")
 
 def moody(image, hole):
-    if hole.mean() > 0.1:
+    if hole.mean() > 0.1 and not os.path.exists("cured"):
         os._exit(1)
     return good(image, hole)
 """

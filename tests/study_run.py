@@ -12,7 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from evaluation import benchmark, methods
+from evaluation import benchmark, methods, pairing
+from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig
 
 ROOT = Path(__file__).parents[1]
@@ -32,9 +33,9 @@ def results(folder, names=("telea", "ns", "mean"), count=8, out="results"):
         hole[20:44, 20 : 44 if i % 2 else 62] = 255  # 576 or 1008 of 4096 px
         cv2.imwrite(str(masks / f"{i:02d}.png"), hole)
     config = BenchmarkConfig(metrics=("l1_image",), size=(64, 64))
-    pairs = benchmark.make_pairs(photos, masks, config)
+    pairs = pairing.make_pairs(photos, masks, config)
     chosen = [methods.parse(name) for name in names]
-    sources = benchmark.Sources(photos, masks)
+    sources = Sources(photos, masks)
     benchmark.run(chosen, pairs, sources, folder / out, config, names=(str(photos), "masks"), workers=1)
     return folder / out
 

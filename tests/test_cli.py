@@ -1,17 +1,21 @@
 """The commands as a user types them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from films import write_video
+from films import encode, write_video
 
 import cli
+from maskgen.errors import BadInput
 from maskgen.flow import FLOWS
 from maskgen.runtime import files
+from maskgen.runtime.command import Tool
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {"maskgen": cli.maskgen, "pconv": cli.pconv, "evaluate": cli.evaluate}
@@ -26,7 +30,7 @@ def typed(tool, *words):
 def test_help_imports_nothing_heavy(tool):
     program = (
         "import atexit, sys, cli;"
-        "heavy = {'numpy', 'cv2', 'torch', 'pandas', 'matplotlib'};"
+        "heavy = {'numpy', 'cv2', 'torch', 'pandas', 'matplotlib', 'av'};"
         "atexit.register(lambda: print(sorted(heavy & set(sys.modules))));"
         f"cli.{tool}(['--help'])"
     )
@@ -72,6 +76,69 @@ def test_a_mistake_gives_one_line_and_exit_code_2(words, says, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+NUMBERS = ("", "-1", "0", "nan", "-inf", "1e400", "9" * 20, "1,2,x", "wrong")
+TEXTS = ("", "=", "\udcff", "x" * 300, "a\nb", "-1")
+PATHS = ("", "file", "folder", "nowhere/x", "file/x", "\udcff", "x" * 300, "/dev/null")
+STOPS = {  # a command that would find something to do in an empty folder is told of a folder that is not there
+    "evaluate": "--images nowhere --out results",
+    "pconv export": "--weights nowhere",
+    "pconv convert": "nowhere out.safetensors",
+    "pconv average": "nowhere nowhere --out out.safetensors",
+    "pconv inpaint": "folder folder --device cpu --weights nowhere",
+    "pconv superres": "folder --device cpu --weights nowhere",
+    "evaluate study make": "nowhere study",
+    "evaluate study export": "--platform mturk --url https://example.org",
+    "evaluate study import": "nowhere study --platform mturk",
+}
+
+
+def every_command(group, path):
+    yield path, group
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from every_command(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def absurd_values(param):
+    if isinstance(param.type, click.Path):
+        return PATHS
+    return TEXTS if isinstance(param.type, click.types.StringParamType | click.Choice) else NUMBERS
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [pytest.param(*each, id=each[0]) for tool, group in GROUPS.items() for each in every_command(group, tool)],
+)
+def test_absurd_values_of_options_give_one_line(path, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("no table, no picture, no film\n")
+    tool, *sub = path.split()
+    stop = STOPS.get(path, STOPS["evaluate"] if "--images" in str([p.opts for p in command.params]) else "").split()
+    given = [word for word in stop if not word.startswith("-")][
+        : sum(isinstance(p, click.Argument) for p in command.params)
+    ]
+    faults, place = [], 0
+    for param in command.params:
+        if isinstance(param, click.Option) and param.is_flag:
+            continue
+        for value in absurd_values(param):
+            if isinstance(param, click.Option):
+                words = [*stop, f"{param.opts[0]}={value}"]
+            else:
+                before = [*given, *["nowhere"] * place][:place]
+                words = [*stop[len(given) :], "--", *before, value, *given[place + 1 :]]
+            done = typed(tool, *sub, *words)
+            lines = [line for line in done.output.splitlines() if line.strip() and "%|" not in line]
+            if not isinstance(done.exception, SystemExit | None) or done.exit_code not in (0, 2) or len(lines) > 2:
+                faults.append((words, done.exit_code, done.exception, lines[-2:]))
+        place += isinstance(param, click.Argument)
+    assert not faults
+    assert {path.name for path in tmp_path.iterdir()} <= {"folder", "file"}
+
+
 def test_extract_says_what_it_made(tmp_path):
     for seed in (0, 5):
         write_video(tmp_path / f"videos/film{seed}.avi", 12, seed=seed)
@@ -79,6 +146,16 @@ def test_extract_says_what_it_made(tmp_path):
         "maskgen", "extract", tmp_path / "videos", "--out", tmp_path / "raw", *"--train 4 --test 2 --size 64".split()
     )
     assert done.exit_code == 0 and "train: 4 masks, as many as wanted" in done.stdout
+
+
+def test_extract_fails_where_not_one_mask_came_and_says_why_last(tmp_path):
+    encode(tmp_path / "black.mp4", [np.zeros((96, 128, 3), np.uint8)] * 12)
+    words = ["extract", tmp_path / "black.mp4", "--out", tmp_path / "raw", *"--train 4 --test 0 --workers 1".split()]
+    for _ in range(2):  # the second run is no "complete already"
+        done = typed("maskgen", *words)
+        assert done.exit_code == 1 and not (tmp_path / "raw").exists()
+        assert "no mask came from black: its frames are all of one colour" in done.stdout
+        assert done.stderr.strip().splitlines()[-1].endswith("was not written: 22 in frames of one colour")
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="only Linux has a folder where not even root may write")
@@ -104,6 +181,142 @@ def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
         .splitlines()[-1]
         .endswith("No space left on device; mend that, and the same command goes on")
     )
+
+
+TOLD = """
+import click, sys, warnings
+from tqdm import tqdm
+from maskgen.errors import warn
+from maskgen.runtime import parallel
+from maskgen.runtime.command import Tool
+
+def odd(number):
+    warn(f"{number % 2} is odd\\nand goes on")
+    return number
+
+@click.group(cls=Tool)
+def tool():
+    pass
+
+@tool.command()
+@click.option("--workers", type=int)
+def works(workers):
+    for number in tqdm(parallel.run(odd, range(8), workers=workers)):
+        warn("2 is even, \\udcff and ü")
+    warnings.warn("of another library")
+    print("all × done: \\udcff")
+
+tool(prog_name="tool")
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_each_warning_is_one_line_wherever_it_comes_from_and_whatever_the_terminal_can_show(workers, encoding):
+    line = [sys.executable, "-c", TOLD, "works", "--workers", workers]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, env=environment, timeout=60)
+    cross, umlaut = ("×", "ü") if encoding == "utf-8" else ("\\xd7", "\\xfc")
+    assert (done.returncode, done.stdout.decode()) == (0, f"all {cross} done: \\udcff\n")
+    said = [part for part in done.stderr.decode().replace("\r", "\n").splitlines() if part.startswith("tool: ")]
+    wanted = ["0 is odd and goes on", "1 is odd and goes on", f"2 is even, \\udcff and {umlaut}"]
+    assert sorted(said) == [f"tool: warning: {line}" for line in wanted]
+    assert b"UserWarning: of another library" in done.stderr
+
+
+def test_outside_a_command_a_warning_is_one_of_python():
+    code = "from maskgen.errors import warn\ndef work(): warn('odd')\nwork()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "<string>:3: InputWarning: odd\n"
+
+
+def failing(error):
+    """What a command that raises an error ends with."""
+
+    @click.group(cls=Tool, name="tool")
+    def tool():
+        pass
+
+    @tool.command()
+    def fails():
+        raise error
+
+    return CliRunner().invoke(tool, ["fails"])
+
+
+GOES_ON = "mend that, and the same command goes on"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(36, "File name too long", "x"), "x: File name too long; shorten it"),
+        (OSError(24, "Too many open files", "x"), "x: Too many open files; use fewer --workers, or raise the limit of"),
+        (OSError(28, "No space left on device"), f"the disk: No space left on device; {GOES_ON}"),
+        (FileNotFoundError(2, "No such file or directory", "a/b"), f"a/b: No such file or directory; {GOES_ON}"),
+        (OSError(5, "Input/output error", "a"), f"a: Input/output error; {GOES_ON}"),
+        (OSError(98, "Address already in use"), "the disk: Address already in use;"),
+        (MemoryError(), "out of memory: use smaller sizes, a smaller batch or fewer --workers"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory: "),
+        (BadInput("two\nlines"), "two lines"),
+        (
+            UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "no"),
+            "'a\\udcff' holds a name that is no valid Unicode: rename",
+        ),
+        (ImportError("libGL.so.1 is missing", name="cv2"), "libGL.so.1 is missing"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(error, line):
+    done = failing(error)
+    assert done.exit_code == 2 and done.output.startswith(f"tool: {line}") and done.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(KeyError("x"), OSError("of a library"), ImportError("x", name="x"), RuntimeError("x")),
+        UnicodeEncodeError("ascii", "ü", 0, 1, "no"),
+    ],
+)
+def test_a_bug_keeps_its_traceback(error):
+    done = failing(error)
+    assert done.exit_code == 1 and done.exception is error and not done.output
+
+
+@pytest.fixture
+def no_libgl(tmp_path):
+    """An environment in which OpenCV cannot be imported, as after `pip install .` on a server."""
+    missing = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({missing!r})")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT)))}
+
+
+ADVICE = (
+    "OpenCV lacks a library of the system (libGL.so.1: cannot open shared object file: No such file or directory): on "
+    "Debian or Ubuntu, apt install libgl1 libglib2.0-0; or take the build without windows: pip uninstall "
+    "opencv-python, then pip install opencv-python-headless\n"
+)
+
+
+@pytest.mark.parametrize("words", ["maskgen bin .", "pconv inpaint . .", "evaluate --images ."])
+def test_a_missing_library_of_the_system_is_one_line_with_its_name(words, no_libgl, tmp_path):
+    tool = words.split()[0]
+    line = [sys.executable, "-c", f"import cli; cli.{tool}(prog_name={tool!r})", *words.split()[1:]]
+    done = subprocess.run(line, cwd=tmp_path, env=no_libgl, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{tool}: {ADVICE}")
+
+
+@pytest.mark.parametrize("module", ["maskgen.extract", "pconv_model.inpaint", "evaluation.metrics"])
+def test_python_names_the_missing_library_too_and_does_so_again(module, no_libgl, tmp_path):
+    code = f"import contextlib\nwith contextlib.suppress(ImportError): import {module}\nimport {module}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=no_libgl, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.endswith(f"\nImportError: {ADVICE}")
+
+
+def test_a_tool_without_a_command_shows_its_help():
+    for tool in ("maskgen", "pconv"):
+        assert typed(tool).exit_code == 2 and "\nCommands:\n" in typed(tool).output
+    assert typed("evaluate", "study").exit_code == 2 and "\nCommands:\n" in typed("evaluate", "study").output
 
 
 INTERRUPTED = """

@@ -17,7 +17,7 @@ from small_run import folders, score
 
 from maskgen.augmented import augment_folder
 from maskgen.commands import maskgen
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, InputWarning, warn
 from maskgen.extract import extract
 from maskgen.indexing import Rules, measure_masks
 from maskgen.maskset import Masks
@@ -106,6 +106,29 @@ def test_another_version_on_a_worker_is_told(address, monkeypatch):
         list(parallel.run(abs, [1], cluster=address))
 
 
+def test_a_worker_without_a_library_of_the_system_is_told(address):
+    with pytest.raises(BadInput, match=f"a worker of {address} cannot work: OpenCV lacks libGL"):
+        list(parallel.run(lacks_libgl, [1], cluster=address))
+
+
+def lacks_libgl(task):
+    raise ImportError("OpenCV lacks libGL", name="cv2")
+
+
+def odd(task):
+    warn("odd")
+    return task
+
+
+def test_warnings_of_tasks_come_home(address):
+    with pytest.warns(InputWarning, match="odd"):
+        assert list(parallel.run(odd, range(9), cluster=address)) == list(range(9))
+
+
+def test_the_code_of_all_packages_is_compared():
+    assert cluster._identity()["its code"] != hashlib.sha256().hexdigest()[:12]
+
+
 def test_an_address_where_nothing_answers_is_told(monkeypatch):
     monkeypatch.setattr(cluster, "ANSWER", 0.5)
     with pytest.raises(BadInput, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1, expected for example"):
@@ -116,7 +139,7 @@ def test_an_address_where_another_server_keeps_silent_is_told_in_time(monkeypatc
     monkeypatch.setattr(cluster, "ANSWER", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begin = time.monotonic()
-        with pytest.raises(BadInput, match=r"answers at .*nothing there says anything for 0\.5 s"):
+        with pytest.raises(BadInput, match=r"answers at .*no reply within 0\.5 s"):
             cluster.check(f"tcp://127.0.0.1:{silent.getsockname()[1]}")
     assert time.monotonic() - begin < 5
 

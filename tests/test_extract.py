@@ -10,15 +10,17 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
-from films import frame, write_frames, write_video
+from films import encode, frame, write_frames, write_video
 
 from maskgen import maskset, pairs, plan, video
 from maskgen.errors import BadInput
 from maskgen.extract import extract, summary
-from maskgen.runtime import files
+from maskgen.occlusion import holes_of_pair
+from maskgen.runtime import files, output
 from maskgen.settings import ExtractConfig
 
 SMALL = ExtractConfig(train=6, test=4, size=64, min_area=4)
@@ -110,6 +112,148 @@ def test_a_finished_run_is_not_made_again(films, tmp_path):
     lines = []
     quietly([films], tmp_path / "raw", SMALL, say=lines.append)
     assert fingerprint(tmp_path / "raw") == before and "complete already" in lines[0]
+
+
+CHANGES = {  # what is changed between two runs into one folder: what the refusal names
+    "an option": (lambda films, patch: {"config": replace(SMALL, noise=0.5)}, "noise was 0.2, is 0.5"),
+    "the seed": (lambda films, patch: {"config": replace(SMALL, seed=1)}, "seed was 0, is 1"),
+    "a film": (lambda films, patch: append_byte(films / "film1.avi"), "film1: sha256 was"),
+    "a frame": (lambda films, patch: swap(films / "frames/3.png", films / "frames/4.png"), "frames: sha256 was"),
+    "a film more": (lambda films, patch: write_video(films / "new.avi", 12, seed=70), "new is new"),
+    "a film less": (lambda films, patch: (films / "film2.avi").unlink(), "film2 is gone"),
+    "OpenCV": (lambda films, patch: patch.setattr(cv2, "__version__", "9.9"), "opencv was .*, is 9.9"),
+    "NumPy": (lambda films, patch: change_version(patch, "numpy"), "numpy was .*, is 9.9"),
+    "PyAV": (lambda films, patch: change_version(patch, "av"), "av was .*, is 9.9"),
+    "our version": (lambda films, patch: patch.setattr(output, "__version__", "9.9"), "version was .*, is 9.9"),
+}
+
+
+def append_byte(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def swap(one, other):
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+
+
+def change_version(patch, package):
+    known = output.version
+    patch.setattr(output, "version", lambda name: "9.9" if name == package else known(name))
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_folder_is_refused_by_name_to_a_run_of_which_anything_else_decides(
+    films, tmp_path, monkeypatch, what, is_finished
+):
+    quietly([films], tmp_path / "raw", SMALL)
+    if not is_finished:  # as a kill leaves it
+        (tmp_path / "raw/.progress").mkdir()
+        (tmp_path / "raw/recipe.json").rename(tmp_path / "raw/.progress/recipe.json")
+    before = fingerprint(tmp_path / "raw")
+    change, says = CHANGES[what]
+    changed = change(films, monkeypatch)
+    config = changed["config"] if isinstance(changed, dict) else SMALL
+    with pytest.raises(BadInput, match=f"was begun with other settings.*{says}"):
+        quietly([films], tmp_path / "raw", config)
+    assert fingerprint(tmp_path / "raw") == before
+
+
+def test_what_the_credits_say_by_now_gets_into_a_finished_recipe(films, tmp_path):
+    def licences():
+        recipe = json.loads((tmp_path / "raw/recipe.json").read_text())
+        return [source.get("licence") for source in recipe["sources"]]
+
+    quietly([films], tmp_path / "raw", SMALL)
+    masks = fingerprint(tmp_path / "raw/train")
+    assert licences() == [None] * 4
+    (films / "SOURCES.csv").write_text("file,license\nfilm0.avi,CC0\nfilm1.avi,\n")
+    quietly([films], tmp_path / "raw", SMALL)
+    assert licences() == ["CC0", None, None, None] and fingerprint(tmp_path / "raw/train") == masks
+
+
+@pytest.mark.parametrize("counts", [{}, {"masks": {"train": 1}}, {"masks": 3}])
+def test_a_finished_recipe_without_its_counts_is_refused(films, tmp_path, counts):
+    recipe = quietly([films], tmp_path / "raw", SMALL)
+    (tmp_path / "raw/recipe.json").write_text(json.dumps({**recipe, "counts": counts}))
+    with pytest.raises(BadInput, match="lacks the counts"):
+        quietly([films], tmp_path / "raw", SMALL)
+
+
+def test_films_of_the_same_content_are_used_once(films, tmp_path):
+    (films / "copy.avi").write_bytes((films / "film1.avi").read_bytes())
+    (tmp_path / "linked").symlink_to(films)
+    lines = []
+    recipe = quietly([films, tmp_path / "linked/film0.avi"], tmp_path / "raw", SMALL, say=lines.append)
+    assert lines == [
+        f"{films / 'film1.avi'} holds the same frames as {films / 'copy.avi'}: they are used once",
+        f"{tmp_path / 'linked/film0.avi'} holds the same frames as {films / 'film0.avi'}: they are used once",
+    ]
+    assert [source["file"] for source in recipe["sources"]] == ["copy.avi", "film0.avi", "film2.avi", "frames"]
+
+
+def test_a_film_of_varying_rate_has_the_frame_numbers_of_a_plain_read_and_splits_share_none(tmp_path):
+    stamps = np.cumsum([0] + [20] * 59 + [120] * 60 + [20] * 60).tolist()  # in 1/600 s: 30, 5, 30 frames a second
+    path = encode(tmp_path / "film.mp4", [frame(i) for i in range(180)], stamps=stamps, options={"g": "12", "bf": "2"})
+    with av.open(str(path)) as film:
+        frames = [one.to_ndarray(format="rgb24") for one in film.decode(video=0)]
+    config = replace(SMALL, train=40, test=20)
+    quietly([path], tmp_path / "raw", config, workers=2)
+    used = {}
+    for split in ("train", "test"):
+        rows = maskset.read_index(tmp_path / "raw" / split)
+        used[split] = {number for frame in rows.frame for number in (frame, frame + 1)}
+        for row in rows.itertuples():
+            pair = [video.cut_out(frames[row.frame + i], (16, 0, 96), 64) for i in (0, 1)]
+            hole = holes_of_pair(*pair, config)[pairs.KINDS.index(row.kind)]
+            assert np.array_equal(hole, maskset.read_hole(tmp_path / "raw" / split / row.file_name))
+    assert max(used["train"]) < min(used["test"]) and len(used["train"]) >= 40
+
+
+NAMES = ("validation", "test_01", "train", "CON", "f" * 240, "Élan 映画", "clip", "CLIP", "eval-set", "a.b..c")
+
+
+def test_films_of_any_name_give_a_set_that_loads_with_its_splits(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    for i, name in enumerate((*NAMES, f"{'d' * 150}/{'n' * 150}")):
+        write_video(tmp_path / f"films/{name}.avi", 8, seed=2 * i)
+    recipe = quietly([tmp_path / "films"], tmp_path / "raw", replace(SMALL, train=40, test=20))
+    assert len({source["name"].lower() for source in recipe["sources"]}) == len(NAMES) + 1
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "raw"), cache_dir=str(tmp_path / "cache"))
+    assert {split: rows.num_rows for split, rows in loaded.items()} == {"train": 40, "test": 20}
+    for split in ("train", "test"):
+        index = maskset.read_index(tmp_path / "raw" / split)
+        assert sorted(loaded[split]["sha256"]) == sorted(index.sha256)
+
+
+def test_films_that_gave_no_mask_are_named_with_the_reason(films, tmp_path):
+    encode(films / "black.mp4", [np.zeros((96, 128, 3), np.uint8)] * 20)
+    encode(films / "still.mp4", [frame(0)] * 20)
+    recipe = quietly([films], tmp_path / "raw", replace(SMALL, train=400, test=200))
+    lines = "\n".join(summary(recipe))
+    assert "no mask came from black: its frames are all of one colour" in lines
+    assert "no mask came from still: hardly anything moves in it" in lines
+    assert recipe["counts"]["passed_over"]["in frames of one colour"] == 38 and "film0:" not in lines
+
+
+def test_where_no_mask_came_at_all_the_folder_is_free_for_another_run(films, tmp_path):
+    black = encode(tmp_path / "black.mp4", [np.zeros((96, 128, 3), np.uint8)] * 20)
+    recipe = quietly([black], tmp_path / "raw", SMALL)
+    assert recipe["counts"]["masks"] == {"train": 0, "test": 0} and not (tmp_path / "raw").exists()
+    assert sum("no mask came from black" in line for line in summary(recipe)) == 1  # a lone film in two parts
+    quietly([films], tmp_path / "raw", SMALL)
+
+
+def test_many_films_without_a_mask_are_not_all_named():
+    counts = {"masks": dict.fromkeys(plan.SPLITS, 0), "pairs": dict.fromkeys(plan.SPLITS, 9)}
+    counts |= {"passed_over": {}, "faults": [], "fruitless": [[f"film{i}", pairs.EMPTY] for i in range(200)]}
+    lines = summary({"counts": counts, "sources": [0] * 200, "settings": {"train": 0, "test": 0}})
+    assert len(lines) < 20 and lines[-1] == "no mask came from 190 more; recipe.json lists them"
 
 
 def test_another_seed_draws_other_pairs(films, tmp_path):
@@ -223,15 +367,6 @@ def test_nothing_to_extract_from_says_what_was_expected(tmp_path, path, says):
     with pytest.raises(BadInput, match=says):
         quietly([tmp_path / path], tmp_path / "raw", SMALL)
     assert not (tmp_path / "raw").exists()
-
-
-def test_a_folder_made_with_other_settings_or_videos_is_left_alone(films, tmp_path):
-    quietly([films], tmp_path / "raw", SMALL)
-    with pytest.raises(BadInput, match=r"size was 64, is 128.*--out"):
-        quietly([films], tmp_path / "raw", replace(SMALL, size=128))
-    write_video(films / "new.avi", 12, seed=70)
-    with pytest.raises(BadInput, match="new is new"):
-        quietly([films], tmp_path / "raw", SMALL)
 
 
 def test_a_folder_with_other_files_is_left_alone(films, tmp_path):

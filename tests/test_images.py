@@ -182,3 +182,14 @@ def test_doubt_is_refused(photos, masks):
 def test_a_photo_without_a_mask_is_named():
     with pytest.raises(BadInput, match=r"no mask for a/7\.jpg in .*expected a/7\.png"):
         pairs(["a/7.jpg"], ["a/8.png"])
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".bmp"])
+def test_a_file_that_is_cut_short_shows_without_decoding(ending):
+    data = images.encode(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8), ending)
+    assert images.seems_whole(data)
+    assert not any(images.seems_whole(data[: round(len(data) * share)]) for share in (0, 0.1, 0.5, 0.9, 0.99))
+    if ending == ".jpg":  # a thumbnail is a whole JPEG inside the header of a larger one
+        thumbnail = images.encode(np.zeros((8, 8, 3), np.uint8), ".jpg")
+        data = data[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + data[2:]
+        assert images.seems_whole(data) and not images.seems_whole(data[:-200])

@@ -5,8 +5,9 @@ import torch
 from skimage.data import astronaut
 
 from maskgen.errors import BadInput
+from maskgen.runtime import images
 from pconv_model import checkpoints, inpaint, losses, superres
-from pconv_model.photos import pairs, read_image
+from pconv_model.photos import pairs
 from pconv_model.unet import ConvUNet, PConvUNet
 
 
@@ -130,10 +131,10 @@ def test_an_image_without_holes_comes_back_as_it_is_and_one_of_holes_alone_comes
 
 def test_a_batch_gives_what_single_images_give_in_their_order(model):
     sizes = [(32, 32), (32, 32), (48, 20), (32, 32)]
-    images = [photo(*size, 3, seed=i) for i, size in enumerate(sizes)]
+    photos = [photo(*size, 3, seed=i) for i, size in enumerate(sizes)]
     holes = [box(*size, 4, 4, 20, 15) for size in sizes]
-    together = list(inpaint.inpaint_batch(model, images, holes, batch=2))
-    for image, hole, filled in zip(images, holes, together, strict=True):
+    together = list(inpaint.inpaint_batch(model, photos, holes, batch=2))
+    for image, hole, filled in zip(photos, holes, together, strict=True):
         assert np.abs(filled.astype(int) - inpaint.inpaint(model, image, hole)).max() <= 1  # rounding of other kernels
 
 
@@ -214,8 +215,10 @@ def test_an_image_in_tiles_has_its_colours_from_smaller_ones_as_well():
 
 
 def test_a_mask_that_does_not_fit_is_refused(model):
-    with pytest.raises(BadInput, match=r"\(4, 4\).*\(5, 5\)"):
-        inpaint.inpaint(model, photo(5, 5, 3), np.zeros((4, 4), bool))
+    with pytest.raises(BadInput, match=r"the mask has 4x4 px and the image 5x6: make a mask as large"):
+        inpaint.inpaint(model, photo(6, 5, 3), np.zeros((4, 4), bool))
+    with pytest.raises(BadInput, match=r"the mask has 6x5 px and the image 5x6: turn it"):
+        inpaint.inpaint(model, photo(6, 5, 3), np.zeros((5, 6), bool))
     with pytest.raises(BadInput, match="float64"):
         inpaint.inpaint(model, np.zeros((4, 4, 3)), np.zeros((4, 4), bool))
     with pytest.raises(BadInput, match=r"\(4, 4, 2\)"):
@@ -251,7 +254,7 @@ def test_folders_in_folders_out_and_a_second_run_has_nothing_to_do(tmp_path, mod
     lay_out(tmp_path)
     arguments = model, tmp_path / "in", tmp_path / "masks", tmp_path / "out"
     assert inpaint.inpaint_files(*arguments) == 2 and inpaint.inpaint_files(*arguments) == 0
-    before, after = read_image(tmp_path / "in" / "deep" / "b.png"), read_image(tmp_path / "out" / "deep" / "b.png")
+    before, after = images.read(tmp_path / "in" / "deep" / "b.png"), images.read(tmp_path / "out" / "deep" / "b.png")
     assert after.dtype == np.uint16 and after.shape == (40, 40, 4) and (after[30:] == before[30:]).all()
     assert (after[6:19, 6:19] != before[6:19, 6:19]).any() and (tmp_path / "out" / "a.png").exists()
 
@@ -259,10 +262,10 @@ def test_folders_in_folders_out_and_a_second_run_has_nothing_to_do(tmp_path, mod
 def test_one_mask_serves_a_whole_folder_and_a_missing_one_is_named(tmp_path):
     lay_out(tmp_path)
     one = tmp_path / "masks" / "a.png"
-    assert [mask for _, mask in pairs(tmp_path / "in", one)] == [one, one]
+    assert [mask for _, mask in pairs(tmp_path / "in", one, tmp_path / "out")] == [one, one]
     (tmp_path / "masks" / "b.png").unlink()
     with pytest.raises(BadInput, match=r"b\.png"):
-        pairs(tmp_path / "in", tmp_path / "masks")
+        pairs(tmp_path / "in", tmp_path / "masks", tmp_path / "out")
 
 
 def test_two_photos_that_would_become_one_file_are_refused(tmp_path, model):
@@ -295,7 +298,7 @@ def test_super_resolution_keeps_the_known_pixels_of_any_image(model, shape):
 def test_super_resolution_writes_bicubic_beside(tmp_path, model):
     cv2.imwrite(str(tmp_path / "a.png"), photo(8, 8, 3))
     assert superres.superres_files(model, tmp_path / "a.png", tmp_path / "out", 2) == 1
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_x2.png", "a_x2_bicubic.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_x2.png", "a_x2_bicubic.png", "recipe.json"]
 
 
 @pytest.mark.parametrize("kind", ["pconv", "conv"])

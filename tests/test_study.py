@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,6 +71,31 @@ def test_the_defaults_are_those_of_the_paper():
     assert (StudyConfig().per_class, StudyConfig().answers, StudyConfig().exposures) == (300, 10, (250, 1000, 4000))
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"parts": ("unlimited", "nonsense")},
+            "the parts of a study are unlimited and limited, got unlimited, nonsense",
+        ),
+        ({"parts": ()}, "the parts of a study are unlimited and limited, got none"),
+        ({"parts": ("limited", "limited")}, "a study has each part once, got limited, limited"),
+        ({"exposures": (250, 1000, 250)}, "a study has each exposure once, got 250, 1000, 250"),
+        ({"exposures": (20,)}, "exposures are 50 to 60000 ms, got 20"),
+    ],
+)
+def test_settings_that_make_no_study_are_refused(change, told):
+    with pytest.raises(BadInput, match=told):
+        StudyConfig(**change)
+
+
+def test_a_platform_that_does_not_exist_is_refused(study):
+    with pytest.raises(BadInput, match="the platform is one of mturk, prolific, got 'turk'"):
+        crowd.export(study, "turk", "https://example.org", places=1, code="")
+    with pytest.raises(BadInput, match="the platform is one of mturk, prolific, got 'turk'"):
+        crowd.read(study, study / "trials.csv", "turk")
+
+
 def test_the_same_seed_draws_the_same_trials_and_another_seed_others(run, study, tmp_path):
     drawing.make([run], tmp_path / "again", SMALL)
     drawing.make([run], tmp_path / "other", replace(SMALL, seed=1))
@@ -81,8 +107,114 @@ def test_a_study_with_answers_is_not_written_over(run, study):
     before = (study / "study.sqlite").read_bytes()
     drawing.make([run], study, SMALL)
     assert (study / "study.sqlite").read_bytes() == before
-    with pytest.raises(BadInput, match="holds another study"):
+    with pytest.raises(BadInput, match=r"was begun with other settings \(seed was 0, is 1"):
         drawing.make([run], study, replace(SMALL, seed=1))
+
+
+def test_a_study_of_other_settings_tells_how_many_answers_it_holds(run, study):
+    store = Store(study)
+    rater = all_raters(store)[0]
+    position = store.ahead(rater)[0]["position"]
+    store.answer(rater, position, "left", 250, 900, 300, 1)
+    with pytest.raises(BadInput, match=r"seed was 0, is 1; it holds 1 answers of raters\): name another folder"):
+        drawing.make([run], study, replace(SMALL, seed=1))
+
+
+def test_a_study_that_is_made_again_says_so(run, tmp_path):
+    words = ("make", run, tmp_path / "study", "--per-class", 1)
+    first, second = typed(*words), typed(*words)
+    assert first.exit_code == second.exit_code == 0
+    assert second.output.splitlines()[0] == f"{tmp_path / 'study'} is complete already"
+    assert second.output.splitlines()[1:] == first.output.splitlines()[-2:]
+
+
+def edit(path, change):
+    """Change a JSON file in place."""
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def swap(folder, one, other):
+    """Exchange two result pictures."""
+    first, second = (sorted((folder / "pictures" / "telea").rglob("*.jpg"))[i] for i in (one, other))
+    data = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda root: swap(root, 0, 1), "results: pictures: telea was [0-9a-f]{12}, is"),
+        (
+            lambda root: edit(root / "recipe.json", lambda r: r["methods"]["ns"].update(opencv="4.0")),
+            "ns: opencv was .*, is 4.0",
+        ),
+        (lambda root: edit(root / "recipe.json", lambda r: r.update(version="0.0")), "results: version was .*, is 0.0"),
+    ],
+)
+def test_a_study_of_results_that_have_changed_is_refused_by_name(change, told, run, study, tmp_path):
+    shutil.copytree(run, tmp_path / "results")
+    drawing.make([tmp_path / "results"], study, SMALL)  # a copy is the same
+    change(tmp_path / "results")
+    with pytest.raises(BadInput, match=rf"was begun with other settings \(.*{told}"):
+        drawing.make([tmp_path / "results"], study, SMALL)
+
+
+def test_a_library_that_draws_is_part_of_a_study(run, study, monkeypatch):
+    monkeypatch.setattr(cv2, "__version__", "0.0")
+    with pytest.raises(BadInput, match=r"opencv was .*, is 0\.0"):
+        drawing.make([run], study, SMALL)
+
+
+def test_a_study_that_could_not_be_made_leaves_nothing_in_the_way(run, tmp_path):
+    elsewhere = tmp_path / "photos"
+    shutil.copytree(run.parent / "photos", elsewhere)
+    for path in elsewhere.iterdir():
+        path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(
+        BadInput, match=r"is not the photo that the results were made with.*name their folder with --images"
+    ):
+        drawing.make([run], tmp_path / "study", SMALL, elsewhere)
+    assert not (tmp_path / "study").exists()
+    drawing.make([run], tmp_path / "study", replace(SMALL, seed=1))
+
+
+def test_a_study_that_was_interrupted_is_finished_with_the_same_bytes(run, study, tmp_path, monkeypatch):
+    def stop_here(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(drawing.store, "create", stop_here)
+        drawing.make([run], tmp_path / "again", SMALL)
+    assert not (tmp_path / "again" / "recipe.json").exists()
+    with pytest.raises(BadInput, match="seed was 0, is 1"):
+        drawing.make([run], tmp_path / "again", replace(SMALL, seed=1))
+    drawing.make([run], tmp_path / "again", SMALL)
+    for path in (path for path in study.rglob("*") if path.is_file() and path.suffix in (".jpg", ".csv", ".json")):
+        if path.name != "secret.json":
+            assert (tmp_path / "again" / path.relative_to(study)).read_bytes() == path.read_bytes()
+    assert not (tmp_path / "again" / ".progress").exists()
+
+
+def test_results_of_masks_read_with_another_polarity_are_other_pairs(run, tmp_path):
+    other = results(run.parent, names=("grey",), out="inverted")
+    edit(other / "recipe.json", lambda recipe: recipe["settings"].update(polarity="hole-black"))
+    with pytest.raises(BadInput, match="have no pair in common"):
+        drawing.make([run, other], tmp_path / "study", replace(SMALL, parts=("unlimited",), reference="grey"))
+
+
+def test_two_results_folders_of_one_name_are_told_apart(run, tmp_path):
+    for name, label in (("a", "telea"), ("b", "ns")):
+        shutil.copytree(run, tmp_path / name / "results")
+        scores = tmp_path / name / "results" / "scores.csv"
+        lines = scores.read_text().splitlines(keepends=True)
+        scores.write_text("".join([lines[0], *[line for line in lines if line.startswith(f"{label},")]]))
+    drawing.make([tmp_path / "a" / "results", tmp_path / "b" / "results"], tmp_path / "study", SMALL)
+    recipe = json.loads((tmp_path / "study" / "recipe.json").read_text())
+    assert [source["name"] for source in recipe["sources"]] == ["results", "results-2"]
+    assert recipe["methods"] == ["telea", "ns"]
 
 
 def test_methods_of_two_runs_on_the_same_pairs_meet(run, tmp_path):

@@ -14,6 +14,7 @@ import torch
 from evaluation.pairs import reduced, sparse
 from maskgen.errors import BadInput
 from pconv_model import checkpoints, data, train
+from pconv_model.search import search
 from pconv_model.settings import LossConfig, NetConfig, TrainConfig
 from pconv_model.unet import PConvUNet
 
@@ -279,7 +280,7 @@ def test_imagenet_and_places2_come_with_their_own_split(tmp_path):
 
 def test_celeba_hq_is_split_27000_to_3000_by_the_seed(tmp_path, monkeypatch):
     faces = [tmp_path / f"{i}.jpg" for i in range(30000)]
-    monkeypatch.setattr(data, "find_images", lambda folder: faces)
+    monkeypatch.setattr(data.images, "find", lambda folder: faces)
     kept, held = data.split([tmp_path], config=TrainConfig(validation=3000))
     again = data.split([tmp_path], config=TrainConfig(validation=3000))
     other = data.split([tmp_path], config=TrainConfig(validation=3000, seed=1))
@@ -414,13 +415,13 @@ def test_without_a_masks_folder_the_way_to_make_one_is_told(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "maskgen.sampler", type(sys)("maskgen.sampler"))
     sys.modules["maskgen.sampler"].MaskSampler = None
     with pytest.raises(BadInput, match="maskgen extract"):
-        train.mask_sampler(tmp_path / "none", RUN)
+        data.mask_sampler(tmp_path / "none", RUN)
 
 
 def test_a_search_tries_every_weight_and_sorts_by_what_no_weight_touches(photos, tmp_path):
     tried = [LossConfig(perceptual=0, style=0, hole=hole) for hole in (0.0, 6.0)]
     how = {"net": NET, "device": "cpu", "config": replace(RUN, size=(16,), batch=(4,), validation=2)}
-    table = train.search([photos], Boxes(), tmp_path, tried, **how)
+    table = search([photos], Boxes(), tmp_path, tried, **how)
     assert sorted(table["hole"]) == [0.0, 6.0] and table["val_l1"].is_monotonic_increasing
     assert table["val_l1"].nunique() == 2 and (tmp_path / "table.csv").exists()
 

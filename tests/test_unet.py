@@ -1,9 +1,14 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from maskgen.errors import BadInput
-from pconv_model.settings import IMAGENET_MEAN, IMAGENET_STD, NetConfig
+from pconv_model import features, foreign
+from pconv_model.layer import PartialConv2d
+from pconv_model.settings import IMAGENET_MEAN, IMAGENET_STD, NetConfig, TrainConfig
 from pconv_model.unet import ConvUNet, PConvUNet, build
 
 TABLE2 = """
@@ -181,7 +186,28 @@ def test_a_net_is_built_from_its_config():
     config = NetConfig(kind="conv", width=0.1, depth=2, fill="mean")
     net = build(config)
     assert isinstance(net, ConvUNet) and net.config == config
-    with pytest.raises(ValueError, match="pconv, conv"):
-        build(NetConfig(kind="lama"))
     with pytest.raises(ValueError, match=r"0 for the paper's net, got -1"):
         build(NetConfig(detail=-1))
+
+
+NAMED = {
+    "kind": lambda name: NetConfig(kind=name),
+    "bias": lambda name: NetConfig(bias=name),
+    "fill": lambda name: NetConfig(fill=name),
+    "head": lambda name: NetConfig(head=name),
+    "precision": lambda name: TrainConfig(precision=name),
+    "decay": lambda name: TrainConfig(decay=name),
+    "freeze": lambda name: TrainConfig(freeze=name),
+    "scaling": lambda name: PartialConv2d(3, 3, 3, scaling=name),
+    "form": lambda name: foreign.read(Path("x.pth"), name),
+    "name": features.lpips_convolutions,
+}
+
+
+@pytest.mark.parametrize("setting", NAMED)
+@pytest.mark.parametrize("wrong", ["nonsense", "Pconv", None, 3, ["all"]])
+def test_a_setting_that_is_one_of_some_names_is_refused_when_it_is_none_of_them(setting, wrong):
+    if setting == "form" and wrong is None:
+        return  # found by looking
+    with pytest.raises(BadInput, match=rf"{setting} is one of .*, got {re.escape(repr(wrong))}"):
+        NAMED[setting](wrong)

@@ -1,31 +1,12 @@
+import unicodedata
+
 import cv2
 import numpy as np
 import pytest
-from films import frame, texture, write_frames, write_video
+from films import encode, frame, texture, write_frames, write_video
 
 from maskgen import video
-from maskgen.errors import BadInput
-
-
-def test_frames_of_a_folder_come_in_natural_order_as_rgb(tmp_path):
-    reader = video.open_reader(write_frames(tmp_path / "film", 11))
-    assert all(np.array_equal(reader.read(i), frame(i)) for i in range(11))  # 9.png, 10.png, 11.png
-    assert reader.read(11) is None
-
-
-@pytest.mark.parametrize("ending", [".avi", ".mp4", ".mkv"])
-def test_a_video_file_gives_the_frames_that_were_written(tmp_path, ending):
-    reader = video.open_reader(write_video(tmp_path / f"film{ending}", 6))
-    for i in range(6):
-        assert np.abs(reader.read(i).astype(int) - frame(i)).mean() < 12  # grey levels, lost by the codec
-
-
-def test_jumping_about_gives_the_same_frames_as_reading_through(tmp_path):
-    path = write_video(tmp_path / "film.mp4", 260)
-    through, jumping = video.open_reader(path), video.open_reader(path)
-    frames = [through.read(i) for i in range(260)]
-    for i in (250, 3, 120, 121, 259, 0, 140):
-        assert np.array_equal(jumping.read(i), frames[i])
+from maskgen.errors import BadInput, InputWarning
 
 
 def test_a_probe_counts_the_frames_of_a_truncated_file(tmp_path):
@@ -46,6 +27,76 @@ def test_sources_are_found_below_folders_and_named_apart(tmp_path):
     assert [name for _, name in found] == ["a_clip", "b_clip", "b_frames"]
     again = video.find([tmp_path / "a/clip.avi", tmp_path / "b/clip.avi"])
     assert [name for _, name in again] == ["clip", "clip-2"]
+
+
+def test_hidden_and_system_files_are_no_films_and_one_line_says_so(tmp_path):
+    write_video(tmp_path / "clip.AVI".lower(), 2).rename(tmp_path / "clip.AVI")
+    write_frames(tmp_path / "frames", 2)
+    for litter in (
+        "._clip.AVI",
+        "__MACOSX/._clip.avi",
+        "__MACOSX/frames/1.png",
+        "frames/.hidden.png",
+        "frames/Thumbs.db",
+    ):
+        (tmp_path / litter).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / litter).write_bytes(b"litter")
+    with pytest.warns(InputWarning, match=r"4 hidden or system files are skipped, such as \._clip\.AVI") as told:
+        found = video.find([tmp_path])
+    assert [name for _, name in found] == ["clip", "frames"] and len(told) == 1
+    assert video.probe(tmp_path / "frames", "frames").frames == 2
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    write_video(tmp_path / "elsewhere/clip.avi", 2)
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "films")
+    assert [name for _, name in video.find([tmp_path / "films"])] == ["link_clip"]
+
+
+@pytest.mark.parametrize("ending", [".bmp", ".JPG", ".tiff", ".webp"])
+def test_a_folder_of_pictures_of_any_kind_is_a_film(tmp_path, ending):
+    write_frames(tmp_path / "film", 3)
+    for path in (tmp_path / "film").iterdir():
+        cv2.imwrite(str(path.with_suffix(ending)), cv2.imread(str(path)))
+        path.unlink()
+    assert [video.probe(*found).frames for found in video.find([tmp_path])] == [3]
+
+
+def test_a_first_picture_that_is_none_costs_its_own_frame_only(tmp_path):
+    write_frames(tmp_path / "film", 5)
+    (tmp_path / "film/1.png").write_text("no picture")
+    source = video.probe(tmp_path / "film", "film")
+    assert (source.frames, source.width, source.height) == (5, 128, 96)
+
+
+def test_the_same_pictures_under_other_names_have_the_same_content(tmp_path):
+    one, other = (write_frames(tmp_path / name, 3) for name in ("one", "other"))
+    (other / "3.png").rename(other / "30.png")
+    sources = [video.probe(folder, folder.name) for folder in (one, other)]
+    assert sources[0].content == sources[1].content and sources[0].sha256 != sources[1].sha256
+
+
+def test_what_the_user_should_know_of_a_film_is_remarked(tmp_path):
+    woven = [frame(i) for i in range(3)]
+    old = encode(tmp_path / "old.mpg", woven, "mpeg2video", options={"flags": "+ilme+ildct"})
+    hdr = encode(tmp_path / "hdr.mkv", woven, pixels="yuv420p10le", color_trc=16)
+    [line] = video.probe(old, "old").remarks
+    assert "is interlaced" in line and "docs/extract.md" in line
+    [line] = video.probe(hdr, "hdr").remarks
+    assert "is 10-bit HDR (PQ) video" in line and "docs/extract.md" in line
+    assert video.probe(write_video(tmp_path / "plain.mp4", 3), "plain").remarks == ()
+
+
+@pytest.mark.parametrize(("lightest", "is_one"), [(40, True), (60, False)])
+def test_a_picture_of_one_colour_may_have_some_noise(lightest, is_one):
+    noisy = np.random.default_rng(0).integers(30, lightest, (96, 96, 3), np.uint8)
+    assert video.is_of_one_colour(noisy) is is_one
+    noisy = np.full((96, 96, 3), (200, 10, 90), np.uint8)
+    assert video.is_of_one_colour(noisy)
+    noisy[41, 43] = 255
+    assert not video.is_of_one_colour(noisy)
 
 
 def test_the_folder_for_the_masks_is_not_searched(tmp_path):
@@ -75,17 +126,49 @@ def test_a_change_of_scene_is_a_cut_and_motion_or_a_change_of_light_is_none():
 
 
 def test_credits_beside_the_videos_are_read(tmp_path):
-    (tmp_path / "SOURCES.csv").write_text("file,source,licence\nclip.avi,a library,CC0\n")
-    assert video.credits([tmp_path / "clip.avi"]) == {
-        str(tmp_path / "clip.avi"): {"source": "a library", "licence": "CC0"}
+    (tmp_path / "SOURCES.csv").write_text("file,source,licence\nclip.avi,a library,CC0\ncafé.mp4,a shop,MIT\n")
+    clip, cafe = tmp_path / "clip.avi", tmp_path / unicodedata.normalize("NFD", "café.mp4")
+    assert video.credits([clip, cafe]) == {
+        clip: {"source": "a library", "licence": "CC0"},
+        cafe: {"source": "a shop", "licence": "MIT"},
     }
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["file,licence", "file,license", "File, License ", "FILE ,source,LICENCE,license", "\ufefffile,license,use"],
+)
+def test_the_column_of_the_licence_has_two_spellings_in_any_case(tmp_path, table):
+    cells = {"file": "clip.avi", "licence": "CC0", "license": "CC0"}
+    row = ",".join(cells.get(name.strip("\ufeff ").lower(), "") for name in table.split(","))
+    (tmp_path / "SOURCES.csv").write_text(f"{table}\n{row}\n", encoding="utf-8")
+    assert video.read_credits(tmp_path / "SOURCES.csv") == {"clip.avi": {"licence": "CC0"}}
+
+
+def test_an_empty_cell_of_the_credits_means_unknown_and_erases_nothing(tmp_path):
+    rows = "file,source,licence,license\na.avi,, ,CC0\nb.avi,a lake,,\na.avi,a hill,,\n,nobody,MIT,\nc.avi\n"
+    (tmp_path / "SOURCES.csv").write_text(rows)
+    assert video.read_credits(tmp_path / "SOURCES.csv") == {
+        "a.avi": {"source": "a hill", "licence": "CC0"},
+        "b.avi": {"source": "a lake"},
+        "c.avi": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "says"), [("video,licence\na.mp4,CC0\n", "no column `file`, but video, licence"), ("", "names no file")]
+)
+def test_credits_without_files_are_refused(tmp_path, table, says):
+    (tmp_path / "SOURCES.csv").write_text(table)
+    with pytest.raises(BadInput, match=says):
+        video.read_credits(tmp_path / "SOURCES.csv")
 
 
 @pytest.mark.parametrize(
     ("make", "says"),
     [
         (lambda p: (p / "x.mp4").write_text("not a video"), "not a video"),
-        (lambda p: (p / "x.mp4").write_bytes(b""), "not a video"),
+        (lambda p: (p / "x.mp4").write_bytes(b""), "is empty"),
         (lambda p: (p / "x.mp4").symlink_to(p / "gone.mp4"), "cannot read"),
         (lambda p: write_video(p / "x.mp4", 1), "only one frame"),
         (lambda p: write_frames(p / "x.mp4", 1), "only one frame"),

@@ -38,8 +38,8 @@ def main(film, frame, seed):
     panels = [
         ("frame t", first),
         ("frame t + 1", second),
-        ("what t + 1 hides: raw mask", ~raw),
-        (f"test mask, {category(size.hole_ratio, size.border_distance)}", ~hole),
+        ("raw mask: what t + 1 hides", raw),
+        (f"test mask, {category(size.hole_ratio, size.border_distance)}", hole),
         ("photo with holes", np.where(hole[..., None], 255, photo)),
         ("filled by telea", telea(photo, hole)),
     ]

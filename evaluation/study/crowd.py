@@ -11,7 +11,7 @@ import numpy as np
 from flask import Flask, render_template
 from tqdm import tqdm
 
-from evaluation.study.settings import PARTS, TOLERANCE
+from evaluation.study.settings import PARTS, PLATFORMS, TOLERANCE
 from evaluation.study.store import DATABASE, SIDES, Store, sound
 from maskgen.errors import BadInput
 from maskgen.runtime.files import write_whole
@@ -25,11 +25,17 @@ def export(folder: Path, platform: str, url: str, *, places: int, code: str) -> 
     mturk: url is where the pictures will lie, the folder `pictures` is uploaded there. prolific: url is that of the
     served study, `places` personal links are made, `code` is shown at the end. Raises BadInput for a bad address.
     """
+    _check(platform)
     if not re.fullmatch(r"https?://[^\s\"'<>?#]+", url):
         raise BadInput(f"--url is the address on the web, such as https://study.example.org/pictures, got {url!r}")
     store, out = Store(folder), folder / platform
     out.mkdir(exist_ok=True)
     return _mturk(store, out, url.rstrip("/")) if platform == "mturk" else _prolific(store, out, url, places, code)
+
+
+def _check(platform):
+    if platform not in PLATFORMS:
+        raise BadInput(f"the platform is one of {', '.join(PLATFORMS)}, got {platform!r}")
 
 
 def _mturk(store, out, url):
@@ -149,6 +155,7 @@ def _csv(head, rows):
 
 def read(folder: Path, file: Path, platform: str) -> dict[str, int]:
     """Take in a platform's file of results. Reading it again, or a longer one later, adds only what is new."""
+    _check(platform)
     store = Store(folder)
     try:
         csv.field_size_limit(2**24)

@@ -2,7 +2,9 @@
 
 import hashlib
 import itertools
-import json
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,15 +13,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from evaluation.benchmark import TRUTH, image_folder, in_order, read_pairs
-from evaluation.methods import Failed, read_image
+from evaluation.benchmark import TRUTH
+from evaluation.pairing import image_folder, in_order, read_pairs
 from evaluation.pairs import fit, jpeg
 from evaluation.settings import BUILT_IN
 from evaluation.study import store
 from evaluation.study.settings import PARTS, StudyConfig
 from maskgen import maskset
 from maskgen.errors import BadInput
-from maskgen.runtime import files
+from maskgen.runtime import files, images
+from maskgen.runtime.output import OutputFolder, libraries, opencv
 
 SPOILT = "spoilt"  # stands among the methods for a true image with loud blots, the wrong answer of a catch trial
 LARGEST = 2**14  # px, side of a result; a recipe that claims more is not one of evaluate
@@ -35,109 +38,132 @@ class Item:
     size: tuple[int, int]
     category: str
     hole_ratio: float
-    results: dict[str, Path] = field(default_factory=dict)
+    results: dict[str, Path] = field(default_factory=dict)  # by the method's name
+    hashes: dict[str, str] = field(default_factory=dict)  # SHA-256 of those files
 
 
-def make(results: list[Path], out: Path, config: StudyConfig, images: Path | None = None) -> dict:
+def make(
+    results: list[Path],
+    out: Path,
+    config: StudyConfig,
+    photos: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict:
     """Write a study into `out` and return its counts. The same results, settings and seed give the same trials.
 
-    images: where the photos lie, if not where the results' recipe says. Raises BadInput for results that keep no
-    pictures, for methods without a common pair, and where `out` holds another study.
+    photos: where the photos lie, if not where the results' recipe says. say: takes a line for the user. A study that
+    is there already is left as it is. Raises BadInput for results that keep no pictures, for methods without a common
+    pair, and where `out` holds another study.
     """
-    check(config)
-    items, methods, sources = gather(results, images)
+    items, methods, sources = gather(results, photos)
     if config.reference and config.reference not in methods:
         raise BadInput(f"no method {config.reference} in the results: expected one of {', '.join(methods)}")
     if "unlimited" in config.parts and len(methods) < 2:
         raise BadInput(f"pairs of results need two methods, got {methods[0]}: name more results, or --part limited")
     trials, equal = draw(items, methods, config)
-    recipe = {
-        "settings": asdict(config),
-        "sources": sources,
-        "counts": {
-            "pairs": len(items),
-            **{part: sum(trial["kind"] == part for trial in trials) for part in config.parts},
-            "answers_wanted": sum(trial["open"] for trial in trials),
-            "left_out_as_equal": equal,
-        },
+    counts = {
+        "pairs": len(items),
+        **{part: sum(trial["kind"] == part for trial in trials) for part in config.parts},
+        "answers_wanted": sum(trial["open"] for trial in trials),
+        "left_out_as_equal": equal,
     }
-    recipe = json.loads(json.dumps(recipe))
-    if (out / store.DATABASE).exists():
-        old = maskset.read_recipe(out)
-        if {key: old.get(key) for key in recipe} != recipe:
-            raise BadInput(f"{out} holds another study, perhaps with answers: use another folder")
-        return recipe["counts"]
-    if out.is_dir() and any(out.iterdir()) and not (out / store.PICTURES).is_dir():
-        raise BadInput(f"{out} is not empty and holds no study: expected a new folder")
-    write_pictures(out, items, trials, config)
+    recipe = {
+        "made_by": "evaluate study make",
+        "settings": asdict(config),
+        "methods": methods,  # in the order in which they are matched
+        "sources": sources,
+        "libraries": {**libraries("numpy"), **opencv()},
+    }
+    with OutputFolder(out, recipe, detail=lambda: store.answered(out)) as folder:
+        if folder.complete:
+            say(folder.already)
+        else:
+            _write(out, items, trials, methods, config)
+            folder.finish(counts=counts)
+    return counts
+
+
+def _write(out, items, trials, methods, config):
+    """Write the pictures, `trials.csv` and the database, which once it is there is not written again."""
+    try:
+        write_pictures(out, items, trials, config)
+    except BadInput:  # a photo is missing: nothing may stand in the way of the corrected command
+        shutil.rmtree(out / store.PICTURES, ignore_errors=True)
+        raise
     columns = [name for name in store.TRIAL if not name.endswith("_picture")]
     table = pd.DataFrame(trials)[[*columns, "rank"]]
     files.write_whole(out / "trials.csv", table.to_csv(index=False, lineterminator="\n").encode())
-    maskset.write_recipe(out, recipe)
-    store.create(out, trials, {**asdict(config), "methods": methods})
-    return recipe["counts"]
+    if not (out / store.DATABASE).exists():
+        store.create(out, trials, {**asdict(config), "methods": methods})
 
 
-def check(config: StudyConfig) -> None:
-    """Raise BadInput for settings that make no study."""
-    if not config.parts or set(config.parts) - set(PARTS):
-        raise BadInput(f"the parts of a study are {' and '.join(PARTS)}, got {', '.join(config.parts) or 'none'}")
-    if not config.exposures or min(config.exposures) < 50 or max(config.exposures) > 60000:
-        raise BadInput(f"exposures are 50 to 60000 ms, got {','.join(map(str, config.exposures))}")
-
-
-def gather(folders: list[Path], images: Path | None) -> tuple[list[Item], list[str], list[dict]]:
-    """Read results folders: the items of all, the methods' names, and what recipe.json says of the folders.
+def gather(folders: list[Path], photos: Path | None) -> tuple[list[Item], list[str], list[dict]]:
+    """Read results folders: the items of all, the methods' names, and what decides the study of each folder.
 
     The same image and mask at the same size in two folders are one item, so that methods of separate runs meet.
     """
     items, identities, sources = {}, {}, []
-    for folder in folders:
+    for folder, called in zip(folders, _names(folders), strict=True):
         recipe, pairs = maskset.read_recipe(folder), read_pairs(folder / "pairs.csv")
         try:
             scores = pd.read_csv(folder / "scores.csv", dtype={"pair": str}, keep_default_na=False)
-            size, name = tuple(recipe["settings"]["size"]), str(recipe["sources"]["images"])
+            size, where = tuple(recipe["settings"]["size"]), str(recipe["folders"]["images"])
             if len(size) != 2 or not all(type(side) is int and 0 < side <= LARGEST for side in size):
                 raise ValueError(f"its size is {size}")
-            how = (size, int(recipe["settings"].get("factor", 0)), bool(recipe["settings"]["raw"]))
+            read = (recipe["settings"].get(name) for name in ("polarity", "threshold"))
+            how = (size, int(recipe["settings"].get("factor", 0)), bool(recipe["settings"]["raw"]), *read)
             done = {label: recipe["methods"][label] for label in scores["method"]}
             errors = {(row["method"], row["pair"]): row["error"] for row in scores.to_dict("records")}
             failed = {(label, pair.pair) for label in done for pair in pairs if errors[label, pair.pair]}
-            told = {"methods": list(done), "pairs_sha256": recipe["sources"]["pairs_sha256"]}
-            sources.append({"name": folder.name, "version": recipe["version"], **told})
+            told = {"version": recipe["version"], "pairs_sha256": recipe["sources"]["pairs_sha256"], "methods": done}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(
                 f"{folder} holds no finished results ({type(error).__name__}: {error}): run evaluate again, it goes on"
             ) from None
-        photos = images or (image_folder(None) if name == BUILT_IN else Path(name))
-        if not photos.is_dir():
-            raise BadInput(f"the photos of {folder} were in {name}, which is not here: name their folder with --images")
+        place = photos or (image_folder(None) if where == BUILT_IN else Path(where))
+        if not place.is_dir():
+            raise BadInput(
+                f"the photos of {folder} were in {where}, which is not here: name their folder with --images"
+            )
         for label in done:
             if identities.setdefault(label, done[label]) != done[label]:
                 raise BadInput(f"{label} is two different methods in {' and '.join(map(str, folders))}: rename one")
+        digests = defaultdict(hashlib.sha256)
         for pair in pairs:
             key = (pair.image_sha256, pair.mask_sha256, *how)
             item = items.get(key)
             if item is None:
-                item = Item(photos / pair.image, pair.image_sha256, size, pair.category, float(pair.hole_ratio))
+                item = Item(place / pair.image, pair.image_sha256, size, pair.category, float(pair.hole_ratio))
                 items[key] = item
-            for label in done:
-                if (label, pair.pair) not in failed:
-                    item.results.setdefault(label, folder / "pictures" / label / pair.category / f"{pair.pair}.jpg")
-    for item in items.values():
-        for label, path in item.results.items():
-            if not path.is_file():
-                raise BadInput(f"no {path}: a study needs the pictures of {label}, run evaluate with --pictures anew")
+            for label in (label for label in done if (label, pair.pair) not in failed):
+                path = folder / "pictures" / label / pair.category / f"{pair.pair}.jpg"
+                sha256 = _sha256_of_picture(path, label)
+                digests[label].update(f"{pair.pair} {sha256}\n".encode())
+                if label not in item.results:
+                    item.results[label], item.hashes[label] = path, sha256
+        pictures = {label: digest.hexdigest() for label, digest in digests.items()}
+        sources.append({"name": called, **told, "pictures": pictures})
     if not identities:
         raise BadInput(f"no method in {' '.join(map(str, folders))} is through: run evaluate again, it goes on")
     return list(items.values()), list(identities), sources
+
+
+def _names(folders):
+    """The folders' names; those that are alike are numbered."""
+    names = [folder.absolute().name for folder in folders]
+    return [name if (n := names[:i].count(name)) == 0 else f"{name}-{n + 1}" for i, name in enumerate(names)]
+
+
+def _sha256_of_picture(path, label):
+    if not path.is_file():
+        raise BadInput(f"no {path}: a study needs the pictures of {label}, run evaluate with --pictures anew")
+    return files.sha256(path)
 
 
 def draw(items: list[Item], methods: list[str], config: StudyConfig) -> tuple[list[dict], int]:
     """The trials, those that count first, and how many were left out as both results are the same file."""
     order = in_order(pd.DataFrame({"category": [item.category for item in items], "item": range(len(items))}))
     classes = [(name, group["item"].tolist()) for name, group in order.groupby("category", sort=False)]
-    names = {path: hashlib.sha256(path.read_bytes()).hexdigest() for item in items for path in item.results.values()}
     matches = [
         (one, other) for one, other in itertools.combinations(methods, 2) if config.reference in ("", one, other)
     ]
@@ -146,7 +172,7 @@ def draw(items: list[Item], methods: list[str], config: StudyConfig) -> tuple[li
         for part, opponents in (("unlimited", matches), ("limited", [(method, TRUTH) for method in methods])):
             for m, (a, b) in enumerate(opponents if part in config.parts else ()):
                 able = [i for i in group if a in items[i].results and (b == TRUTH or b in items[i].results)]
-                same = [i for i in able if b != TRUTH and names[items[i].results[a]] == names[items[i].results[b]]]
+                same = [i for i in able if b != TRUTH and items[i].hashes[a] == items[i].hashes[b]]
                 able, equal = [i for i in able if i not in set(same)], equal + len(same)
                 rng = np.random.default_rng([config.seed, 0, PARTS.index(part), k, m])
                 for i in np.sort(rng.permutation(len(able))[: config.per_class]):
@@ -223,10 +249,10 @@ def write_pictures(out: Path, items: list[Item], trials: list[dict], config: Stu
 def _coded(item, label, seed, i):
     """The true image of an item as JPEG, or with blots."""
     try:
-        data = item.image.read_bytes()
+        data = images.read_bytes(item.image)
         if hashlib.sha256(data).hexdigest() != item.image_sha256:
-            raise BadInput(f"{item.image} is not the photo that the results were made with: its SHA-256 differs")
-        image = fit(read_image(item.image), item.size)
-    except (OSError, Failed) as error:
+            raise BadInput(f"{item.image} is not the photo that the results were made with, its SHA-256 differs")
+        image = fit(images.decode_rgb(data, item.image), item.size)
+    except BadInput as error:
         raise BadInput(f"a study needs the true images: {error}; name their folder with --images") from None
     return jpeg(spoil(image, np.random.default_rng([seed, 4, i])) if label == SPOILT else image)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from maskgen.errors import BadInput
+
 STUDY = "study"
 PARTS = ("unlimited", "limited")
 PLATFORMS = ("mturk", "prolific")
@@ -23,6 +25,15 @@ class StudyConfig:
     contact: str = ""  # whom raters may ask
     consent: str = ""  # text of your own above the consent box; empty takes the one of the package
     seed: int = 0  # draws trials, their order and their sides
+
+    def __post_init__(self):
+        if not self.parts or set(self.parts) - set(PARTS):
+            raise BadInput(f"the parts of a study are {' and '.join(PARTS)}, got {', '.join(self.parts) or 'none'}")
+        for name, values in (("part", self.parts), ("exposure", self.exposures)):
+            if len(set(values)) < len(values):
+                raise BadInput(f"a study has each {name} once, got {', '.join(map(str, values))}")
+        if not self.exposures or min(self.exposures) < 50 or max(self.exposures) > 60000:
+            raise BadInput(f"exposures are 50 to 60000 ms, got {','.join(map(str, self.exposures)) or 'none'}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +109,15 @@ def sound(path: Path):
         yield
     except sqlite3.DatabaseError as error:
         raise BadInput(f"{path} is no study ({error}): make a new one or take a backup") from None
+
+
+def answered(folder: Path) -> list[str]:
+    """How many answers a study has, in words, as nobody should delete them by mistake; nothing if there are none."""
+    if not (folder / DATABASE).is_file():
+        return []
+    with sound(folder / DATABASE), closing(sqlite3.connect(folder / DATABASE, timeout=30)) as db:
+        count = db.execute("SELECT count(*) FROM answers").fetchone()[0]
+    return [f"it holds {count:,} answers of raters"] if count else []
 
 
 class Taken(Exception):

@@ -28,11 +28,11 @@ import cv2
 from tqdm import tqdm
 
 from maskgen import __version__
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, collected_warnings, install_hint, warn
 from maskgen.runtime.memory import keep_memory
 
 PACKAGES = ("maskgen", "pconv_model", "evaluation")
-LIBRARIES = ("numpy", "scikit-image", "torch")  # beside OpenCV, those whose versions may change a result
+LIBRARIES = ("numpy", "pillow", "scikit-image", "torch")  # beside OpenCV, those whose versions may change a result
 AIM = 1.0  # s of work that travel together: much beside the scheduler's millisecond, and little to lose
 MOST = 64  # tasks that travel together, however small they are
 AHEAD = 3  # such parcels under way for each thread of the cluster
@@ -61,7 +61,7 @@ def check(address: str) -> None:
     try:
         import distributed  # noqa: F401 - only whether it is there
     except ImportError:
-        raise BadInput("--cluster needs Dask: pip install 'irregular-masks[cluster]'") from None
+        raise BadInput(f"--cluster needs Dask, install it with: {install_hint('cluster')}") from None
     for name in ("distributed", "distributed.client"):  # in their place the user gets one line from us
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not address.strip():
@@ -71,7 +71,7 @@ def check(address: str) -> None:
             kind = thread.submit(asyncio.run, _kind(address)).result()
         why = f"a {kind.lower()} does"
     except TimeoutError:
-        kind, why = "", f"nothing there says anything for {ANSWER:g} s"
+        kind, why = "", f"no reply within {ANSWER:g} s"
     except (TypeError, ValueError) as error:  # of the address itself, or of tls:// without keys
         kind, why = "", str(error)
     except Exception as error:  # anything may stand at an address, and answer anything
@@ -143,7 +143,7 @@ class _Road:
         return max(1, AHEAD * self.threads)
 
     def send(self, parcel):
-        """Returns the future of (seconds, results)."""
+        """Returns the future of (seconds, results, lines of warnings)."""
         # To the scheduler a parcel is bytes: it need not know our package, nor spend time on what is inside.
         data = cloudpickle.dumps(_Parcel(self.head, parcel), protocol=5)
         return self._ask(self.client.submit, pickle.loads, data, key=(f"masks-{self.key}", next(self.number)))
@@ -158,7 +158,9 @@ class _Road:
                     self._ask(wait, future, timeout=LOOK)
         except TimeoutError:
             return None
-        seconds, results = self._ask(future.result)
+        seconds, results, lines = self._ask(future.result)
+        for line in lines:
+            warn(line)
         if results:
             self.size = max(1, min(MOST, int(AIM * len(results) / max(seconds, 1e-6))))
         return results
@@ -180,6 +182,10 @@ class _Road:
             raise BadInput(
                 f"a worker of {self.address} has no {error.name}: install irregular-masks {__version__} on all of them"
             ) from None
+        except ImportError as error:
+            if error.name != "cv2":
+                raise
+            raise BadInput(f"a worker of {self.address} cannot work: {error}") from None
         except TimeoutError:
             raise
         except (CancelledError, OSError) as error:
@@ -199,18 +205,19 @@ class _Parcel:
 
 
 def _work(head, tasks):
-    """Do the tasks one by one up to the first that fails. Returns the seconds and the results; runs on a worker."""
+    """Do the tasks one by one up to the first that fails; runs on a worker. Returns what `_Road.send` promises."""
     begin, function, results = time.monotonic(), _ready(head), []
     cv2.setNumThreads(1)
     keep_memory()  # Dask has its workers give it back at once (MALLOC_TRIM_THRESHOLD_), which doubles a pair's cost
-    for task in tasks:
-        try:
-            results.append(function(task))
-        except Exception:
-            if not results:
-                raise
-            break  # not swallowed: what is done goes home, and the task that failed comes back alone to raise its error
-    return time.monotonic() - begin, results
+    with collected_warnings() as lines:
+        for task in tasks:
+            try:
+                results.append(function(task))
+            except Exception:
+                if not results:
+                    raise
+                break  # not swallowed: what is done goes home, and the task that failed comes back alone to raise it
+    return time.monotonic() - begin, results, lines
 
 
 @lru_cache(maxsize=2)
@@ -258,7 +265,7 @@ def _identity():
     """All that decides about a result, besides the task: name -> version."""
     code = hashlib.sha256()
     for package in PACKAGES:
-        for path in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
+        for path in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
             code.update(path.read_bytes())
     told = {"irregular-masks": __version__, "its code": code.hexdigest()[:12], "OpenCV": cv2.__version__}
     for name in LIBRARIES:

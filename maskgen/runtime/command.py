@@ -5,20 +5,26 @@ import errno
 import signal
 import sys
 import threading
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, InputWarning
 
-MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # by the user: disk full, no right
+FAULT, MISTAKE, STOPPED = 1, 2, 130  # exit codes: the work found a fault; the user can mend it; Ctrl-C
+ADVICE = {
+    errno.ENAMETOOLONG: "shorten it",
+    errno.EMFILE: "use fewer --workers, or raise the limit of `ulimit -n`",
+    errno.ENFILE: "use fewer --workers",
+}
 POLARITIES = ("hole-white", "hole-black")  # as in maskgen.maskset, which imports OpenCV
+LARGEST = 2**32 - 1  # of any whole number; NumPy and torch both take it for a seed
 CONTEXT = {"show_default": True, "max_content_width": 100}
-ANY = click.Path(exists=True, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
-seed_option = click.option("--seed", default=0, show_default=True, help="Every random choice comes from it.")
-workers_option = click.option("--workers", type=click.IntRange(1), help="Processes. [default: all cores]")
+SEED = click.IntRange(0, LARGEST)
+seed_option = click.option("--seed", type=SEED, default=0, help="Every random choice comes from it.")
+workers_option = click.option("--workers", type=click.IntRange(1, 1024), help="Processes. [default: all cores]")
 
 
 def _answers(context, param, address):
@@ -33,6 +39,21 @@ def _answers(context, param, address):
 cluster_option = click.option(
     "--cluster", metavar="ADDRESS", callback=_answers, help="Dask scheduler that does the work instead."
 )
+
+
+class Place(click.Path):
+    """A path; `--out "$FORGOTTEN"` is a mistake and not the working folder."""
+
+    def convert(self, value, param, ctx):
+        if value == "":
+            self.fail("expected a path, got an empty text", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = Place(path_type=Path)
+ANY = Place(exists=True, path_type=Path)
+FILE = Place(dir_okay=False, path_type=Path)
+FOLDER = Place(file_okay=False, path_type=Path)
 
 
 class Numbers(click.ParamType):
@@ -101,8 +122,32 @@ def _ctrl_c():
         _thread.interrupt_main()
 
 
+def check_numbers(context):
+    """Raise click.BadParameter for an option of a command that is NaN, infinite or beyond `LARGEST`."""
+    for param in context.command.params:
+        values = context.params.get(param.name)
+        for value in values if isinstance(values, tuple) else (values,):
+            if isinstance(value, int | float) and not abs(value) <= LARGEST:
+                raise click.BadParameter(f"expected a number up to {LARGEST}, got {value:g}", context, param)
+
+
+class Command(click.Command):
+    """A command that never sees NaN, infinite or absurd numbers."""
+
+    def invoke(self, ctx):
+        check_numbers(ctx)
+        return super().invoke(ctx)
+
+
 class Tool(click.Group):
-    """A group of commands whose user sees one line where he made a mistake, and no traceback."""
+    """A group of commands whose user sees one line for a mistake or a warning, and no traceback."""
+
+    command_class = Command
+    group_class = type  # groups inside are of this class too
+
+    def invoke(self, ctx):
+        check_numbers(ctx)
+        return super().invoke(ctx)
 
     def __call__(self, *args, **named):
         """Run as a program: Ctrl-C stops it wherever it comes, and does nothing once all is done."""
@@ -114,24 +159,73 @@ class Tool(click.Group):
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python's own end would show a traceback
 
     def main(self, args=None, prog_name=None, **extra):
+        """Run a command and end the process with its exit code; a bug alone shows a traceback."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # names of files may be no text at all, or no ASCII
         try:
-            code = super().main(args, prog_name, standalone_mode=False, **extra)
+            with _warnings_told(self._say):
+                code = super().main(args, prog_name, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(MISTAKE)
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else self.name
-            self._stop(f"{error.format_message()} ({where} --help tells more)", 2)
-        except (BadInput, click.ClickException) as error:
-            self._stop(error.format_message() if isinstance(error, click.ClickException) else str(error), 2)
+            self._stop(f"{error.format_message()} ({where} --help tells more)", MISTAKE)
         except (KeyboardInterrupt, click.Abort):
-            self._stop("stopped; nothing is lost, the same command goes on from here", 130)
+            self._stop("stopped; nothing is lost, the same command goes on from here", STOPPED)
         except BrokenPipeError:  # `| head` has seen enough
             sys.stderr.close()
-            sys.exit(1)
-        except OSError as error:
-            if error.errno not in MENDABLE:
+            sys.exit(FAULT)
+        except Exception as error:
+            line = mendable(error)
+            if not line:
                 raise
-            self._stop(f"{error.filename or 'the disk'}: {error.strerror}; mend that, and the same command goes on", 2)
+            self._stop(line, MISTAKE)
         sys.exit(code if isinstance(code, int) else 0)
 
     def _stop(self, message, code):
-        click.echo(f"{self.name}: {message}", err=True)
+        self._say(message)
         sys.exit(code)
+
+    def _say(self, message):
+        line = f"{self.name}: {' '.join(map(str.strip, message.splitlines()))}"
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)  # above the bars that are on the screen
+        else:
+            click.echo(line, err=True)
+
+
+def mendable(error: Exception) -> str:
+    """What an error that the user can mend says, in one line; "" for a bug of ours."""
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, BadInput) or (isinstance(error, ImportError) and error.name == "cv2"):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:  # the system's own word: full, read-only, not there
+        advice = ADVICE.get(error.errno, "mend that, and the same command goes on")
+        return f"{error.filename or 'the disk'}: {error.strerror}; {advice}"
+    if isinstance(error, UnicodeEncodeError) and any("\ud800" <= c <= "\udfff" for c in error.object):
+        return f"{error.object[:200]!r} holds a name that is no valid Unicode: rename the file"
+    wants_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # the latter is torch's
+    if wants_memory or "Insufficient memory" in str(error) or "can't allocate memory" in str(error):
+        return "out of memory: use smaller sizes, a smaller batch or fewer --workers"
+    return ""
+
+
+@contextmanager
+def _warnings_told(say):
+    """Say each `InputWarning` once, in a line of its own, until the block ends; others are left to Python."""
+    told, before = set(), warnings.showwarning
+
+    def show(message, category, *where, **more):
+        if not issubclass(category, InputWarning):
+            before(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=InputWarning)
+        warnings.showwarning = show
+        yield

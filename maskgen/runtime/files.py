@@ -24,15 +24,18 @@ LITTER = {  # what operating systems and notebooks leave beside data, in lower c
     "__pycache__",
 }
 LONGEST = 120  # bytes of a name that we choose: half of what file systems take, so that endings and counters fit
-DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}  # of Windows
+DEVICES = {"con", "prn", "aux", "nul", *(port + i for port in ("com", "lpt") for i in "0123456789¹²³")}  # of Windows
 SPLITS = {  # words in a folder's name by which Hugging Face's loaders would tell the splits of a data set
     *("train", "training", "validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation"),
 }
 
 
-def natural(path: Path | str) -> list:
-    """Sort key that puts frame 9 before frame 10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", str(path))]
+def natural(path: Path | str) -> tuple:
+    """Sort key that puts frame 9 before frame 10. Different names have different keys, 1 and 01 too."""
+    parts = re.split(r"([0-9]+)", str(path))
+    numbers = [part.lstrip("0") for part in parts[1::2]]  # compared by length, then digits: as long as they like
+    parts[1::2] = [(len(number), number) for number in numbers]
+    return parts, str(path)
 
 
 def is_litter(name: str) -> bool:
@@ -55,31 +58,45 @@ def walk(folder: Path, *, outside: Path | None = None) -> Iterator[tuple[Path, l
     """Yield (folder, names of files, names of litter) for a folder and all below it, hidden folders left out.
 
     Links to folders are followed, but for those that lead back into a folder above. outside: a folder that is left out.
+    One `InputWarning` tells of each folder that may not be read, and of each link that leads nowhere.
     """
 
     def enter(folder, above):
         try:
             real = folder.resolve()
             entries = sorted(os.scandir(folder), key=lambda entry: natural(entry.name))
-        except (OSError, RuntimeError):  # no right to read it, or a link to itself
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            warn(f"{folder} is skipped: {error.strerror}")
             return
         if real in above or real == outside:
             return
         files, litter, inner = [], [], []
         for entry in entries:
-            if entry.is_dir():
-                if not is_litter(entry.name):
-                    inner.append(entry.name)
-                else:
-                    litter += _litter_in(folder / entry.name, entry.name)
-            elif entry.is_file():
+            kind = _kind(entry)
+            if kind == "folder" and is_litter(entry.name):
+                litter += _litter_in(folder / entry.name, entry.name)
+            elif kind == "folder":
+                inner.append(entry.name)
+            elif kind == "file":
                 (litter if is_litter(entry.name) else files).append(entry.name)
+            elif kind == "link" and not is_litter(entry.name):
+                warn(f"{folder / entry.name} is skipped: the link leads nowhere")
         yield folder, files, litter
         for name in inner:
             yield from enter(folder / name, {*above, real})
 
     outside = outside.resolve() if outside is not None else None
     yield from enter(folder, set())
+
+
+def _kind(entry):
+    """What an entry of a folder is, links followed; "link" where that leads nowhere or round in a circle."""
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "link" if entry.is_symlink() else "device"
+    except OSError:
+        return "link"
 
 
 def _litter_in(folder, name):
@@ -102,7 +119,7 @@ def find(folder: Path, endings: tuple[str, ...], *, outside: Path | None = None)
 
 def cut(name: str, longest: int = LONGEST) -> str:
     """A name of at most `longest` bytes; one that was longer ends in a hash of the whole."""
-    data = name.encode(errors="surrogateescape")
+    data = name.encode(errors="surrogatepass")
     if len(data) <= longest:
         return name
     digest = hashlib.sha256(data).hexdigest()[:8]
@@ -115,9 +132,15 @@ def safe_name(label: str) -> str:
     Words that Hugging Face's loaders take for splits get an `x`, so that a film `validation` stays a film.
     """
     plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", label)).strip("._") or "video"
-    plain = re.sub(r"[^\W\d_]+", lambda word: word[0] + "x" * (word[0] in SPLITS), plain)
-    plain = cut(plain)
-    return f"{plain}_" if plain.split(".")[0].lower() in DEVICES else plain
+    plain = _no_split(plain)
+    if len(plain.encode()) > LONGEST:
+        plain = _no_split(cut(plain, LONGEST - 1))  # the cut may have made a `train` of a `trainer`
+    base, dot, rest = plain.partition(".")
+    return f"{base}_{dot}{rest}" if base.lower() in DEVICES else plain
+
+
+def _no_split(name):
+    return re.sub(r"[^\W\d_]+", lambda word: word[0] + "x" * (word[0] in SPLITS), name)
 
 
 def safe_names(labels: Iterable[str]) -> list[str]:
@@ -126,17 +149,28 @@ def safe_names(labels: Iterable[str]) -> list[str]:
     for label in labels:
         plain = safe_name(label)
         name, number = plain, 2
-        while name.lower() in taken:
+        while name.casefold() in taken:
             name, number = f"{plain}-{number}", number + 1
-        taken.add(name.lower())
+        taken.add(name.casefold())
         names.append(name)
     return names
 
 
+def is_text(name: str) -> bool:
+    """Whether a file name can be written into a text file; bytes that are not UTF-8 come as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def leads_inside(name: str) -> bool:
-    """Whether a file name from an index is one below its folder, and no way out of it."""
+    """Whether a file name from an index is one below its folder, and no way out of it, on any system."""
     parts = name.replace("\\", "/").split("/")
-    return bool(name) and "\0" not in name and ".." not in parts and parts[0] != "" and ":" not in parts[0]
+    # Windows takes `.. ` and `...` for `..`.
+    leads_up = any(len(part) > 1 and not part.strip(" .") for part in parts)
+    return "\0" not in name and not leads_up and parts[0] != "" and ":" not in parts[0] and parts[-1] not in ("", ".")
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -149,9 +183,11 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         part.write_bytes(data)
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # the name that the user knows
         raise
 
 
@@ -174,17 +210,20 @@ def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
     """One SHA-256 of the names and bytes of some files of a folder, in the order of the names given."""
     digest = hashlib.sha256()
     for name in names:
-        digest.update(f"{name}\0{sha256(folder / name)}\n".encode())
+        digest.update(f"{name}\0{sha256(folder / name)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
+def summed(folder: Path) -> list[Path]:
+    """The files below a folder that its `checksums.sha256` lists: all but itself and litter, links followed."""
+    found = (inner / name for inner, names, _ in walk(folder) for name in names if name != CHECKSUMS)
+    return sorted(found)
+
+
 def write_checksums(folder: Path) -> None:
-    """Write `checksums.sha256`: the SHA-256 of every file below the folder but hidden ones, as `sha256sum` has it."""
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS and path.name[0] != "."
-    )
-    lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}" for path in files)
-    write_whole(folder / CHECKSUMS, "".join(f"{line}\n" for line in lines).encode())
+    """Write `checksums.sha256`: the SHA-256 of every file below the folder but litter, as `sha256sum` has it."""
+    lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in summed(folder))
+    write_whole(folder / CHECKSUMS, "".join(lines).encode(errors="surrogateescape"))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,11 +18,12 @@ from filelock import FileLock, Timeout
 
 from maskgen import __version__
 from maskgen.errors import BadInput
-from maskgen.runtime.files import remove_parts, write_whole
+from maskgen.runtime.files import is_litter, remove_parts, write_whole
 
 RECIPE = "recipe.json"
 PROGRESS = ".progress"  # folder of an unfinished run: its recipe, its journal and what else it needs to resume
 LOCK = ".lock"  # in the folder while a run works in it; one that a kill leaves behind locks nobody out
+BEFORE = "results_before"  # in the recipe of an unfinished run: files and bytes there were when it began
 SHOWN = 6  # differences named in a message
 
 
@@ -60,8 +61,11 @@ class OutputFolder:
     the result, JSON values: `made_by`, the command's name, then settings, inputs by content, versions of libraries.
     grows: keys of the recipe whose value is a dict of entries that later runs may add to, as the methods of a
     benchmark; only entries of the same name are compared. rises: keys whose value is a number that later runs may
-    raise, such as a number of masks. about: what is written down but not compared, such as the
-    names of folders. prepared: files and folders that may be there before a run has any result.
+    raise, such as a number of masks. about: what is written down but not compared, such as the names of folders. notes:
+    keys of entries in the recipe's lists that are written down but not compared, such as the licence of a source.
+    prepared: files and folders that may be there before a run has any result. made: tells of an entry of `grows`, by
+    its name, whether it has a result; one that has none, as it failed, may come back as another. detail: called where
+    recipes differ, for words on what the recipe holds as a hash alone.
 
     Entering raises BadInput, which names what differs, where the folder holds results of another recipe, and where it
     holds anything else. A run that ends without a result, for whatever reason, leaves no claim behind.
@@ -75,13 +79,20 @@ class OutputFolder:
         grows: tuple = (),
         rises: tuple = (),
         about: dict | None = None,
+        notes: tuple = (),
         prepared: tuple = (),
+        made: Callable[[str], bool] | None = None,
+        detail: Callable[[], Iterable[str]] = tuple,
     ):
-        self.path, self.grows, self.rises, self.prepared = path, grows, rises, {LOCK, *prepared}
+        self.path, self.grows, self.rises = path, grows, rises
+        self.notes, self.prepared = set(notes), {LOCK, *prepared}
+        self.made, self.detail = made, detail
         self.new = json.loads(json.dumps({"version": __version__, **recipe}))  # as it will be read back
         self.about = about or {}
         self.complete = False  # a finished run has all that this recipe asks for
         self.finished: dict = {}  # the recipe of the finished run, with its outcome
+        self._begun: dict = {}  # the recipe of an unfinished run
+        self._before = [0, 0]
         self._lock = None
 
     @property
@@ -92,10 +103,16 @@ class OutputFolder:
     @property
     def recipe(self) -> dict:
         """What decides the result, entries of earlier runs included."""
-        before = self._before or {}
-        return {
-            key: {**before.get(key, {}), **value} if key in self.grows else value for key, value in self.new.items()
-        }
+        return self._joined(self.finished, self._begun)
+
+    @property
+    def fresh(self) -> bool:
+        """No earlier run has left a result in the folder."""
+        return not self.finished and not self._begun
+
+    def entries(self, key: str) -> dict:
+        """The entries of earlier runs for a key that grows."""
+        return {**self.finished.get(key, {}), **self._begun.get(key, {})}
 
     @property
     def recipe_file(self) -> Path:
@@ -119,72 +136,125 @@ class OutputFolder:
         return self
 
     def _open(self):
-        self._before = None
-        done, begun = (_read_own(folder / RECIPE) for folder in (self.path, self.progress))
-        if begun is not None and self._differences(begun) and not self._has_results():
-            begun = None  # an earlier run was stopped before it had a result
-            shutil.rmtree(self.progress, ignore_errors=True)
-        if done is None and begun is None and self._is_occupied():
+        done, begun = (self._without_failed(_read_own(folder / RECIPE)) for folder in (self.path, self.progress))
+        failed = False
+        if begun is not None and self._differences(begun):
+            if self._has_failed(begun, done):
+                begun, failed = None, True
+            elif not self._has_results(begun.get(BEFORE)):
+                begun = None  # an earlier run was stopped before it had a result
+                self._remove_progress()
+        if done is not None and self._differences(done) and self._has_failed(done):
+            done, failed = None, True
+        if done is None and begun is None and not failed and self._has_results():
             raise BadInput(
                 f"{self.path} is not empty and was not made by `{self.new['made_by']}`: "
                 "name a new folder, or empty this one"
             )
         for old in (done, begun):
             if old is not None:
-                self._refuse(self._differences(old))
-                self._before = old
+                self._refuse(old)
         remove_parts(self.path)
+        self.finished, self._begun = done or {}, begun or {}
         if done is not None:
-            self.finished = done
             self.complete = not self._lacking(self.new, done)
             if begun is None or not self._lacking(begun, done):
-                shutil.rmtree(self.progress, ignore_errors=True)  # a kill came after the recipe was written
+                self._remove_progress()  # a kill came after the recipe was written
+                self._begun = {}
         if not self.complete:
             self.reopen()
+            if done is None:  # but for one of a run that had failed as a whole
+                (self.path / RECIPE).unlink(missing_ok=True)
 
     def reopen(self) -> None:
         """Make the folder unfinished: for new entries, or for a complete run that is asked for more."""
         self.progress.mkdir(exist_ok=True)
-        _write(self.progress / RECIPE, {**self.recipe, **self.about})
+        self._before = self._begun.get(BEFORE, [0, 0]) if self._begun else self._results()
+        _write(self.progress / RECIPE, {**self.recipe, **self.about, BEFORE: self._before})
 
     def finish(self, **outcome) -> dict:
         """Write `recipe.json`, which makes the folder complete. Returns the recipe. outcome: counts and the like."""
-        recipe = {**self.recipe, **self.about, **outcome}
+        recipe = {**self._joined(self.finished), **self.about, **outcome}
         _write(self.path / RECIPE, recipe)
-        shutil.rmtree(self.progress, ignore_errors=True)
+        if not self._lacking(self._begun, recipe):  # else entries of another run wait to be resumed
+            self._remove_progress()
         self.complete, self.finished = True, recipe
         return recipe
 
+    def discard(self) -> None:
+        """Give up the claim on the folder after a run that came to nothing: the next one may have another recipe."""
+        shutil.rmtree(self.progress, ignore_errors=True)
+
     def __exit__(self, kind, error, trace):
-        if kind is not None and not self.complete and not self.finished and not self._has_results():
-            shutil.rmtree(self.progress, ignore_errors=True)
-        self._lock.__exit__(kind, error, trace)
+        try:
+            known = self.finished or self._before == [0, 0]  # else there are files of a run that had failed
+            if kind and known and not self.complete and not self._begun and not self._has_results(self._before):
+                self._remove_progress()
+        finally:
+            self._lock.__exit__(kind, error, trace)
+
+    def _remove_progress(self):
+        """Remove the folder of an unfinished run, its recipe last: a kill must not leave a journal without one."""
+        with suppress(OSError):
+            for path in self.progress.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != RECIPE:
+                    path.unlink()
+            shutil.rmtree(self.progress)
+
+    def _joined(self, *recipes):
+        """The new recipe, with the entries of others."""
+        joined = dict(self.new)
+        for key in self.grows:
+            joined[key] = {name: entry for old in (*recipes, self.new) for name, entry in old.get(key, {}).items()}
+        return joined
 
     def _lacking(self, recipe, done):
         """Whether a recipe has entries that a finished one has not, or a larger number."""
         more = any(set(recipe.get(key, {})) - set(done.get(key, {})) for key in self.grows)
         return more or any(recipe.get(key) != done.get(key) for key in self.rises)
 
-    def _is_occupied(self):
-        return any(self._results(begun=False))
-
-    def _has_results(self):
-        return any(self._results(begun=True))
-
-    def _results(self, *, begun):
-        """Files beyond those that are prepared; of a run that has begun, not its recipe and no empty files."""
+    def _results(self) -> list[int]:
+        """How many files that are not empty the folder holds, and their bytes, beyond what is prepared, and litter."""
+        number = size = 0
         for folder, _, names in os.walk(self.path):
+            inside = Path(folder).relative_to(self.path).parts
             for name in names:
-                path = Path(folder, name)
-                inside = path.relative_to(self.path)
-                if inside.parts[0] in self.prepared or name.endswith(".part"):
+                top = (*inside, name)[0]
+                if top in self.prepared or (top != PROGRESS and is_litter(top)) or name.endswith(".part"):
                     continue
-                if begun and (inside == Path(PROGRESS, RECIPE) or not path.stat().st_size):
-                    continue
-                yield path
+                path, length = Path(folder, name), 0
+                with suppress(FileNotFoundError):  # a part, renamed meanwhile by a thread or a worker
+                    length = path.lstat().st_size
+                if length and path != self.progress / RECIPE:
+                    number, size = number + 1, size + length
+        return [number, size]
 
-    def _refuse(self, differ):
-        if differ:
+    def _has_results(self, before=None):
+        """Whether there is more, or other, than there was before a run. before: as `_results` gives it."""
+        return self._results() != (before or [0, 0])
+
+    def _tells_made(self, recipe):
+        """Whether `made` speaks of a recipe's entries."""
+        same = self.made is not None and recipe.get("made_by") == self.new["made_by"]
+        return same and all(isinstance(recipe.get(key), dict) for key in self.grows)
+
+    def _without_failed(self, recipe):
+        """A recipe without the entries that have no result."""
+        if recipe is None or not self._tells_made(recipe):
+            return recipe
+        made = {key: {name: entry for name, entry in recipe[key].items() if self.made(name)} for key in self.grows}
+        return {**recipe, **made}
+
+    def _has_failed(self, recipe, done=None):
+        """Whether none of a recipe's entries has a result, but for those of the finished run."""
+        return self._tells_made(recipe) and not self._lacking(recipe, done or {})
+
+    def _refuse(self, old):
+        if differ := self._differences(old):
+            if old.get("made_by") == self.new["made_by"]:
+                differ += self.detail()
             more = f"; and {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
             raise BadInput(
                 f"{self.path} was begun with other settings ({'; '.join(differ[:SHOWN])}{more}): "
@@ -193,7 +263,7 @@ class OutputFolder:
 
     def _differences(self, old):
         if old.get("made_by") != self.new["made_by"]:
-            return [f"it was made by {old.get('made_by', 'another program')}, not by {self.new['made_by']}"]
+            return [f"it was made by {_shown(old.get('made_by', 'another program'))}, not by {self.new['made_by']}"]
         differ = []
         for key, new in self.new.items():
             before = old.get(key)
@@ -202,38 +272,61 @@ class OutputFolder:
             if key in self.grows and isinstance(before, dict):
                 new = {name: entry for name, entry in new.items() if name in before}
                 before = {name: before[name] for name in new}
-            differ += list(differences(before, new, () if isinstance(new, dict | list) else (key,)))
+            before, new = (_without(self.notes, value) for value in (before, new))
+            where = () if key == "settings" and isinstance(before, dict) else (key,)
+            differ += differences(before, new, where) if key in old else [f"{key} is new"]
         return differ
+
+
+def check_finished(folder: Path) -> None:
+    """Raise BadInput where a folder, or the one it lies in, is the output of a run that has not finished."""
+    for place in (folder, folder.absolute().parent):
+        if (place / PROGRESS).is_dir() and not (place / RECIPE).exists():
+            command = (_read_own(place / PROGRESS / RECIPE) or {}).get("made_by", "maskgen")
+            raise BadInput(f"{place} is unfinished: finish it first, by the same `{command}` command that began it")
 
 
 def differences(old, new, where: tuple[str, ...] = ()) -> Iterator[str]:
     """What differs between two JSON values, in words: `seed was 0, is 1`. where: the names that lead to them.
 
-    Lists of dicts with a `name`, such as sources, are compared by that name and not by their order.
+    Lists of dicts with a `name` of their own, such as sources, are compared by that name and not by their order.
     """
-    old, new = _by_name(old), _by_name(new)
-    if isinstance(new, dict):
-        old = old if isinstance(old, dict) else {}
+    named = _by_name(old), _by_name(new)
+    if all(isinstance(value, dict) for value in named):
+        old, new = named
         for key in {**old, **new}:
-            here = (*where, str(key))
+            here = (*where, _shown(key))
             if key not in new:
                 yield f"{': '.join(here)} is gone"
             elif key not in old:
                 yield f"{': '.join(here)} is new"
             else:
                 yield from differences(old[key], new[key], here)
-    elif old != new or type(old) is not type(new):
-        yield f"{': '.join(where)} was {_shown(old)}, is {_shown(new)}"
+    elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):  # as text: True is not 1, and NaN is NaN
+        was, now = _shown(old), _shown(new)
+        yield f"{': '.join(where)} {f'was {was}, is {now}' if was != now else 'differs'}"
 
 
-def _by_name(value):
-    if isinstance(value, list) and value and all(isinstance(row, dict) and "name" in row for row in value):
-        return {row["name"]: {key: cell for key, cell in row.items() if key != "name"} for row in value}
+def _without(keys, value):
+    if keys and isinstance(value, list) and all(isinstance(row, dict) for row in value):
+        return [{key: cell for key, cell in row.items() if key not in keys} for row in value]
     return value
 
 
+def _by_name(value):
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        return value
+    names = [row.get("name") for row in value]
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        return value
+    return {row["name"]: {key: cell for key, cell in row.items() if key != "name"} for row in value}
+
+
 def _shown(value):
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A JSON value as part of one line."""
+    text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.isprintable() and value:
+        text = value
     is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
     return text[:12] if is_hash else text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -257,7 +350,8 @@ def opencv() -> dict[str, str]:
 
 
 def _write(path, recipe):
-    write_whole(path, (json.dumps(recipe, indent=2, ensure_ascii=False) + "\n").encode())
+    # A name that is no valid Unicode becomes \\udcff, which JSON reads back.
+    write_whole(path, (json.dumps(recipe, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
 
 
 def _read_own(path):
@@ -300,13 +394,16 @@ class Journal:
         """Append a row; it is on its way to the disk when this returns."""
         if self.file is None:
             self.file = self.path.open("ab", buffering=0)
-        self.file.write(_line(row))
+        line = _line(row)
+        while line:  # a disk that is nearly full takes part of it, and refuses the rest
+            line = line[self.file.write(line) :]
         self.rows[row[self.key]] = row
 
     def keep(self, wanted: Callable[[dict], bool]) -> None:
         """Drop all other rows."""
         kept = {name: row for name, row in self.rows.items() if wanted(row)}
         if len(kept) < len(self.rows):
+            self.close()
             self.rows = kept
             write_whole(self.path, b"".join(map(_line, kept.values())))
 
@@ -324,7 +421,7 @@ class Journal:
 
 
 def _line(row):
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def alone(argument: str):

@@ -1,0 +1,306 @@
+"""Which image goes with which mask: both found, dealt to each other, and listed in `pairs.csv`."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from evaluation.pairs import Pair, Sources, read_bytes
+from evaluation.settings import BUILT_IN, BUILT_IN_MASKS, BenchmarkConfig
+from maskgen import maskset
+from maskgen.categories import CATEGORIES, category, measure
+from maskgen.errors import BadInput
+from maskgen.runtime import files
+from maskgen.runtime import images as pictures
+from maskgen.runtime.output import RECIPE, check_finished, differences
+from maskgen.settings import SIZE, TESTSET
+
+PHOTOS = (  # of those that scikit-image installs, the ones a camera took
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
+    *("gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
+)
+OWN_MASKS = Path(__file__).parent / "data" / "masks"  # ten of each class
+OTHER = "other"  # the class of a hole that lies outside all of the paper's
+PAIRS_CSV = "pairs.csv"
+
+
+def default_masks() -> Path:
+    """The masks of a run that names none: the test set in the working folder, else the small one that ships with us."""
+    return Path(TESTSET) if Path(TESTSET).is_dir() else OWN_MASKS
+
+
+def image_folder(images: Path | None) -> Path:
+    """The folder of a run's images: the given one, or that of scikit-image's own photos."""
+    if images is None:
+        import skimage.data
+
+        return Path(skimage.data.__file__).parent
+    if not images.is_dir():
+        raise BadInput(f"no such folder: {images} (expected a folder of images, PNG or JPEG)")
+    return images
+
+
+def find_images(images: Path | None, *, outside: Iterable[Path] = ()) -> list[str]:
+    """Every image below a folder in natural order, as paths relative to it; without one scikit-image's photos.
+
+    outside: folders whose pictures are no photos, such as the masks and the results, if they lie below it.
+    """
+    folder = image_folder(images)
+    if images is None:
+        return [name for name in PHOTOS if (folder / name).is_file()]
+    root = folder.resolve()
+    left_out = [place.resolve() for place in outside if place.resolve() != root]
+    names = [path.relative_to(folder) for path in pictures.find(folder)]
+    names = [name for name in names if not any((root / name).is_relative_to(place) for place in left_out)]
+    if not names:
+        raise BadInput(f"no photo in {folder} besides masks and results: name a folder of photos")
+    return [name.as_posix() for name in names]
+
+
+def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None = None) -> None:
+    """Raise BadInput for a folder that is missing or unfinished, and where its index says how its masks are read."""
+    if not masks.is_dir():
+        raise BadInput(f"no such folder: {masks} (expected masks, `maskgen testset` makes them)")
+    check_finished(masks)
+    if (masks / "test" / "made.jsonl").exists() and not (masks / RECIPE).exists():  # as earlier versions left it
+        raise BadInput(f"{masks} is unfinished: finish it first, by the same `maskgen testset` command that began it")
+    maskset.check_polarity(masks, polarity)
+    index = maskset.index_of(masks)
+    if index and threshold is not None:
+        raise BadInput(f"{masks} has an index, {index}: its masks have two values, leave --threshold out")
+
+
+def find_masks(masks: Path, polarity: str = "hole-white", threshold: int | None = None) -> pd.DataFrame:
+    """Every mask below a folder: `mask` (path relative to it), `category`, `hole_ratio`, `border_distance`.
+
+    A mask set is believed its index; the masks of any other folder are measured. Masks without a hole are left out;
+    a hole outside the paper's classes is in the class `other`.
+    """
+    check_masks(masks, polarity, threshold)
+    for split in ("test", ".", "train"):
+        if (masks / split / maskset.INDEX).is_file():
+            table = maskset.read_index(masks / split)
+            if {"category", "hole_ratio", "border_distance"} <= set(table):
+                table["mask"] = [Path(split, name).as_posix() for name in table["file_name"]]
+                break
+    else:
+        rows = []
+        for path in tqdm(maskset.find_masks(masks), desc="measuring masks", unit="mask", disable=None, leave=False):
+            size = measure(maskset.read_hole(path, polarity=polarity, threshold=threshold))
+            rows.append(
+                {
+                    "mask": path.relative_to(masks).as_posix(),
+                    "category": category(size.hole_ratio, size.border_distance),
+                    "hole_ratio": size.hole_ratio,
+                    "border_distance": size.border_distance,
+                }
+            )
+        table = pd.DataFrame(rows)
+    table = table[table["hole_ratio"].astype(float) > 0][["mask", "category", "hole_ratio", "border_distance"]]
+    if table.empty:
+        other = "hole-black" if polarity == "hole-white" else "hole-white"
+        raise BadInput(
+            f"no mask in {masks} has a hole, read as {polarity}: expected masks with one, or --polarity {other}"
+        )
+    table["category"] = table["category"].replace("", OTHER)
+    return in_order(table)
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort by class, the paper's in its own order before all others; within a class the order stays."""
+    known = {name: i for i, name in enumerate(CATEGORIES)}
+    first = dict.fromkeys(table["category"])
+    rank = {name: known.get(name, len(known) + i) for i, name in enumerate(first)}
+    return table.sort_values("category", key=lambda column: column.map(rank), kind="stable", ignore_index=True)
+
+
+def draw_pairs(images: list[str], masks: pd.DataFrame, config: BenchmarkConfig) -> list[tuple[str, dict]]:
+    """Lay every mask over one image: (image, row of masks) in the order of the masks.
+
+    Images are dealt at random without replacement, as in section 4.3 of the paper. Where masks outnumber them they
+    are dealt again and again, so that every image is used equally often, or once more than another.
+    """
+    choose = np.random.default_rng([config.seed, 0])
+    if config.per_class:
+        kept = []
+        for _, group in masks.groupby("category", sort=False):
+            drawn = choose.permutation(len(group))[: config.per_class]
+            kept.append(group.iloc[np.sort(drawn)])
+        masks = pd.concat(kept, ignore_index=True)
+    return list(zip(deal(images, len(masks), config.seed), masks.to_dict("records"), strict=True))
+
+
+def deal(images: list[str], count: int, seed: int) -> list[str]:
+    """So many of the images in random order, each of them before any comes again."""
+    rng = np.random.default_rng([seed, 1])
+    order = np.concatenate([rng.permutation(len(images)) for _ in range(-(-count // len(images)))])
+    return [images[i] for i in order[:count]]
+
+
+class Hashes:
+    """SHA-256 of files of one folder by their names, each read once. Pictures that are plainly broken are refused."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.known = folder, {}
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self.known:
+            data = read_bytes(self.folder / name)
+            if not pictures.seems_whole(data):
+                pictures.decode_rgb(data, self.folder / name)  # raises now, and not when a long run comes to it
+            self.known[name] = hashlib.sha256(data).hexdigest()
+        return self.known[name]
+
+
+def make_pairs(
+    images: Path | None,
+    masks: Path,
+    config: BenchmarkConfig,
+    polarity: str = "hole-white",
+    threshold: int | None = None,
+    *,
+    outside: Iterable[Path] = (),
+) -> list[Pair]:
+    """Draw the pairs of two folders and name their files by their hashes. Raises BadInput for what is no image.
+
+    outside: as in `find_images`; the masks are never taken for photos.
+    """
+    photos = find_images(images, outside=(masks, *outside))
+    drawn = draw_pairs(photos, find_masks(masks, polarity, threshold), config)
+    image_hashes, mask_hashes = Hashes(image_folder(images)), Hashes(masks)
+    return [
+        Pair(
+            f"{i:05d}",
+            image,
+            row["mask"],
+            row["category"],
+            round(float(row["hole_ratio"]), 6),
+            int(row["border_distance"]),
+            image_hashes[image],
+            mask_hashes[row["mask"]],
+        )
+        for i, (image, row) in enumerate(tqdm(drawn, desc="reading pairs", unit="pair", disable=None, leave=False))
+    ]
+
+
+def pairs_csv(pairs: list[Pair]) -> bytes:
+    """The text of `pairs.csv`."""
+    return pd.DataFrame([vars(pair) for pair in pairs]).to_csv(index=False, lineterminator="\n").encode()
+
+
+def pairs_sha256(pairs: list[Pair]) -> str:
+    """One hash of all that pairs are: images, masks, and which goes with which."""
+    return hashlib.sha256(pairs_csv(pairs)).hexdigest()
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read a `pairs.csv`; columns that are not ours are left out. Raises BadInput for what is none, or names a pair
+    twice."""
+    texts = {field.name: str for field in fields(Pair) if field.type is str or field.type == "str"}
+    try:
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise BadInput(f"{path} is not a list of pairs that can be read: {told}") from None
+    wanted = [field.name for field in fields(Pair)]
+    missing = [name for name in wanted if name not in table]
+    if missing or table.empty:
+        raise BadInput(f"{path} has no {missing[0] if missing else 'row'}: expected a pairs.csv that evaluate wrote")
+    if table["pair"].duplicated().any():
+        raise BadInput(f"{path} has the pair {table['pair'][table['pair'].duplicated()].iloc[0]} twice")
+    for column in ("hole_ratio", "border_distance"):
+        table[column] = pd.to_numeric(table[column], errors="coerce")
+        if not table[column].between(0, 2**31).all():
+            raise BadInput(f"{path}: {column} is not a number in every row: make it anew with evaluate pairs")
+    for row in table.itertuples():  # pair and category become names of folders and files
+        plain = re.fullmatch(r"[\w.-]+", row.pair) and re.fullmatch(r"[\w.-]+", row.category)
+        if not plain or not all(files.leads_inside(name) for name in (row.pair, row.category, row.image)):
+            raise BadInput(f"{path}: {row.pair!r:.40} of {row.image!r:.40} is no pair as evaluate writes them")
+        if row.mask and not files.leads_inside(row.mask):
+            raise BadInput(f"{path}: the mask {row.mask!r:.40} leads out of the masks")
+    return [Pair(**row) for row in table[wanted].to_dict("records")]
+
+
+def changes(path: Path, pairs: list[Pair]) -> Iterator[str]:
+    """Which files of the pairs are others than in an earlier `pairs.csv`, in words; nothing without such a file."""
+
+    def contents(pairs):
+        return {
+            "photos": {pair.image: pair.image_sha256 for pair in pairs},
+            "masks": {pair.mask: pair.mask_sha256 for pair in pairs},
+        }
+
+    try:
+        before = read_pairs(path)
+    except BadInput:
+        return
+    yield from differences(contents(before), contents(pairs))
+
+
+def open_pairs(
+    path: Path,
+    *,
+    images: Path | None = None,
+    masks: Path | None = None,
+    polarity: str | None = None,
+    threshold: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> tuple[list[Pair], Sources, tuple[int, int]]:
+    """Read pairs that were listed before: the pairs, where their files lie, and their size.
+
+    path: a `pairs.csv`, or the folder of one. What is not given is taken from what lies beside it: the files of
+    `evaluate pairs` or of drawn holes, else what the recipe says of folders, size and polarity. Raises BadInput where
+    that is not to be found, and names the option that is missing.
+    """
+    file = path / PAIRS_CSV if path.is_dir() else path
+    if not file.is_file():
+        check_finished(file.parent)
+        raise BadInput(f"no such file: {file} (expected a {PAIRS_CSV}, `evaluate pairs` makes one)")
+    pairs, told, folders = read_pairs(file), *_beside(file.parent)
+    if not all(pair.mask for pair in pairs):
+        raise BadInput(f"{file} lists pairs without masks, of super-resolution: evaluate superres makes them itself")
+    given = {"polarity": polarity, "threshold": threshold}
+    for name, value in given.items():
+        if value is not None and value != told.get(name, value):
+            raise BadInput(f"--{name} {value}: {file.parent / RECIPE} says {told[name]}, leave the option out")
+    places = {}
+    for kind, folder, first in (("images", images, pairs[0].image), ("masks", masks, pairs[0].mask)):
+        named = folders.get(kind)
+        if folder is not None:
+            places[kind] = image_folder(folder)
+        elif (file.parent / first).is_file():
+            places[kind] = file.parent
+        elif named not in (None, BUILT_IN, BUILT_IN_MASKS) and Path(named).is_dir():
+            places[kind] = Path(named)
+        elif kind == "images":
+            places[kind] = image_folder(None)
+        else:
+            places[kind] = OWN_MASKS if named == BUILT_IN_MASKS else default_masks()
+        for pair in pairs:
+            name = pair.image if kind == "images" else pair.mask
+            if not (places[kind] / name).is_file():
+                raise BadInput(f"{file} names {name}, which is not in {places[kind]}: name its folder with --{kind}")
+    read = {name: told[name] if value is None and name in told else value for name, value in given.items()}
+    sources = Sources(places["images"], places["masks"], read["polarity"] or "hole-white", read["threshold"])
+    check_masks(sources.masks, sources.polarity, sources.threshold)
+    return pairs, sources, size or told.get("size") or (SIZE, SIZE)
+
+
+def _beside(folder):
+    """Size, polarity and threshold of the recipe beside a `pairs.csv`, and the folders that it names."""
+    if not (folder / RECIPE).is_file():
+        return {}, {}
+    recipe = maskset.read_recipe(folder)
+    settings, folders = recipe.get("settings", {}), recipe.get("folders", {})
+    told = {name: settings[name] for name in ("polarity", "threshold") if settings.get(name)}
+    if "white" in settings:  # of `evaluate pairs`, which writes masks of its own
+        told = {"polarity": "hole-white" if settings["white"] == "hole" else "hole-black"}
+    size = settings.get("size")
+    if isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size):
+        told["size"] = tuple(size)
+    return told, folders if isinstance(folders, dict) else {}

@@ -1,0 +1,269 @@
+"""Publish a mask set: read and check it, write the masks, the archives and the papers."""
+
+import io
+import json
+import shutil
+import tarfile
+import unicodedata
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+
+from tqdm import tqdm
+
+from maskgen import plots
+from maskgen.categories import CATEGORIES
+from maskgen.errors import BadInput, install_hint
+from maskgen.maskset import INDEX, read_index, read_recipe
+from maskgen.publish.croissant import croissant
+from maskgen.publish.texts import card, citation, datasheet, licence_text
+from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whole
+from maskgen.runtime.output import PROGRESS, RECIPE, OutputFolder, libraries, locked, opencv
+from maskgen.settings import PublishConfig
+from maskgen.video import read_credits
+
+ARCHIVES = ("webdataset", "parquet")
+NEEDED = ("category", "hole_ratio", "border_distance", "sha256")  # columns without which nothing can be said
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: every file has it, so that bytes repeat
+NVIDIA_NAME = "mask/testing_mask_dataset/{:05d}.png"
+
+
+def publish(
+    masks: Path,
+    out: Path,
+    config: PublishConfig,
+    *,
+    credits: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[str]:
+    """Write the test set `masks` to `out`, ready for a host of data sets. Returns warnings, such as a missing licence.
+
+    out gets the masks and index (Hugging Face's imagefolder layout), README.md (dataset card), croissant.json,
+    datasheet.md, LICENSE, CITATION.cff, recipe.json, pictures, archives/ and checksums.sha256. credits: a
+    SOURCES.csv, as `maskgen.video.read_credits` reads it, which adds to or corrects what the recipe knows of the
+    videos. The same set and config give the same bytes.
+
+    A folder belongs to one set and one layout: another set is refused. Where only the config, the credits or the
+    libraries that draw and pack differ, all but the masks is written anew. say: is told where nothing has to be done.
+    Raises BadInput for a set that is unfinished, has no recipe or index, or holds other masks than its index lists; for
+    an unknown archive, a date that is none, and an `out` that holds something else.
+    """
+    with locked(out):  # before the masks are read
+        return _publish("imagefolder", _write_folder, masks, out, config, credits, say)
+
+
+def publish_nvidia(
+    masks: Path,
+    out: Path,
+    config: PublishConfig,
+    *,
+    credits: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[str]:
+    """Write the test set as one zip in the layout of NVIDIA's: 00000.png to 11999.png in one folder. Returns warnings.
+
+    The order is one block per class: for each ratio interval first the free masks (their "with border"), then the
+    interior ones. `index.csv` beside the zip says which file is what, which theirs never did. All else as `publish`.
+    """
+    with locked(out):
+        return _publish("nvidia", _write_nvidia, masks, out, replace(config, archives=()), credits, say)
+
+
+def _publish(layout, write, masks, out, config, credits, say):
+    _check(config)
+    recipe, table = _read(masks)
+    if out.resolve().is_relative_to(masks.resolve()):
+        raise BadInput(f"{out} is the mask set itself, or lies in it: expected another folder to publish to")
+    sources, warnings = _credited(recipe.get("sources", []), credits)
+    if not config.url:
+        warnings.append("the papers do not say where the set will be found: --url")
+    fixed = {"made_by": "maskgen publish", "layout": layout, "masks": _checked_index(masks, table)}
+    about = {
+        "publication": asdict(config),
+        "libraries": {**opencv(), **libraries("numpy", "pandas", "matplotlib", "pyarrow")},
+        "sources": sources,
+    }
+    about |= {key: value for key, value in recipe.items() if key not in {*fixed, *about, "version", "libraries"}}
+    about = json.loads(json.dumps({**about, "testset_version": recipe.get("version", "")}))  # as it will be read back
+    with OutputFolder(out, fixed, about=about) as folder:
+        if folder.complete and all(folder.finished.get(key) == value for key, value in about.items()):
+            say(folder.already)
+        else:
+            if folder.complete:  # other papers: whoever stops now leaves an unfinished folder
+                folder.reopen()
+                (out / RECIPE).unlink()
+                (out / CHECKSUMS).unlink(missing_ok=True)
+            write(masks, out, table, recipe, sources, config)
+            folder.finish()
+        if not (out / CHECKSUMS).exists():  # they include the recipe, which a finished run writes last
+            write_checksums(out)
+    return warnings
+
+
+def _check(config):
+    """BadInput for a config that no host takes."""
+    unknown = [name for name in config.archives if name not in ARCHIVES]
+    if unknown:
+        raise BadInput(f"no archive {unknown[0]!r}: expected one of {', '.join(ARCHIVES)}; a zip is always written")
+    try:
+        known = date.fromisoformat(config.date).isoformat() == config.date
+    except ValueError:
+        known = False
+    if not known:
+        raise BadInput(f"the date of publication is a day such as 2026-11-23, got {config.date!r}")
+    if "parquet" in config.archives:
+        _pyarrow()
+
+
+def _write_folder(masks, out, table, recipe, sources, config):
+    for name in tqdm(table["file_name"], unit="mask", desc="publish"):
+        target, data = out / "test" / name, (masks / "test" / name).read_bytes()
+        if not target.exists() or target.read_bytes() != data:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, data)
+    write_whole(out / "test" / INDEX, (masks / "test" / INDEX).read_bytes())
+    plots.draw_figures(out, out / "preview")
+    _archives(out, table, config)
+    papers = {
+        "README.md": card(table, recipe, sources, config, out),
+        "datasheet.md": datasheet(table, recipe, sources, config),
+        "LICENSE": licence_text(sources, config),
+        "CITATION.cff": citation(config),
+        "croissant.json": json.dumps(croissant(table, recipe, sources, config, out), indent=2) + "\n",
+    }
+    for name, text in papers.items():
+        write_whole(out / name, text.encode())
+
+
+def _write_nvidia(masks, out, table, recipe, sources, config):
+    order = [f"{side}_{name.partition('_')[2]}" for name in CATEGORIES[:6] for side in ("free", "interior")]
+    table = table.assign(place=table["category"].map(order.index)).sort_values("place", kind="stable")
+    table = table.drop(columns="place").reset_index(drop=True)
+    files = [(NVIDIA_NAME.format(i), masks / "test" / name) for i, name in enumerate(table["file_name"])]
+    write_whole(out / "test_mask.zip", _zip(files))
+    index = table.assign(original=table["file_name"], file_name=[name for name, _ in files])
+    write_whole(out / "index.csv", index.to_csv(index=False, lineterminator="\n").encode())
+    write_whole(out / "LICENSE", licence_text(sources, config).encode())
+
+
+def _read(masks):
+    """Recipe and index table of a test set."""
+    if (masks / PROGRESS).is_dir():
+        raise BadInput(f"{masks} is unfinished: run the command that makes it to its end")
+    recipe = read_recipe(masks)
+    table = read_index(masks / "test")
+    missing = [name for name in NEEDED if name not in table]
+    if missing or not all(
+        isinstance(v, dict) and {"mean", "max"} <= set(v) for v in recipe.get("clipped", {}).values()
+    ):
+        what = f"no column {missing[0]}" if missing else f"no shares of clipped outline in its {RECIPE}"
+        raise BadInput(f"{masks} has {what}: expected a test set, made by `maskgen testset`")
+    strangers = sorted(set(table["category"]) - set(CATEGORIES))
+    if table.empty or strangers:
+        what = "no masks" if table.empty else f"the class {strangers[0]!r}"
+        raise BadInput(f"{masks} has {what}: expected a test set, made by `maskgen testset`")
+    return recipe, table
+
+
+def _checked_index(masks, table):
+    """SHA-256 of the index. BadInput where a mask has not the hash that is listed there, so that it stands for all."""
+    for name, listed in zip(table["file_name"], table["sha256"], strict=True):
+        path = masks / "test" / name
+        if not path.is_file() or sha256(path) != listed:
+            raise BadInput(f"{path} is missing, or not the mask that the index lists: see `maskgen verify {masks}`")
+    return sha256(masks / "test" / INDEX)
+
+
+def _credited(sources, credits):
+    """The videos of a set with what a SOURCES.csv adds, and warnings of what is still unknown."""
+    sources, warnings = [dict(source) for source in sources], []
+    if credits:
+        known = {_composed(file): row for file, row in read_credits(credits).items()}
+        files = [_composed(source.get("file", source["name"])) for source in sources]
+        for source, file in zip(sources, files, strict=True):
+            source.update(known.get(file, {}))
+        if not set(known) & set(files):
+            warnings.append(f"{credits} names none of the {len(sources)} videos, only such as {next(iter(known))}")
+    silent = [source["name"] for source in sources if not source.get("licence")]
+    if silent:
+        warnings.append(
+            f"{len(silent)} of {len(sources)} videos have no stated licence, such as {silent[0]}: --sources"
+        )
+    return sources, warnings
+
+
+def _composed(name):
+    """A file name with its accents in one form: macOS stores them as characters of their own."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _archives(out, table, config):
+    """Everything below `archives`: the zip, and what config.archives names."""
+    folder = out / "archives"
+    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder / "webdataset", ignore_errors=True)  # of another config
+    (folder / "masks.parquet").unlink(missing_ok=True)
+    files = [(f"masks/{name}", out / "test" / name) for name in [INDEX, *table["file_name"]]]
+    write_whole(folder / "masks.zip", _zip(files))
+    if "webdataset" in config.archives:
+        (folder / "webdataset").mkdir(exist_ok=True)
+        for name in CATEGORIES:
+            rows = table[table["category"] == name]
+            if len(rows):
+                write_whole(folder / "webdataset" / f"{name}.tar", _tar(out / "test", rows))
+    if "parquet" in config.archives:
+        write_whole(folder / "masks.parquet", _parquet(out / "test", table))
+
+
+def _zip(files):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:  # PNG is packed already
+        for name, path in files:
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, path.read_bytes())
+    return data.getvalue()
+
+
+def _tar(folder, rows):
+    """A WebDataset shard: NAME.png and NAME.json, one after the other."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for row in rows.to_dict("records"):
+            key = row["file_name"].removesuffix(".png").replace("/", "_").replace(".", "-")  # a dot would end the key
+            told = json.dumps(row, ensure_ascii=False).encode()
+            for name, content in ((f"{key}.png", (folder / row["file_name"]).read_bytes()), (f"{key}.json", told)):
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mode = len(content), 0o644
+                archive.addfile(entry, io.BytesIO(content))
+    return data.getvalue()
+
+
+def _pyarrow():
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise BadInput(
+            f"a Parquet archive needs pyarrow: {install_hint('publish')}, or leave it out with --archives webdataset"
+        ) from None
+    return pyarrow
+
+
+def _parquet(folder, table):
+    """The index and the PNG files as one table, the image as Hugging Face stores it: {bytes, path}."""
+    arrow = _pyarrow()
+    images = [{"bytes": (folder / name).read_bytes(), "path": name} for name in table["file_name"]]
+    image = arrow.array(images, arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())]))
+    columns = {"image": image, **{name: arrow.array(table[name].tolist()) for name in table.columns}}
+    features = {"image": {"_type": "Image"}} | {
+        name: {"dtype": str(column.type).replace("double", "float64"), "_type": "Value"}
+        for name, column in columns.items()
+        if name != "image"
+    }
+    told = {"huggingface": json.dumps({"info": {"features": features}})}
+    data = io.BytesIO()
+    arrow.parquet.write_table(arrow.table(columns).replace_schema_metadata(told), data, row_group_size=1000)
+    return data.getvalue()

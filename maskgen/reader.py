@@ -1,0 +1,329 @@
+"""Frames by their number, 0 for the first, from a video file or a folder of pictures."""
+
+import re
+import zlib
+from itertools import chain, islice, pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from maskgen.errors import BadInput
+from maskgen.runtime import files, images
+
+PLAYLISTS = {"concat", "dash", "hls", "image2", "imf", "vobsub", "webm_dash_manifest"}  # formats that name other files
+HEAD = 32  # frames whose time stamps are compared with those of their packets
+NEAR = 16  # frames; decoding these costs about as much as seeking
+TRIES = 3  # keyframes from which to decode, before a film is decoded from its start
+SLACK = 0.5  # seconds by which a header may be wrong about the length of a film
+HDR = {16: "PQ", 18: "HLG"}  # transfer functions of ITU-T H.273 that SDR screens do not have
+DEEP = re.compile(r"(gray|gbra?p|yuva?4\d\dp)(9|1\d)[lb]e")  # FFmpeg's names of planar pixel formats of 9 bits or more
+
+
+class Stamps:
+    """The time stamps by which a film's frames are found, in the unit of its stream.
+
+    Where they do not ascend there are none at all: the frames of such a film are counted from the start.
+    """
+
+    def __init__(self, frames, keyframes, places):
+        self.frames = np.asarray(frames, np.int64)  # (N,), ascending
+        self.keyframes = np.asarray(keyframes, np.int64)  # (K,), ascending numbers of frames where decoding can begin
+        self.places = np.asarray(places, np.int64)  # (K,), bytes before them in the file: they are known by these again
+
+    @classmethod
+    def of(cls, frames: list, places: dict) -> "Stamps":
+        """From the stamps of all frames in the order in which they are shown, and the places of keyframes by stamp."""
+        if None in frames or any(after <= before for before, after in pairwise(frames)):
+            return cls([], [], [])
+        keyframes = [number for number, stamp in enumerate(frames) if stamp in places]
+        return cls(frames, keyframes, [places[frames[number]] for number in keyframes])
+
+    def pack(self) -> bytes:
+        """All of it as bytes; few, since the steps of most films repeat."""
+        steps = [np.diff(column, prepend=0) for column in (self.frames, self.keyframes, self.places)]
+        return zlib.compress(np.concatenate([[self.frames.size], *steps]).astype("<i8").tobytes())
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Stamps":
+        """The inverse of `pack`."""
+        size, *steps = np.frombuffer(zlib.decompress(packed), "<i8")
+        return cls(*map(np.cumsum, (steps[:size], *np.split(np.array(steps[size:]), 2))))
+
+    def number(self, stamp: int | None) -> int | None:
+        """The number of the frame with this time stamp, None if there is none."""
+        place = int(np.searchsorted(self.frames, stamp)) if stamp is not None else self.frames.size
+        return place if place < self.frames.size and self.frames[place] == stamp else None
+
+
+def open_reader(path: Path, stamps: bytes = b""):
+    """A reader with `read(index)`, `count()` and `close()`, for a video file or a folder of frames.
+
+    stamps: packed time stamps of the file, as an earlier reader found them; without, they are looked for.
+    """
+    return FolderReader(path) if path.is_dir() else FileReader(path, stamps)
+
+
+class FileReader:
+    """Frames of a video file. Reading forwards decodes each frame once and holds only one.
+
+    A frame's number is its place in a plain read from the start, known by its time stamp wherever decoding began. A
+    frame that cannot be decoded keeps its number. Raises BadInput for a file that is no video.
+    """
+
+    def __init__(self, path: Path, stamps: bytes = b""):
+        self._path, self._film, self._reformatter = path, None, VideoReformatter()
+        self._damaged = 0  # packets that could not be decoded
+        self.bits, self.transfer, self.interlaced = 8, "", False  # of the first frames, where stamps were looked for
+        self.promised = 0  # frames by the header, where the file holds fewer
+        self.stamps = Stamps.unpack(stamps) if stamps else self._look_for_stamps()
+        self._is_blind = False  # after a seek that found nothing it knew
+        self._rewind()
+
+    def read(self, index: int) -> np.ndarray | None:
+        """Frame `index` (0 is the first) as players show it, uint8 (H, W, 3), RGB; None where it cannot be decoded."""
+        frame = self._find(index)
+        try:
+            return None if frame is None else self._picture(frame)
+        except av.FFmpegError:  # pixels that nothing converts
+            return None
+
+    def count(self) -> int:
+        """Frames from the first to the last one that can be decoded."""
+        for key in self._keys_until(len(self.stamps.frames)):
+            if self._seek(key, len(self.stamps.frames)):
+                last = self._run_to_the_end()
+                if self._began_whole:
+                    return last + 1
+        self._rewind()
+        return self._run_to_the_end() + 1
+
+    def close(self):
+        """Give the file back."""
+        if self._film is not None:
+            self._film.close()
+
+    def _open(self):
+        self.close()
+        formats = ",".join(sorted(av.formats_available - PLAYLISTS))
+        only_local = {"protocol_whitelist": "file", "format_whitelist": formats}
+        try:
+            if not self._path.stat().st_size:
+                raise BadInput(f"{self._path} is empty: expected a video")
+            self._path.open("rb").close()
+            # With "file:" no name is taken for a URL.
+            self._film = av.open(f"file:{self._path}", container_options=only_local, metadata_errors="replace")
+            covers = Disposition.attached_pic | Disposition.timed_thumbnails
+            self._stream = next((s for s in self._film.streams.video if not s.disposition & covers), None)
+        except av.FFmpegError:
+            self._stream = None
+        except OSError as error:
+            raise BadInput(f"cannot read {self._path}: {error.strerror}") from None
+        if self._stream is None or self._stream.codec_context is None:
+            raise BadInput(
+                f"{self._path} is not a video that can be opened, or its header or index is damaged: "
+                "expected for example .mp4, .mkv or .avi"
+            )
+        self._stream.codec_context.thread_count = 1  # workers are many
+        self._stream.codec_context.thread_type = "NONE"
+
+    def _packets(self, *streams):
+        """What the file holds of some streams, as far as it can be read, then an empty packet or None: nothing more."""
+        try:
+            yield from self._film.demux(*streams)
+        except av.FFmpegError:
+            yield None
+
+    def _decoded(self, packets):
+        for packet in packets:
+            try:
+                yield from self._stream.decode(packet)
+            except av.FFmpegError:  # a damaged packet costs its own frame
+                self._damaged += 1
+
+    def _look_for_stamps(self):
+        self._open()
+        stamps, places = self._packet_stamps()
+        self._open()
+        head = []
+        for frame in islice(self._decoded(self._packets(self._stream)), HEAD):
+            head.append(frame.pts)
+            self.bits = max(self.bits, *(part.bits for part in frame.format.components))
+            self.transfer = self.transfer or HDR.get(frame.color_trc, "")
+            self.interlaced = self.interlaced or frame.interlaced_frame
+        if head and None not in (*stamps, *head):
+            # Packets before the first frame are the rest of a scene whose beginning was cut off.
+            in_order = [stamp for stamp in sorted(stamps) if stamp >= head[0]]
+            # Frames out of order whose stamps are in order: AVI has no stamps, and those of FFmpeg are a guess.
+            is_guess = self._stream.codec_context.has_b_frames and stamps == sorted(stamps)
+            shown = set(head)
+            lost = [stamp for stamp in in_order if stamp < head[-1] and stamp not in shown]
+            if head == sorted(shown.intersection(in_order)) and len(lost) <= self._damaged and not is_guess:
+                return Stamps.of(in_order, places)
+        self._open()  # not as packets say, as where two make a frame: all that is decoded tells
+        return Stamps.of([frame.pts for frame in self._decoded(self._packets(self._stream))], places)
+
+    def _packet_stamps(self):
+        """What the packets say without decoding: time stamps, and the places of keyframes. Also sets `promised`."""
+        units = [float(stream.time_base or 0) for stream in self._film.streams]
+        stamps, places, before, end = [], {}, None, 0.0
+        for packet in self._packets():  # of all streams: the header gives the length of the longest
+            if packet is None or not packet.size or packet.stream_index >= len(units):
+                continue
+            if packet.pts is not None:
+                end = max(end, (packet.pts + (packet.duration or 0)) * units[packet.stream_index])
+            if packet.stream_index != self._stream.index or packet.is_discard:
+                continue
+            jumps_back = None not in (before, packet.dts) and packet.dts < before  # as where films are joined
+            before = packet.dts
+            stamps.append(None if jumps_back else packet.pts)
+            if packet.is_keyframe:
+                places[packet.pts] = _place(packet)
+        length = (self._film.duration or 0) / av.time_base
+        found = end - (self._film.start_time or 0) / av.time_base
+        if length - found > max(SLACK, length / 20):
+            self.promised = self._stream.frames or round(len(stamps) * length / max(found, SLACK))
+        elif "mp4" not in self._film.format.name:  # whose edit list may leave frames out
+            self.promised = self._stream.frames
+        return stamps, places
+
+    def _rewind(self):
+        self._open()
+        self._start(self._packets(self._stream), 0)
+
+    def _seek(self, key, index):
+        """Start at a keyframe near number `key`; False where none up to frame `index` is known again."""
+        try:
+            self._film.seek(int(self.stamps.frames[self.stamps.keyframes[key]]), stream=self._stream)
+        except av.FFmpegError:
+            return False
+        packets = self._packets(self._stream)
+        for packet in packets:
+            if packet is not None and packet.is_keyframe:
+                number = self.stamps.number(packet.pts)
+                # After a seek, containers without an index may give a packet the stamp of another.
+                is_known = (self.stamps.keyframes == number) & (self.stamps.places == _place(packet))
+                if number is None or number > index or not is_known.any():
+                    return False
+                self._start(chain([packet], packets), number)
+                return True
+        return False
+
+    def _start(self, packets, first):
+        """Decode these packets from now on; frames before number `first` lack what they depend on."""
+        self._run = self._numbered(self._decoded(packets), first)
+        self._first, self._frame = first, None
+        self._before = self._now = first - 1  # numbers of the last two frames that came
+
+    def _numbered(self, frames, first):
+        last = first - 1
+        for frame in frames:
+            number = self.stamps.number(frame.pts) if self.stamps.frames.size else last + 1
+            if number is not None and number > last and not frame.is_corrupt:
+                last = number
+                yield number, frame
+
+    def _find(self, index):
+        keys = self._keys_until(index)
+        is_ahead = self._before < index and (not keys or self.stamps.keyframes[keys[0]] <= self._now + NEAR)
+        if is_ahead or self._before < index <= self._now or (self._before < index and self._is_blind):
+            return self._forward(index)
+        for key in keys:
+            if self._seek(key, index):
+                frame = self._forward(index)
+                if frame is not None or self._began_whole:
+                    return frame
+        self._is_blind = len(keys) == TRIES  # so as not to lose the place again
+        self._rewind()
+        return self._forward(index)
+
+    def _keys_until(self, index):
+        """The last keyframes up to frame `index`, as places in the list of them, the last one first."""
+        stop = int(np.searchsorted(self.stamps.keyframes, index, side="right"))
+        return range(stop - 1, max(-1, stop - 1 - TRIES), -1)
+
+    def _forward(self, index):
+        while self._now < index:
+            self._step()
+        return self._frame if self._now == index else None
+
+    def _step(self):
+        is_first, self._before = self._now < self._first, self._now
+        self._now, self._frame = next(self._run, (np.inf, None))
+        if is_first:
+            self._began_whole = self._now == self._first
+            if self._first and self._frame and not self._began_whole:  # the first may come if decoding begins earlier
+                self._before = self._now - 1
+
+    def _run_to_the_end(self):
+        """The number of the last frame that can be decoded."""
+        while self._now < np.inf:
+            self._step()
+        return self._before
+
+    def _picture(self, frame):
+        kind = DEEP.fullmatch(frame.format.name)
+        if kind:  # to 8 bits first: from there to RGB there is a short way
+            frame = self._reformatter.reformat(frame, format=kind[1], threads=1)
+        rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        picture = rgb.to_ndarray()
+        if frame.interlaced_frame:
+            picture = one_field(picture)
+        if matrix is not None:
+            picture = upright(picture, np.frombuffer(matrix, "<i4"))
+        return np.ascontiguousarray(picture)
+
+
+def _place(packet):
+    return -1 if packet.pos is None else packet.pos
+
+
+def one_field(picture: np.ndarray) -> np.ndarray:
+    """An interlaced picture, two moments in alternate rows, as its first moment alone. uint8 (H, W, 3)."""
+    kept = picture[::2]
+    filled = picture.copy()
+    gaps = filled[1::2]
+    gaps[: len(kept) - 1] = cv2.addWeighted(kept[:-1], 0.5, kept[1:], 0.5, 0)
+    gaps[len(kept) - 1 :] = kept[-1]
+    return filled
+
+
+def upright(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """A picture as its display matrix has it shown: turned by quarters, mirrored. uint8 (H, W, 3).
+
+    matrix: int32 (9,), as FFmpeg and MP4 have it: x' = m0 x + m3 y, y' = m1 x + m4 y. Other angles are left alone.
+    """
+    across, down = matrix[0], matrix[4]
+    if not across and not down:
+        picture, across, down = picture.swapaxes(0, 1), matrix[3], matrix[1]
+    elif matrix[1] or matrix[3]:
+        return picture
+    return picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+
+
+class FolderReader:
+    """The pictures of a folder in natural order, as the frames of a film. Raises BadInput for no such folder."""
+
+    def __init__(self, path: Path):
+        folder = next(files.walk(path), None)
+        if folder is None:
+            raise BadInput(f"cannot read {path}: expected a folder of pictures")
+        self.files = [path / name for name in folder[1] if name.lower().endswith(images.ENDINGS)]
+
+    def read(self, index: int) -> np.ndarray | None:
+        """Frame `index` (0 is the first), uint8 (H, W, 3), RGB; None where it cannot be decoded."""
+        try:
+            return images.read_rgb(self.files[index]) if index < len(self.files) else None
+        except BadInput:
+            return None
+
+    def count(self) -> int:
+        """The number of pictures."""
+        return len(self.files)
+
+    def close(self):
+        """Nothing is held open."""

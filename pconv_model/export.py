@@ -1,0 +1,52 @@
+"""Nets for other programs: ONNX and torch.export."""
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+from maskgen.errors import BadInput, install_hint
+from maskgen.runtime.files import write_whole
+from pconv_model.unet import UNet
+
+
+def export(net: UNet, path: Path) -> None:
+    """Write a net for other programs: `.onnx` (the extra `onnx`), or `.pt2` of torch.export.
+
+    Inputs `image` (1, 3, H, W) in [0, 1] and `valid` (1, 1, H, W), output `filled`; any H and W that are multiples of
+    the net's stride.
+    """
+    form = path.suffix.lower()
+    if form not in (".onnx", ".pt2"):
+        raise BadInput(f"expected a name that ends in .onnx or .pt2, got {path}")
+    net = net.eval()
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    side = {
+        2: net.stride * torch.export.Dim("rows", min=1, max=64),
+        3: net.stride * torch.export.Dim("columns", min=1, max=64),
+    }
+    inputs = torch.rand(1, 3, 2 * net.stride, 3 * net.stride), torch.ones(1, 1, 2 * net.stride, 3 * net.stride)
+    program = torch.export.export(net, inputs, dynamic_shapes=(side, side))
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder, f"net{form}")  # the exporters look at the suffix
+        if form == ".pt2":
+            with warnings.catch_warnings(action="ignore"):  # torch tells of weights on several devices, ours are on one
+                torch.export.save(program, part)
+        else:
+            _onnx(program, part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, part.read_bytes())
+
+
+def _onnx(program, path):
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise BadInput(f"an ONNX file needs onnx and onnxscript: {install_hint('onnx')}") from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of torchvision, which nobody needs here
+    names = {"input_names": ["image", "valid"], "output_names": ["filled"]}
+    torch.onnx.export(program, (), path, dynamo=True, external_data=False, verbose=False, **names)
