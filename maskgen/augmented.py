@@ -8,10 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from maskgen.checks import expect, whole
-from maskgen.making import is_there, is_whole, journal_of, sources_of
-from maskgen.maskset import describe, encode, write_index
+from maskgen.making import finish, is_there, is_whole, journal_of, sources_of
+from maskgen.maskset import describe, encode
 from maskgen.runtime import parallel
-from maskgen.runtime.files import sha256, sha256_of_files, write_checksums, write_whole
+from maskgen.runtime.files import sha256, sha256_of_files, write_whole
 from maskgen.runtime.output import PROGRESS, OutputFolder, libraries, opencv
 from maskgen.sampler import MaskSampler
 
@@ -66,9 +66,7 @@ def augment_folder(
                     for row in batch:
                         made.add(row)
                     bar.update(len(batch))
-        write_index(out / "train", [rows[name] for name in names])
-        folder.finish(sources=sources, counts={"train": count})
-        write_checksums(out)
+        finish(folder, "train", [rows[name] for name in names], sources=sources, counts={"train": count})
     return count
 
 

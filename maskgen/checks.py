@@ -43,6 +43,11 @@ def flag() -> Rule:
     return Rule(lambda value: isinstance(value, bool), "True or False")
 
 
+def optional(rule: Rule) -> Rule:
+    """What a rule allows, or None."""
+    return Rule(lambda value: value is None or rule.allows(value), f"{rule.says}, or None")
+
+
 def whole(low: int, high: int | None = None) -> Rule:
     """A whole number, bounds included."""
     return Rule(lambda value: _is_whole(value, low, high), f"a whole number, {_range(low, high)}")

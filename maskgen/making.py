@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, read_recipe
-from maskgen.runtime.files import CHECKSUMS, read_rows, sha256
+from maskgen.maskset import INDEX, read_recipe, write_index
+from maskgen.runtime.files import CHECKSUMS, read_rows, sha256, write_checksums
 from maskgen.runtime.output import RECIPE, Journal, OutputFolder
 
 JOURNAL = "made.jsonl"
@@ -19,13 +19,28 @@ def journal_of(folder: OutputFolder, part: str, is_row: Callable[[dict], bool]) 
     """
     folder.reopen()
     journal = Journal(folder.progress / JOURNAL, "file_name", is_row)
-    index = f"{part}/{INDEX}"
-    if _is_as_written(folder.path, index, _sums(folder.path).get(index)):  # else its rows are not to be trusted
-        for row in read_rows(folder.path / part / INDEX):
+    index, sums = f"{part}/{INDEX}", _sums(folder.path)
+    if folder.finished and (index not in sums or _is_as_written(folder.path, index, sums[index])):
+        for row in _index_rows(folder.path / index):
             if is_row(row) and row["file_name"] not in journal.rows:
                 journal.add(row)
-    (folder.path / CHECKSUMS).unlink(missing_ok=True)  # of what the set was
     return journal
+
+
+def finish(folder: OutputFolder, part: str, rows: list[dict], **outcome) -> dict:
+    """Write the index of all masks, recipe and checksums, which makes a set complete. Returns the recipe."""
+    (folder.path / CHECKSUMS).unlink(missing_ok=True)  # none rather than outdated ones, should a kill come now
+    write_index(folder.path / part, rows)
+    recipe = folder.finish(**outcome)
+    write_checksums(folder.path)
+    return recipe
+
+
+def _index_rows(path):
+    try:
+        return read_rows(path)
+    except BadInput:
+        return []
 
 
 def is_there(part: Path, row: dict) -> bool:

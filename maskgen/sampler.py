@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from maskgen.augment import Wanted, augment, compose, compose_of_many
-from maskgen.checks import expect, flag, one_of
+from maskgen.checks import expect, flag, one_of, optional, whole
 from maskgen.errors import BadInput
 from maskgen.maskset import Masks, split_of
 from maskgen.settings import EDGES, PRESETS, RATIOS, SEEDS, SIZE, SIZES
@@ -49,6 +49,7 @@ class MaskSampler:
         expect("size", size, SIZES)
         expect("seed", seed, SEEDS)
         expect("uniform", uniform, flag())
+        expect("threshold", threshold, optional(whole(1, 255)))
         self.config = replace(PRESETS[preset], min_ratio=ratio[0], max_ratio=ratio[1], attempts=4)
         self.size, self.seed, self.uniform = int(size), int(seed), uniform
         self.raw = Masks(split_of(Path(masks), "train"), polarity=polarity, threshold=threshold, keep=True)

@@ -13,10 +13,10 @@ from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 from maskgen.fill import Task, are_few, make_one, raw_masks
 from maskgen.likeness import alike
-from maskgen.making import is_there, is_whole, journal_of, sources_of
-from maskgen.maskset import INDEX, credit_lines, describe, encode, split_of, write_index
+from maskgen.making import finish, is_there, is_whole, journal_of, sources_of
+from maskgen.maskset import INDEX, credit_lines, describe, encode, split_of
 from maskgen.runtime import parallel
-from maskgen.runtime.files import write_checksums, write_whole
+from maskgen.runtime.files import write_whole
 from maskgen.runtime.output import PROGRESS, Journal, OutputFolder, libraries, opencv
 from maskgen.settings import EDGES, PRESETS, FillConfig
 
@@ -63,7 +63,7 @@ def make_testset(
         ):
             source = str(part.absolute()), digest
             make = functools.partial(_make, made, folder, source, config, workers=workers, cluster=cluster)
-            rows, dropped, closest = _tell_apart(tasks, rounds, make, config)
+            rows, dropped, closest = _tell_apart(tasks, rounds, make, out / "test", config)
         if not rows:
             raise BadInput(
                 f"none of the {len(names)} raw masks in {part} could be made into a mask of any class: expected holes "
@@ -135,16 +135,17 @@ def _is_round(row):
     return isinstance(row.get("alike"), list)
 
 
-def _tell_apart(tasks, rounds, make, config):
+def _tell_apart(tasks, rounds, make, folder, config):
     """Make all masks, and anew the later one of any two that are alike, for REMADE rounds; then drop it.
 
     Returns the rows of all masks that there are, how many of each class were dropped, and the closest pair. rounds: a
-    Journal, so that an interrupted run goes through the same rounds. make: called with tasks, returns their rows.
+    Journal, so that an interrupted run goes through the same rounds. make: called with tasks, returns the rows of their
+    masks, which it has written to `folder`.
     """
     attempts = Counter(name for row in rounds.rows.values() for name in row["alike"])
     tasks = [replace(task, attempt=attempts[task.file_name]) for task in tasks]
     while True:
-        rows, folder = make(tasks)
+        rows = make(tasks)
         later, closest = alike([folder / row["file_name"] for row in rows], config.alike)
         names = {rows[i]["file_name"] for i in later}
         if not later or len(rounds.rows) == REMADE:
@@ -158,7 +159,7 @@ def _tell_apart(tasks, rounds, make, config):
 
 
 def _make(made, folder, source, config, tasks, *, workers, cluster):
-    """The rows of all tasks that can be made, in their order, and their folder; makes those that are not there."""
+    """The rows of all tasks that can be made, in their order; makes the masks that are not there."""
     part = folder.path / "test"
     missing = [task for task in tasks if not _is_made(task, made.rows.get(task.file_name), part)]
     if missing:
@@ -172,7 +173,7 @@ def _make(made, folder, source, config, tasks, *, workers, cluster):
                     made.add(row)
                 bar.update(len(rows))
     rows = (made.rows[task.file_name] for task in tasks)
-    return [row for row in rows if row["sha256"]], part
+    return [row for row in rows if row["sha256"]]
 
 
 def _is_made(task, row, part):
@@ -215,12 +216,9 @@ def _finish(folder, tasks, rows, dropped, closest, known, raws):
     sources = [{"name": name} for name in sorted(used)]
     if known is not None:
         sources = [source for source in known if source["name"] in used]
-    write_index(part, rows)
     credits = f"The masks come from these videos:\n\n{credit_lines(sources)}\n"
     write_whole(folder.path / CREDITS, credits.encode())
-    recipe = folder.finish(**counts, missing=missing, closest_pair=round(closest, 3), sources=sources)
-    write_checksums(folder.path)
-    return recipe
+    return finish(folder, "test", rows, **counts, missing=missing, closest_pair=round(closest, 3), sources=sources)
 
 
 def summary(rows: list[dict], raws: int) -> dict:

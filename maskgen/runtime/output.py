@@ -213,7 +213,7 @@ class OutputFolder:
     def _lacking(self, recipe, done):
         """Whether a recipe has entries that a finished one has not, or a larger number."""
         more = any(set(recipe.get(key, {})) - set(done.get(key, {})) for key in self.grows)
-        return more or any(recipe.get(key) != done.get(key) for key in self.rises)
+        return more or any(recipe.get(key, 0) > done.get(key, 0) for key in self.rises)
 
     def _results(self) -> list[int]:
         """How many files that are not empty the folder holds, and their bytes, beyond what is prepared, and litter."""
