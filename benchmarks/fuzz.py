@@ -193,7 +193,7 @@ def read_masks(path):
 def read_mask_set(folder):
     """Everything that takes a mask set by its index and recipe."""
     from evaluation import pairing
-    from maskgen.testset import raw_masks
+    from maskgen.fill import raw_masks
     from maskgen.verify import find_faults
 
     each(
@@ -466,12 +466,13 @@ def seed_testset_recipe(folder):
 def seed_testset_journal(folder):
     seed_testset(folder)
     go_on_testset(folder)
-    head = json.loads((folder / "set" / "recipe.json").read_text())
     with (folder / "set" / "test" / "metadata.csv").open() as file:
         rows = list(csv.DictReader(file))
-    head = {key: head[key] for key in ("settings", "raw_sha256")}
-    (folder / "set" / "test" / "made.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [head, *rows]))
-    return [folder / "set" / "test" / "made.jsonl"]
+    progress = folder / "set" / ".progress"
+    progress.mkdir()
+    (folder / "set" / "recipe.json").rename(progress / "recipe.json")
+    (progress / "made.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [progress / "made.jsonl"]
 
 
 def seed_augment(folder):

@@ -131,7 +131,7 @@ class Stop(Exception):
 
 def begin(path, seed=0, **recipe):
     """An output folder of the command `tool draw`."""
-    how = {name: recipe.pop(name) for name in ("grows", "about", "prepared") if name in recipe}
+    how = {name: recipe.pop(name) for name in ("grows", "rises", "about", "prepared") if name in recipe}
     return OutputFolder(path, {"made_by": "tool draw", "settings": {"seed": seed}, **recipe}, **how)
 
 
@@ -310,6 +310,27 @@ def test_entries_are_added_and_those_there_must_not_change(tmp_path):
     for entries in ({"a": "1"}, {"b": "1"}, {"b": "1", "a": "1"}):
         with methods(tmp_path, **entries) as folder:
             assert folder.complete and list(folder.finished["methods"]) == ["a", "b"]
+
+
+def counted(path, count):
+    """A run of `tool draw` for so many files, which later runs may raise."""
+    return begin(path, count=count, rises=("count",))
+
+
+def test_a_number_may_rise_and_not_fall(tmp_path):
+    finished(counted(tmp_path, 2), "0.png", "1.png")
+    with counted(tmp_path, 2) as folder:
+        assert folder.complete
+    interrupted(counted(tmp_path, 4), "2.png")
+    for less in (3, 2):  # also not back to what was finished once: a file more is there
+        with pytest.raises(BadInput, match=rf"\(count was 4, is {less}\)"), counted(tmp_path, less):
+            pass
+    with counted(tmp_path, 5) as folder:
+        assert not folder.complete
+        folder.finish()
+    assert names(tmp_path) == ["0.png", "1.png", "2.png", RECIPE]
+    with pytest.raises(BadInput, match=r"\(count was 5, is 4\)"), counted(tmp_path, 4):
+        pass
 
 
 @pytest.mark.parametrize("end", [interrupted, lambda folder: killed(folder.path, "", "b", "wrong")])
