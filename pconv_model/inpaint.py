@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import torch
 
+from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput, warn
 from maskgen.maskset import check_polarity, read_hole
 from maskgen.runtime import images
 from maskgen.runtime.output import libraries, opencv
 from pconv_model import checkpoints
 from pconv_model.photos import Job, each, folder_of, pairs, places, run
-from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE, expect_one_of
+from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE
 from pconv_model.unet import UNet
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -38,8 +39,8 @@ def load(
     so on; False is the net's own answer, as in the paper. Raises BadInput where there is no such file, or where it
     holds another kind of net.
     """
-    expect_one_of("precision", precision, PRECISIONS)
-    expect_one_of("kind", kind, KINDS)
+    expect("precision", precision, one_of(PRECISIONS))
+    expect("kind", kind, one_of(KINDS))
     path = weights or WEIGHTS / f"{kind}.safetensors"
     if weights is None and not path.is_file():
         raise BadInput(

@@ -22,11 +22,9 @@ from maskgen.runtime.output import (
     RECIPE,
     Journal,
     OutputFolder,
-    alone,
     check_finished,
     differences,
     locked,
-    occupied,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -63,37 +61,31 @@ def test_the_lock_that_a_killed_run_left_is_no_obstacle(at_work):
 
 def test_a_lock_leaves_nothing_behind_and_makes_no_folder_that_stays_empty(tmp_path):
     with locked(tmp_path / "a" / "b"):
-        assert (tmp_path / "a" / "b").is_dir() and not occupied(tmp_path / "a" / "b")
+        assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [LOCK]
     assert not list(tmp_path.iterdir())
     with locked(tmp_path / "a"):
         (tmp_path / "a" / "made.txt").write_text("kept")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["made.txt"]
 
 
-def test_a_function_may_call_another_on_the_folder_it_holds_but_no_thread_may_join_in(tmp_path):
+def test_a_thread_may_hold_a_folder_twice_and_no_other_may_join_in(tmp_path):
     refused = []
 
-    @alone("out")
-    def inner(out):
-        assert (out / LOCK).exists()
-
-    def elsewhere(out):
+    def elsewhere():
         try:
-            inner(out)
+            with locked(tmp_path):
+                pass
         except BadInput as error:
             refused.append(str(error))
 
-    @alone("out")
-    def outer(number, out=None):
-        inner(out=out)
-        assert (out / LOCK).exists()  # the inner one did not free it
-        thread = threading.Thread(target=elsewhere, args=(out,))
+    with locked(tmp_path):
+        with locked(tmp_path):
+            pass
+        assert (tmp_path / LOCK).exists()  # the inner one did not free it
+        thread = threading.Thread(target=elsewhere)
         thread.start()
         thread.join()
-        return number
-
-    assert outer(3, tmp_path) == 3 and len(refused) == 1
-    assert outer.__name__ == "outer" and not list(tmp_path.iterdir())
+    assert len(refused) == 1 and not list(tmp_path.iterdir())
 
 
 def test_notes_of_a_recipe_are_kept_up_to_date_and_not_compared(tmp_path):
@@ -119,10 +111,6 @@ def test_a_run_that_came_to_nothing_leaves_the_folder_to_another(tmp_path):
         folder.discard()
     with OutputFolder(tmp_path / "out", {"made_by": "a test", "seed": 1}) as folder:
         assert not folder.complete
-
-
-def test_without_a_folder_nothing_is_held():
-    assert alone("out")(lambda out=None: out)() is None
 
 
 class Stop(Exception):

@@ -4,8 +4,6 @@ While a run is unfinished its recipe lies in `.progress`, with whatever the comm
 run writes is `recipe.json`: a folder with one is complete.
 """
 
-import functools
-import inspect
 import json
 import os
 import shutil
@@ -422,27 +420,3 @@ class Journal:
 
 def _line(row):
     return (json.dumps(row, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
-
-
-def alone(argument: str):
-    """Decorate a function so that it holds the folder in one of its arguments, a Path or None, while it runs."""
-
-    def decorate(function):
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def wrapper(*args, **named):
-            folder = signature.bind(*args, **named).arguments.get(argument)
-            if folder is None:
-                return function(*args, **named)
-            with locked(folder):
-                return function(*args, **named)
-
-        return wrapper
-
-    return decorate
-
-
-def occupied(folder: Path) -> bool:
-    """Whether a folder is there and holds anything besides a lock."""
-    return folder.exists() and any(path.name != LOCK for path in folder.iterdir())
