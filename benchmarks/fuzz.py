@@ -28,6 +28,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import cv2
@@ -192,7 +193,7 @@ def read_masks(path):
 def read_mask_set(folder):
     """Everything that takes a mask set by its index and recipe."""
     from evaluation import pairing
-    from maskgen.testset import raw_masks
+    from maskgen.fill import raw_masks
     from maskgen.verify import find_faults
 
     each(
@@ -465,12 +466,13 @@ def seed_testset_recipe(folder):
 def seed_testset_journal(folder):
     seed_testset(folder)
     go_on_testset(folder)
-    head = json.loads((folder / "set" / "recipe.json").read_text())
     with (folder / "set" / "test" / "metadata.csv").open() as file:
         rows = list(csv.DictReader(file))
-    head = {key: head[key] for key in ("settings", "raw_sha256")}
-    (folder / "set" / "test" / "made.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [head, *rows]))
-    return [folder / "set" / "test" / "made.jsonl"]
+    progress = folder / "set" / ".progress"
+    progress.mkdir()
+    (folder / "set" / "recipe.json").rename(progress / "recipe.json")
+    (progress / "made.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [progress / "made.jsonl"]
 
 
 def seed_augment(folder):
@@ -605,9 +607,12 @@ def seed_foreign(folder):
         state[f"{name}.conv.input_conv.weight"] = torch.rand(4, 3 + i, 3, 3)
         for part in ("weight", "bias", "running_mean", "running_var") if 0 < i < 3 else ():
             state[f"{name}.bn.{part}"] = torch.rand(4)
+    more = {"args": SimpleNamespace(lr=0.1), "best": np.float64(0.5)}  # classes that are not looked up
     torch.save({"model": state}, folder / "a.pth")
     torch.save(state, folder / "b.pth", _use_new_zipfile_serialization=False)
-    return [folder / "a.pth", folder / "b.pth"]
+    torch.save({"model": state, **more}, folder / "c.pth")
+    torch.save({"model": state, **more}, folder / "d.pth", _use_new_zipfile_serialization=False)
+    return [folder / f"{name}.pth" for name in "abcd"]
 
 
 def seed_h5(folder):

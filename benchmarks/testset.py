@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from maskgen.categories import CATEGORIES
+from maskgen.fill import are_few, make_one, raw_masks
 from maskgen.maskset import split_of
 from maskgen.runtime import parallel
 from maskgen.settings import FillConfig
-from maskgen.testset import make_one, make_testset, plan, raw_masks
+from maskgen.testset import make_testset, plan
 
 
 def main():
@@ -39,15 +40,19 @@ def main():
         print(f"{what.replace('_', ' ')}: {recipe[what]}")
     part = split_of(options.raw, "test")
     names, digest = raw_masks(part)
-    tasks = plan(config, len(names))
+    source, tasks = (str(part.resolve()), digest), plan(config, len(names))
+    few = are_few(tasks, source, config)
+    print(f"missing masks: {recipe['missing'] or 'none'}; raw masks are {'' if few else 'not '}too few or too small")
     print(f"{'class':<20}{'cpu ms':>8}{'layers':>8}{'brush px':>10}{'clipped':>9}{'highest':>9}")
     for c, name in enumerate(CATEGORIES):
         begin = time.process_time()
         chosen = [task for task in tasks if task.category == c][:20]
         for task in chosen:
-            make_one(task, (str(part.resolve()), digest), config)
+            make_one(task, source, config, few=few)
         each = 1e3 * (time.process_time() - begin) / len(chosen)
         of_class = [row for row in rows if row["category"] == name]
+        if not of_class:
+            continue
         layers, brush, cut = (
             np.array([float(row[column]) for row in of_class]) for column in ("layers", "dilation", "clipped")
         )

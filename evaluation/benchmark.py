@@ -258,11 +258,10 @@ def by_image(pairs: list[Pair]) -> list[list[Pair]]:
 
 def _run_network(method, job, pairs, journal, spread):
     """A method that takes all cores or the graphics card: one process fills, the workers score."""
-    lacking = [pair for group in by_image(pairs) for pair in group if pair.pair not in journal.rows]
-    if not lacking:
+    if all(pair.pair in journal.rows for pair in pairs):
         return
     # It runs already and was started from this thread: Linux ends it together with the thread that started it.
-    tasks = _filled(hand(method, job, parallel.cores()), method.label, job, lacking)
+    tasks = _filled(hand(method, job, parallel.cores()), method.label, job, pairs, set(journal.rows))
     with tqdm(total=len(pairs), initial=len(journal.rows), desc=method.label, unit="pair") as bar:
         for rows in spread(Call(score_filled, job), tasks):
             row = rows[method.label]
@@ -272,12 +271,20 @@ def _run_network(method, job, pairs, journal, spread):
             bar.update()
 
 
-def _filled(network: Hand, label: str, job: Job, pairs: list[Pair]) -> Iterator[tuple]:
-    for first in range(0, len(pairs), BATCH):
-        batch = pairs[first : first + BATCH]
+def _filled(network: Hand, label: str, job: Job, pairs: list[Pair], done: set[str]) -> Iterator[tuple]:
+    """The tasks of scoring the pairs that are not done, filled in the batches of a run that was never interrupted.
+
+    Neighbours in a batch change the last bit of a result, so a batch of which some pairs are done is filled as a whole.
+    """
+    ordered = [pair for group in by_image(pairs) for pair in group]
+    for first in range(0, len(ordered), BATCH):
+        batch = ordered[first : first + BATCH]
+        if all(pair.pair in done for pair in batch):
+            continue
         results = network.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])
         for pair, result in zip(batch, results, strict=True):
-            yield lay_out(job, pair, label, result)
+            if pair.pair not in done:
+                yield lay_out(job, pair, label, result)
 
 
 def set_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:

@@ -5,19 +5,20 @@ turns with the mask. What a turn or a shift brings in from outside the raw mask 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput
-from maskgen.settings import SIZE, AugmentConfig
+from maskgen.settings import SHAPES, SIZE, AugmentConfig
 
-SHAPES = ("square", "disc")
 FAR = 255  # level of a pixel that no brush reaches
 CROWDED = 0.7  # share of the allowed room from which a hole keeps islands of valid pixels
 LOOSE = 100  # px, how much further inside than needed a raw mask may be cut, where the hole leaves room
 STEP = 2  # levels per px: distances are kept as uint8 in half pixels
+MANY = 8  # times as many raw masks are joined where the usual number does not suffice
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def _distance(part: np.ndarray, shape: str) -> np.ndarray:
 
 
 def dilate(hole: np.ndarray, side: int, shape: str = "square") -> np.ndarray:
-    """Widen a hole with a brush side px wide. uint8 or bool (H, W) of 0 and 1 -> uint8 (H, W)."""
+    """Widen a hole with a brush side px wide, "square" or "disc". uint8 or bool (H, W) of 0 and 1 -> uint8 (H, W)."""
+    expect("shape", shape, one_of(SHAPES))
     part = hole.view(np.uint8)
     if side <= 1:
         return part
@@ -130,6 +132,7 @@ def levels(hole: np.ndarray, pose: Pose, size: int, shape: str, reach: float, ma
     distances from the new mask's left, upper, right and lower edge counts, so that a growth up to `reach` stays
     inside without being cut.
     """
+    expect("shape", shape, one_of(SHAPES))
     scale = pose.zoom * enlargement(hole.shape) * size / SIZE
     if margins is not None:
         hole = hole & _window(hole.shape, pose.matrix(size, scale), size, margins)
@@ -189,7 +192,8 @@ def fitting_pose(hole: np.ndarray, room: float, shrink: float, config: AugmentCo
     angle = float(rng.uniform(-config.rotate, config.rotate))
     cos, sin = abs(np.cos(np.deg2rad(angle))), abs(np.sin(np.deg2rad(angle)))
     wide, high = (width * cos + height * sin) * large, (width * sin + height * cos) * large
-    zoom = float(np.clip(room / max(wide, high) * rng.uniform(0.8, 1), shrink, config.zoom[1]))
+    wider = max(wide, high, 1e-9)  # of a raw mask without a hole, 0
+    zoom = float(np.clip(room / wider * rng.uniform(0.8, 1), shrink, config.zoom[1]))
     # Shift the hole's box about in the room that is left, or the room about in the box; rather to a side than not,
     # or several masks joined would pile up in the middle.
     across = (rng.beta(0.5, 0.5) - 0.5) * (room / zoom - wide) / large
@@ -197,6 +201,26 @@ def fitting_pose(hole: np.ndarray, room: float, shrink: float, config: AugmentCo
     pose = Pose(flip, angle, zoom, 0, 0)
     dx, dy = pose.matrix(1, 1.0)[:, :2] @ (across, down)
     return Pose(flip, angle, zoom, float(x + (width - 1) / 2 - dx), float(y + (height - 1) / 2 - dy))
+
+
+def part_of(hole: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A part of a raw hole that is too large as a whole. bool (H, W) -> bool (H, W).
+
+    The 8-connected pieces that lie whole in a square of `side` px about a random hole pixel, so that contours stay what
+    they were; where none does, what the square cuts out.
+    """
+    pixels = np.flatnonzero(hole)
+    if not pixels.size:
+        return hole
+    y, x = divmod(int(pixels[rng.integers(pixels.size)]), hole.shape[1])
+    square = np.zeros_like(hole)
+    square[max(0, y - side // 2) : y + side // 2 + 1, max(0, x - side // 2) : x + side // 2 + 1] = True
+    inside = hole & square
+    number, pieces = cv2.connectedComponents(hole.view(np.uint8), connectivity=8)
+    is_cut = np.zeros(number, bool)
+    is_cut[pieces[hole & ~square]] = True
+    whole = inside & ~is_cut[pieces]
+    return whole if whole.any() else inside
 
 
 @dataclass(frozen=True)
@@ -260,6 +284,25 @@ def compose(draw: Callable, wanted: Wanted, config: AugmentConfig, rng: np.rando
         return None
     nearest[~_room(wanted)] = FAR
     return grow(nearest, wanted.count, rng), {"dilation": f"{2 * reach / unit:.1f}", "layers": poses}
+
+
+def compose_of_many(draw: Callable, wanted: Wanted, config: AugmentConfig, rng: np.random.Generator, *, parts: bool):
+    """`compose` for raw masks that are few, too small or too large for it. Returns the same.
+
+    It joins up to MANY times as many raw masks, each shifted by up to half the side and magnified up to twice as far.
+    parts: takes parts of raw masks instead, of about the size of the hole that is wanted.
+    """
+    share = rng.uniform(0.5, 1.5)
+
+    def drawn(layer):
+        raw = draw(layer)
+        if not parts:
+            return raw
+        side = share * np.sqrt(wanted.count) / (enlargement(raw.shape) * wanted.size / SIZE)
+        return part_of(raw, max(1, round(side)), rng)
+
+    zoom = config.zoom if parts else (config.zoom[0], 2 * config.zoom[1])
+    return compose(drawn, replace(wanted, layers=MANY * wanted.layers), replace(config, shift=0.5, zoom=zoom), rng)
 
 
 def _kept(draw, wanted, config, rng):

@@ -22,6 +22,7 @@ from maskgen.settings import (
     EDGES,
     PRESETS,
     RAW,
+    SHAPES,
     SIZE,
     TESTSET,
     AugmentConfig,
@@ -98,7 +99,7 @@ def extract(videos, out, workers, cluster, strict, **settings):
 @click.option("--count", type=click.IntRange(1), default=1000, help="Masks to make.")
 @preset_option
 @click.option("--size", type=click.IntRange(16, 4096), default=SIZE, help="Side in pixels.")
-@click.option("--shape", type=click.Choice(["square", "disc"]), default=AugmentConfig.shape, help="The brush.")
+@click.option("--shape", type=click.Choice(SHAPES), default=AugmentConfig.shape, help="The brush.")
 @click.option("--rotate", type=click.FloatRange(0, 180), default=AugmentConfig.rotate, help="Degrees, either way.")
 @click.option(
     "--min-ratio", type=click.FloatRange(0, 1, min_open=True), default=AugmentConfig.min_ratio, help="Smallest hole."
@@ -108,7 +109,11 @@ def extract(videos, out, workers, cluster, strict, **settings):
 )
 @click.option("--uniform", is_flag=True, help="All hole ratios alike often, by growing each hole to one.")
 @click.option("--polarity", type=click.Choice(["hole-white", "hole-black"]), default="hole-white", help="Of RAW.")
-@click.option("--threshold", type=click.IntRange(1, 255), default=128, help="Grey levels from it upwards are white.")
+@click.option(
+    "--threshold",
+    type=click.IntRange(1, 255),
+    help="Grey levels from it upwards are white; NVIDIA's archive takes 153. [default: RAW has two values]",
+)
 @seed_option
 @workers_option
 @cluster_option
@@ -119,7 +124,7 @@ def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_rat
 
     sampler = MaskSampler(raw, ratio=(min_ratio, max_ratio), polarity=polarity, threshold=threshold, **told)
     sampler.config = replace(sampler.config, shape=shape, rotate=rotate)
-    made = augment_folder(sampler, out, count, workers=workers, cluster=cluster)
+    made = augment_folder(sampler, out, count, workers=workers, cluster=cluster, say=warn)
     click.echo(f"{made} masks in {out}")
 
 
@@ -136,7 +141,7 @@ def testset(raw, out, per_category, preset, seed, workers, cluster):
     from maskgen.testset import make_testset
 
     config = FillConfig(per_category=per_category, preset=preset, seed=seed)
-    recipe = make_testset(raw, out, config, workers=workers, cluster=cluster)
+    recipe = make_testset(raw, out, config, workers=workers, cluster=cluster, say=warn)
     free = sum(count for name, count in recipe["counts"].items() if name.startswith("free"))
     click.echo(
         f"{sum(recipe['counts'].values())} masks of {len(recipe['counts'])} classes in {out}; "

@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from maskgen import maskset, pairs, plan, video
+from maskgen import flow, maskset, pairs, plan, video
 from maskgen.errors import BadInput
-from maskgen.flow import flow_named
 from maskgen.plan import SPLITS
 from maskgen.runtime import files, parallel
 from maskgen.runtime.output import RECIPE, OutputFolder, libraries, locked, opencv
@@ -35,7 +34,7 @@ FOLDER_LIMIT = 10_000  # files, beyond which file systems and dataset hosts suff
 NAMED = 10  # sources without a mask that the summary names
 WHY = {  # what a source has given no mask for, most often
     pairs.BLANK: "its frames are all of one colour",
-    pairs.EMPTY: "hardly anything moves in it",
+    pairs.EMPTY: "its masks are near-empty, as where hardly anything moves",
     pairs.FULL: "the optical flow fails on it, as frames differ too much",
     pairs.CUT: "scenes change at every pair",
     pairs.UNREADABLE: "its frames cannot be decoded",
@@ -70,7 +69,7 @@ def extract(
         recipe = _recipe(sources, parts, config)
         with OutputFolder(out, recipe, about={"unusable": unusable}, notes=video.CREDIT) as folder:
             if folder.complete:
-                say(f"{out} is complete already")
+                say(folder.already)
                 return folder.finish(counts=_finished_counts(out))  # with what SOURCES.csv says by now
             rows, passed_over = _run_rounds(parts, folder, config, workers, cluster, strict)
             counts = _counts(parts, rows, passed_over)
@@ -118,7 +117,7 @@ def passed_over_in(recipe: dict) -> str:
 
 def _check(config):
     """Refuse settings that cannot work before anything is read or written."""
-    flow_named(config.flow)
+    flow.flow_named(config.flow)
     for name, value, least in (("size", config.size, video.SMALLEST), ("crops", config.crops, 1)):
         if value < least:
             raise BadInput(f"{name} is {least} or more, got {value}")
@@ -204,7 +203,7 @@ def _recipe(sources, parts, config):
     return {
         "made_by": "maskgen extract",
         "settings": asdict(config),
-        "libraries": {**opencv(), **libraries("numpy", "av")},
+        "libraries": {**opencv(), **libraries("numpy", "av", "pillow", *flow.packages(config.flow))},
         "sources": rows,
     }
 

@@ -65,6 +65,13 @@ def flow_named(name: str) -> Callable:
     return others[name].load()
 
 
+def packages(name: str) -> list[str]:
+    """The installed packages, besides OpenCV, that compute the flow of this name: a plug-in's, scikit-image's."""
+    if name in FLOWS:
+        return ["scikit-image", "scipy"] if FLOWS[name] is tvl1 else []
+    return [entry.dist.name for entry in entry_points(group=GROUP, name=name) if entry.dist]
+
+
 def both(name: str, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Flow of the named method from first to second, and back. ValueError where the frames differ in shape."""
     if first.shape != second.shape:

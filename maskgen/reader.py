@@ -77,6 +77,7 @@ class FileReader:
     def __init__(self, path: Path, stamps: bytes = b""):
         self._path, self._film, self._reformatter = path, None, VideoReformatter()
         self._damaged = 0  # packets that could not be decoded
+        self._counted = 0  # frames, where all were decoded to look for stamps
         self.bits, self.transfer, self.interlaced = 8, "", False  # of the first frames, where stamps were looked for
         self.promised = 0  # frames by the header, where the file holds fewer
         self.stamps = Stamps.unpack(stamps) if stamps else self._look_for_stamps()
@@ -93,6 +94,8 @@ class FileReader:
 
     def count(self) -> int:
         """Frames from the first to the last one that can be decoded."""
+        if self._counted and not self.stamps.frames.size:
+            return self._counted
         for key in self._keys_until(len(self.stamps.frames)):
             if self._seek(key, len(self.stamps.frames)):
                 last = self._run_to_the_end()
@@ -146,7 +149,7 @@ class FileReader:
 
     def _look_for_stamps(self):
         self._open()
-        stamps, places = self._packet_stamps()
+        stamps, places, in_file_order = self._packet_stamps()
         self._open()
         head = []
         for frame in islice(self._decoded(self._packets(self._stream)), HEAD):
@@ -157,19 +160,25 @@ class FileReader:
         if head and None not in (*stamps, *head):
             # Packets before the first frame are the rest of a scene whose beginning was cut off.
             in_order = [stamp for stamp in sorted(stamps) if stamp >= head[0]]
-            # Frames out of order whose stamps are in order: AVI has no stamps, and those of FFmpeg are a guess.
-            is_guess = self._stream.codec_context.has_b_frames and stamps == sorted(stamps)
+            # Frames come in another order than packets, and stamps do not show it: as AVI has no stamps of its
+            # own, these are a guess of FFmpeg's.
+            is_guess = self._stream.codec_context.has_b_frames and in_file_order
             shown = set(head)
             lost = [stamp for stamp in in_order if stamp < head[-1] and stamp not in shown]
             if head == sorted(shown.intersection(in_order)) and len(lost) <= self._damaged and not is_guess:
                 return Stamps.of(in_order, places)
         self._open()  # not as packets say, as where two make a frame: all that is decoded tells
-        return Stamps.of([frame.pts for frame in self._decoded(self._packets(self._stream))], places)
+        decoded = [one.pts for one in self._decoded(self._packets(self._stream)) if not one.is_corrupt]
+        self._counted = len(decoded)
+        return Stamps.of(decoded, places)
 
     def _packet_stamps(self):
-        """What the packets say without decoding: time stamps, and the places of keyframes. Also sets `promised`."""
+        """What the packets say without decoding: time stamps, places of keyframes, whether frames come in their order.
+
+        Also sets `promised`.
+        """
         units = [float(stream.time_base or 0) for stream in self._film.streams]
-        stamps, places, before, end = [], {}, None, 0.0
+        stamps, places, before, end, is_delayed = [], {}, None, 0.0, False
         for packet in self._packets():  # of all streams: the header gives the length of the longest
             if packet is None or not packet.size or packet.stream_index >= len(units):
                 continue
@@ -179,6 +188,7 @@ class FileReader:
                 continue
             jumps_back = None not in (before, packet.dts) and packet.dts < before  # as where films are joined
             before = packet.dts
+            is_delayed = is_delayed or packet.pts != packet.dts
             stamps.append(None if jumps_back else packet.pts)
             if packet.is_keyframe:
                 places[packet.pts] = _place(packet)
@@ -186,9 +196,10 @@ class FileReader:
         found = end - (self._film.start_time or 0) / av.time_base
         if length - found > max(SLACK, length / 20):
             self.promised = self._stream.frames or round(len(stamps) * length / max(found, SLACK))
-        elif "mp4" not in self._film.format.name:  # whose edit list may leave frames out
+        elif self._film.format.name == "avi":  # where the length is an estimate, and no edit list leaves frames out
             self.promised = self._stream.frames
-        return stamps, places
+        in_file_order = not is_delayed or self._film.format.name == "avi"
+        return stamps, places, in_file_order and None not in stamps and stamps == sorted(stamps)
 
     def _rewind(self):
         self._open()
@@ -228,8 +239,8 @@ class FileReader:
 
     def _find(self, index):
         keys = self._keys_until(index)
-        is_ahead = self._before < index and (not keys or self.stamps.keyframes[keys[0]] <= self._now + NEAR)
-        if is_ahead or self._before < index <= self._now or (self._before < index and self._is_blind):
+        seeking_helps = keys and self.stamps.keyframes[keys[0]] > self._now + NEAR and not self._is_blind
+        if self._before < index and (index <= self._now or not seeking_helps):
             return self._forward(index)
         for key in keys:
             if self._seek(key, index):
@@ -265,12 +276,11 @@ class FileReader:
         return self._before
 
     def _picture(self, frame):
-        kind = DEEP.fullmatch(frame.format.name)
-        if kind:  # to 8 bits first: from there to RGB there is a short way
-            frame = self._reformatter.reformat(frame, format=kind[1], threads=1)
-        rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        picture = rgb.to_ndarray()
+        deep, shallow = DEEP.fullmatch(frame.format.name), frame
+        if deep:  # to 8 bits first: from there to RGB there is a short way
+            shallow = self._reformatter.reformat(frame, format=deep[1], threads=1)
+        rgb = self._reformatter.reformat(shallow, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
+        picture, matrix = rgb.to_ndarray(), frame.side_data.get("DISPLAYMATRIX")
         if frame.interlaced_frame:
             picture = one_field(picture)
         if matrix is not None:
@@ -283,7 +293,7 @@ def _place(packet):
 
 
 def one_field(picture: np.ndarray) -> np.ndarray:
-    """An interlaced picture, two moments in alternate rows, as its first moment alone. uint8 (H, W, 3)."""
+    """An interlaced picture, two moments in alternate rows, as the one of its even rows. uint8 (H, W, 3)."""
     kept = picture[::2]
     filled = picture.copy()
     gaps = filled[1::2]

@@ -2,23 +2,28 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from maskgen.augment import Wanted, augment, compose
+from maskgen.augment import Wanted, augment, compose, compose_of_many
+from maskgen.checks import expect, flag, one_of, optional, whole
 from maskgen.errors import BadInput
 from maskgen.maskset import Masks, split_of
-from maskgen.settings import PRESETS, SIZE
+from maskgen.settings import EDGES, PRESETS, RATIOS, SEEDS, SIZE, SIZES
 
 DRAWS = 100  # raw masks that are tried for one index
+MORE = 20  # draws beyond, by joining many raw masks or taking parts of them, for a ratio that must be reached
+SOME = 16  # raw masks that are looked at to find out whether their polarity is what was said
 
 
 class MaskSampler:
     """Random masks made of raw ones while a network trains: sampler[i] is the same hole whenever it is asked for.
 
-    masks: folder of raw masks (of a mask set the `train` part), or NVIDIA's train archive as a zip, a tar or
-    unpacked, with polarity="hole-black" and threshold=153, which is their 0.6 of 255.
+    masks: folder, zip or tar of raw masks (of a mask set the `train` part). polarity and threshold: how their files
+    are read, see `maskgen.maskset.read_hole`; NVIDIA's train archive has grey levels, and takes polarity="hole-black"
+    and threshold=153, which is their 0.6 of 255.
     size: px, side of the masks. preset: a name in maskgen.settings.PRESETS; brushes are px of a 512 px mask and
     scale with the size. ratio: (lowest, highest) hole ratio. uniform: draw the ratio uniformly from that range, so
     that training sees all sizes alike; otherwise it is whatever the brush and the raw mask make of it.
@@ -37,17 +42,16 @@ class MaskSampler:
         *,
         uniform: bool = False,
         polarity: str = "hole-white",
-        threshold: int = 128,
+        threshold: int | None = None,
     ):
-        if preset not in PRESETS:
-            raise BadInput(f"no preset {preset!r}: expected one of {', '.join(PRESETS)}")
-        low, high = ratio
-        if not 0 < low < high < 1:
-            raise BadInput(f"ratio is (lowest, highest) with 0 < lowest < highest < 1, got {ratio}")
-        if size < 16:
-            raise BadInput(f"size is the side in px, 16 or more, got {size}")
-        self.config = replace(PRESETS[preset], min_ratio=low, max_ratio=high, attempts=4)
-        self.size, self.seed, self.uniform = size, seed, uniform
+        expect("preset", preset, one_of(PRESETS))
+        expect("ratio", ratio, RATIOS)
+        expect("size", size, SIZES)
+        expect("seed", seed, SEEDS)
+        expect("uniform", uniform, flag())
+        expect("threshold", threshold, optional(whole(1, 255)))
+        self.config = replace(PRESETS[preset], min_ratio=ratio[0], max_ratio=ratio[1], attempts=4)
+        self.size, self.seed, self.uniform = int(size), int(seed), uniform
         self.raw = Masks(split_of(Path(masks), "train"), polarity=polarity, threshold=threshold, keep=True)
 
     def __len__(self) -> int:
@@ -72,13 +76,29 @@ class MaskSampler:
         # Drawn once: drawn anew with every raw mask, the ratios that few of them can reach would become rare.
         ratio = rng.uniform(self.config.min_ratio, self.config.max_ratio)
         for _ in range(DRAWS):
-            made = self._grown(ratio, rng) if self.uniform else self._as_it_comes(rng)
+            made = self._grown(ratio, rng, compose) if self.uniform else self._as_it_comes(rng)
+            if made:
+                return made
+        self._check_polarity()
+        for k in range(MORE if self.uniform else 0):
+            made = self._grown(ratio, rng, partial(compose_of_many, parts=k % 2 == 1))
             if made:
                 return made
         raise BadInput(
             f"no mask with a hole ratio from {self.config.min_ratio:g} to {self.config.max_ratio:g} came out of "
             f"{DRAWS} raw masks of {self.raw.path}: widen the range, or take other raw masks"
         )
+
+    def _check_polarity(self):
+        """BadInput where most raw masks are nearly all hole: white means something else in them."""
+        some = range(0, len(self.raw), -(-len(self.raw) // SOME))
+        ratio = float(np.median([self.raw[j].mean() for j in some]))
+        if ratio > EDGES[-1]:
+            other = "hole-black" if self.raw.polarity == "hole-white" else "hole-white"
+            raise BadInput(
+                f"the holes of raw masks in {self.raw.path} fill {ratio:.0%} of the image, with polarity "
+                f"{self.raw.polarity}: expected less than {EDGES[-1]:.0%}, so {other} may be meant"
+            )
 
     def _as_it_comes(self, rng):
         j = int(rng.integers(len(self.raw)))
@@ -88,7 +108,7 @@ class MaskSampler:
             return None
         return hole, {"raw": self.raw.names[j], **told}
 
-    def _grown(self, ratio, rng):
+    def _grown(self, ratio, rng, compose):
         used = {}
 
         def draw(layer):

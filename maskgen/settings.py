@@ -5,12 +5,21 @@
 
 from dataclasses import dataclass
 
+from maskgen.checks import Rule, expect, expect_fields, flag, number, one_of, pair, whole
+
 SIZE = 512  # px, side of the paper's masks
 BORDER = 50  # px, a mask whose holes all keep this distance from the image edge is "interior"
 EDGES = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # hole-to-image ratios of Liu et al., ECCV 2018, section 4.1
 RAW = "masks/raw"
 TESTSET = "masks/testset"
 RESULTS = "results"
+SHAPES = ("square", "disc")  # of a brush
+SIZES = whole(16, 4096)  # px, side of a mask that is made
+SEEDS = whole(0)
+RATIOS = Rule(
+    lambda ratio: len(ratio) == 2 and 0 < ratio[0] < ratio[1] < 1,
+    "(lowest, highest) with 0 < lowest < highest < 1",
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,10 @@ class ExtractConfig:
     max_ratio: float = 0.5  # above it a mask is near-full: the flow has failed
     seed: int = 0  # draws which sources are for testing
 
+    def __post_init__(self):
+        bounds = dict.fromkeys(("slope", "offset", "boundary_slope", "boundary_offset", "noise"), number(0))
+        expect_fields(self, **bounds, min_area=whole(0), seed=SEEDS)
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -51,6 +64,19 @@ class AugmentConfig:
     min_ratio: float = 0.01  # hole pixels / all pixels, below it a mask is drawn anew
     max_ratio: float = 0.6  # the same, above it
     attempts: int = 50  # draws before a raw mask is given up
+
+    def __post_init__(self):
+        expect_fields(
+            self,
+            brush=pair(1, 512, whole=True),
+            shape=one_of(SHAPES),
+            rotate=number(0, 180),
+            shift=number(0, 1),
+            zoom=pair(0, 16, above=True),
+            flip=flag(),
+            attempts=whole(1),
+        )
+        expect("ratio", (self.min_ratio, self.max_ratio), RATIOS)
 
 
 PRESETS = {
@@ -70,6 +96,18 @@ class FillConfig:
     layers: int = 32  # raw masks that one mask may be joined from
     shrink: float = 0.6  # smallest zoom of a raw mask that has to fit inside the 50 px line
     alike: float = 0.95  # correlation of two 32x32 thumbnails from which masks count as alike
+
+    def __post_init__(self):
+        expect_fields(
+            self,
+            per_category=whole(1),
+            size=whole(448, 4096),  # of a smaller mask, less than 60 % lies inside the 50 px line
+            preset=one_of(PRESETS),
+            seed=SEEDS,
+            layers=whole(1),
+            shrink=number(0, 1, above=True),
+            alike=number(0, 1, above=True),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,97 +1,92 @@
 """Fill the 6x2 classes of the paper's test set out of raw masks."""
 
 import functools
-import hashlib
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from maskgen.augment import Wanted, compose
-from maskgen.categories import CATEGORIES, clipped
+from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
-from maskgen.maskset import (
-    INDEX,
-    RECIPE,
-    Masks,
-    credit_lines,
-    describe,
-    encode,
-    read_hole,
-    read_index,
-    read_recipe,
-    split_of,
-    write_index,
-    write_recipe,
-)
+from maskgen.fill import Task, are_few, make_one, raw_masks
+from maskgen.likeness import alike
+from maskgen.making import finish, is_there, is_whole, journal_of, sources_of
+from maskgen.maskset import INDEX, credit_lines, describe, encode, split_of
 from maskgen.runtime import parallel
-from maskgen.runtime.files import read_rows, remove_parts, write_checksums, write_whole
-from maskgen.runtime.output import alone, occupied
-from maskgen.settings import BORDER, EDGES, PRESETS, SIZE, FillConfig
+from maskgen.runtime.files import write_whole
+from maskgen.runtime.output import PROGRESS, Journal, OutputFolder, libraries, opencv
+from maskgen.settings import EDGES, PRESETS, FillConfig
 
-JOURNAL = "made.jsonl"  # rows of the masks that are there already; goes when the index is written
+ROUNDS = "rounds.jsonl"  # in the folder of an unfinished run: which masks were too much like others, round by round
 CREDITS = "CREDITS.md"
 BATCH = 20  # masks that one worker makes at a time
-THUMB = 32  # px, side of the thumbnails by which masks are compared
+REMADE = 5  # rounds in which masks that are too much alike are made anew
 
 
-@dataclass(frozen=True)
-class Task:
-    """One mask to be made."""
-
-    category: int  # place in CATEGORIES
-    number: int  # within the class
-    ratio: float  # hole pixels / all pixels
-    rank: int  # the raw mask to begin with, its place in the order of hole size
-    attempt: int = 0  # how often this mask had come out too much like another
-
-    @property
-    def file_name(self) -> str:
-        return f"{CATEGORIES[self.category]}/{self.number:05d}.png"
-
-
-@alone("out")
 def make_testset(
-    raw: Path, out: Path, config: FillConfig, *, workers: int | None = None, cluster: str | None = None
+    raw: Path,
+    out: Path,
+    config: FillConfig | None = None,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    say: Callable[[str], None] = print,
 ) -> dict:
     """Make `out`, a mask set whose `test` part has config.per_category masks of each of the twelve classes.
 
     raw: a mask set, of which the `test` part is used, or a folder of masks with an index. Goes on where an
-    interrupted run stopped. Returns the recipe. Raises BadInput if raw masks cannot fill a class, or if `out` was
-    begun with other settings or raw masks.
+    interrupted run stopped, and makes again what a finished set has lost. A class that the raw masks cannot fill is
+    left short. say: is called with lines for the user. Returns the recipe, whose `missing` tells how many masks of
+    a class are missing and why. Raises BadInput if no mask at all could be made, or if `out` holds anything else.
     """
-    names, digest = raw_masks(split_of(raw, "test"))
-    settings = {**asdict(config), "preset_values": asdict(PRESETS[config.preset]), "raw_masks": len(names)}
-    head = json.loads(json.dumps({"settings": settings, "raw_sha256": digest}))
-    done = _begin(out, head)
-    tasks = plan(config, len(names))
-    source = (str(split_of(raw, "test").absolute()), digest)
-    rows = _make(tasks, done, out, config, source, workers, cluster)
-    rows, closest = _tell_apart(tasks, rows, out, config, source, workers, cluster)
-    return _finish(out, rows, head, raw, names, closest)
+    config = config or FillConfig()
+    part, known = split_of(raw, "test"), sources_of(raw)
+    names, digest = raw_masks(part)
+    recipe = {
+        "made_by": "maskgen testset",
+        "settings": {**asdict(config), "preset_values": asdict(PRESETS[config.preset])},
+        "raw_masks": {"number": len(names), "sha256": digest},
+        "libraries": {**opencv(), **libraries("numpy")},
+    }
+    with OutputFolder(out, recipe, prepared=(PROGRESS,)) as folder:
+        if is_whole(folder, "test"):
+            for line in (folder.already, *shortfalls(folder.finished)):
+                say(line)
+            return folder.finished
+        tasks = plan(config, len(names))
+        with (
+            journal_of(folder, "test", _is_row) as made,
+            Journal(folder.progress / ROUNDS, "round", _is_round) as rounds,
+        ):
+            source = str(part.absolute()), digest
+            make = functools.partial(_make, made, folder, source, config, workers=workers, cluster=cluster)
+            rows, dropped, closest = _tell_apart(tasks, rounds, make, out / "test", config)
+        if not rows:
+            raise BadInput(
+                f"none of the {len(names)} raw masks in {part} could be made into a mask of any class: expected holes "
+                f"of {EDGES[0]:g} of the image or more once they are widened; `maskgen show {part}` draws them"
+            )
+        recipe = _finish(folder, tasks, rows, dropped, closest, known, len(names))
+    for line in shortfalls(recipe):
+        say(line)
+    return recipe
 
 
-def raw_masks(folder: Path) -> tuple[list[str], str]:
-    """Names of the raw masks, and a hash of all their bytes' hashes."""
-    table, names, _ = _raw_table(str(folder.resolve()))
-    told = "\n".join(f"{name} {sha}" for name, sha in zip(table["file_name"], table["sha256"], strict=True))
-    return names, hashlib.sha256(told.encode()).hexdigest()
-
-
-@functools.lru_cache(maxsize=2)
-def _raw_table(folder: str):
-    table = read_index(Path(folder))
-    missing = [column for column in ("hole_ratio", "sha256") if column not in table]
-    if missing or table.empty:
-        raise BadInput(
-            f"{folder}/{INDEX} has {'no masks' if table.empty else 'no column ' + missing[0]}: expected raw masks, "
-            f"made by `maskgen extract videos/` or indexed by `maskgen bin FOLDER --out OTHER`"
-        )
-    by_size = np.argsort(table["hole_ratio"].to_numpy(), kind="stable")
-    return table, table["file_name"].tolist(), by_size
+def shortfalls(recipe: dict) -> list[str]:
+    """One line for each class of a test set that is short of masks, with what would help."""
+    lines, wanted = [], recipe["settings"]["per_category"]
+    for name, missing in recipe["missing"].items():
+        motion = "larger" if float(name.split("-")[1]) > 0.3 else "other"
+        reasons = {
+            "not_made": f"could not be made, which raw masks from videos with {motion} motion would mend",
+            "like_others": "looked like others however often they were drawn, which more raw masks would mend",
+        }
+        why = "; ".join(f"{number} {reasons[reason]}" for reason, number in missing.items())
+        lines.append(f"{name} has {wanted - sum(missing.values())} of {wanted} masks: {why}")
+    return lines
 
 
 def plan(config: FillConfig, raws: int) -> list[Task]:
@@ -123,240 +118,107 @@ def plan(config: FillConfig, raws: int) -> list[Task]:
     ]
 
 
-def _begin(out, head):
-    """Rows by file name of the masks an earlier run has left in `out`; writes the journal's first line."""
-    journal = out / "test" / JOURNAL
-    advice = f"remove {out}, or name another folder"
-    if not journal.exists():
-        if (out / RECIPE).exists():
-            recipe = read_recipe(out)
-            if {key: recipe.get(key) for key in head} != head:
-                raise BadInput(f"{out} holds masks made from other raw masks or with other settings: {advice}")
-            rows = list(filter(_is_row, read_rows(out / "test" / INDEX)))
-            write_whole(journal, "".join(json.dumps(line) + "\n" for line in [head, *rows]).encode())
-            return {row["file_name"]: row for row in rows}
-        if occupied(out):
-            raise BadInput(f"{out} is not empty and holds no test set: {advice}")
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(journal, (json.dumps(head) + "\n").encode())
-        return {}
-    remove_parts(out)
-    lines = journal.read_text(errors="replace").splitlines(keepends=True)
-    first, *rows = map(_parsed, lines) if lines else (None,)
-    if first != head:
-        raise BadInput(f"{out} was begun from other raw masks or with other settings: {advice}")
-    good = [row for row in rows if _is_row(row)]  # the last may have been cut off by a kill
-    if len(good) < len(rows):
-        write_whole(journal, "".join(json.dumps(line) + "\n" for line in [head, *good]).encode())
-    return {row["file_name"]: row for row in good}
-
-
-def _parsed(line):
-    try:
-        return json.loads(line) if line.endswith("\n") else None
-    except ValueError:
-        return None
-
-
 def _is_row(row):
-    """Whether a line of the journal or the index is a row as we write it; where it is not, its mask is made again."""
+    """Whether a line of the journal or the index is a row as we write it, or tells of a mask that could not be made."""
     try:
-        numbers = int(row["attempt"]), int(row["border_distance"]), float(row["clipped"]), float(row["hole_ratio"])
-        texts = [row[key] for key in ("file_name", "category", "sha256", "source", "raw")]
-        return all(isinstance(text, str) for text in texts) and numbers == numbers  # NaN is not
+        texts = [row[key] for key in ("file_name", "sha256")]
+        if row["sha256"]:
+            texts += [row[key] for key in ("category", "source", "raw")]
+            numbers = int(row["border_distance"]), float(row["clipped"]), float(row["hole_ratio"])
+            texts += [] if numbers == numbers else [None]  # NaN is no number
+        return int(row["attempt"]) >= 0 and all(isinstance(text, str) for text in texts)
     except (KeyError, TypeError, ValueError):
         return False
 
 
-def _make(tasks, done, out, config, source, workers, cluster):
-    """Rows of all tasks, by file name; makes the masks that are missing or changed."""
-    folder = out / "test"
-    rows = {}
-    missing = []
-    for task in tasks:
-        row = done.get(task.file_name)
-        if row and int(row["attempt"]) >= task.attempt and _is_there(folder, row):
-            rows[task.file_name] = row
-        else:
-            missing.append(task)
-    if not missing:
-        return rows
-    for name in CATEGORIES:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
-    job = functools.partial(_make_batch, source=source, folder=str(folder.absolute()), config=config)
-    sees = (Path(source[0]) / INDEX, folder / JOURNAL)
-    with (folder / JOURNAL).open("a") as journal, tqdm(total=len(missing), unit="mask", desc="testset") as bar:
-        for made in parallel.run(job, batches, workers=workers, cluster=cluster, sees=sees):
-            journal.writelines(json.dumps(row) + "\n" for row in made)
-            journal.flush()
-            rows.update((row["file_name"], row) for row in made)
-            bar.update(len(made))
-    return rows
+def _is_round(row):
+    return isinstance(row.get("alike"), list)
 
 
-def _is_there(folder, row):
-    try:
-        return hashlib.sha256((folder / row["file_name"]).read_bytes()).hexdigest() == row["sha256"]
-    except OSError:
-        return False
+def _tell_apart(tasks, rounds, make, folder, config):
+    """Make all masks, and anew the later one of any two that are alike, for REMADE rounds; then drop it.
+
+    Returns the rows of all masks that there are, how many of each class were dropped, and the closest pair. rounds: a
+    Journal, so that an interrupted run goes through the same rounds. make: called with tasks, returns the rows of their
+    masks, which it has written to `folder`.
+    """
+    attempts = Counter(name for row in rounds.rows.values() for name in row["alike"])
+    tasks = [replace(task, attempt=attempts[task.file_name]) for task in tasks]
+    while True:
+        rows = make(tasks)
+        later, closest = alike([folder / row["file_name"] for row in rows], config.alike)
+        names = {rows[i]["file_name"] for i in later}
+        if not later or len(rounds.rows) == REMADE:
+            break
+        rounds.add({"round": str(len(rounds.rows)), "alike": sorted(names)})
+        tasks = [replace(task, attempt=task.attempt + (task.file_name in names)) for task in tasks]
+    if later:
+        rows = [row for row in rows if row["file_name"] not in names]
+        closest = alike([folder / row["file_name"] for row in rows], config.alike)[1]
+    return rows, Counter(name.split("/")[0] for name in names), closest
 
 
-def _make_batch(tasks, source, folder, config):
+def _make(made, folder, source, config, tasks, *, workers, cluster):
+    """The rows of all tasks that can be made, in their order; makes the masks that are not there."""
+    part = folder.path / "test"
+    missing = [task for task in tasks if not _is_made(task, made.rows.get(task.file_name), part)]
+    if missing:
+        few = are_few(tasks, source, config)
+        batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
+        job = functools.partial(_make_batch, source=source, folder=str(part.absolute()), config=config, few=few)
+        sees = (Path(source[0]) / INDEX, folder.recipe_file)
+        with tqdm(total=len(missing), unit="mask", desc="testset") as bar:
+            for rows in parallel.run(job, batches, workers=workers, cluster=cluster, sees=sees):
+                for row in rows:
+                    made.add(row)
+                bar.update(len(rows))
+    rows = (made.rows[task.file_name] for task in tasks)
+    return [row for row in rows if row["sha256"]]
+
+
+def _is_made(task, row, part):
+    """Whether a task is done: its mask is there, or it is known that none can be made."""
+    done = row is not None and int(row["attempt"]) == task.attempt
+    return done and (not row["sha256"] or is_there(part, row))
+
+
+def _make_batch(tasks, source, folder, config, few):
     rows = []
     for task in tasks:
-        hole, told = make_one(task, source, config)
+        made = make_one(task, source, config, few=few)
+        if made is None:
+            rows.append({"file_name": task.file_name, "attempt": task.attempt, "sha256": ""})
+            continue
+        hole, told = made
         data = encode(hole)
-        write_whole(Path(folder) / task.file_name, data)
+        path = Path(folder) / task.file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
         rows.append({**describe(hole, task.file_name, data), **told})
     return rows
 
 
-@functools.lru_cache(maxsize=1)
-def _opened(folder: str, digest: str):
-    table, names, by_size = _raw_table(folder)
-    raw = Masks(Path(folder), keep=True)
-    place = {name: i for i, name in enumerate(raw.names)}
-    missing = next((name for name in names if name not in place), None)
-    if missing:
-        raise BadInput(f"{folder}/{INDEX} lists {missing}, which is not there: make the raw masks anew")
-    return raw, table, [place[name] for name in names], by_size
+def _finish(folder, tasks, rows, dropped, closest, known, raws):
+    """Write index, credits, recipe and checksums for the masks in `rows`.
 
-
-def make_one(task: Task, source: tuple[str, str], config: FillConfig) -> tuple[np.ndarray, dict]:
-    """Make the mask of one task. Returns the hole, bool (size, size), and what its row tells beside the measures.
-
-    source: folder of the raw masks and their hash, as `raw_masks` gives it. Raises BadInput if no draw succeeds.
+    dropped: how many masks of each class looked like others. known: the videos in the recipe of the raw masks.
     """
-    raw, table, places, by_size = _opened(*source)
-    preset = PRESETS[config.preset]
-    border = BORDER if task.category < len(EDGES) - 1 else 0
-    wanted = Wanted(round(task.ratio * config.size**2), config.size, border, config.layers, config.shrink)
-    for draw in range(4 * preset.attempts):
-        rng = np.random.default_rng([config.seed, task.category, task.number, task.attempt, draw])
-        used = {}
-
-        def pick(layer, draw=draw, rng=rng, used=used):
-            rank = task.rank
-            if layer >= config.layers or draw >= preset.attempts:
-                rank = rng.integers(len(places))
-            elif layer > 0 or draw >= 10:  # others of about the same size
-                rank = _reflect(round(task.rank + rng.normal(0, 0.15) * len(places)), len(places))
-            used[layer] = int(by_size[rank])
-            return raw[places[used[layer]]]
-
-        made = compose(pick, wanted, preset, rng)
-        if made is None:
-            continue
-        hole, told = made
-        row = describe(hole, "", b"")
-        if row["category"] != CATEGORIES[task.category]:
-            continue  # a free mask that keeps away from the border by chance would count as interior
-        return hole, _row(task, table, [(used[layer], pose) for layer, pose in told["layers"]], told, hole, config)
-    raise BadInput(
-        f"no raw mask could be made into {CATEGORIES[task.category]} with the ratio {task.ratio:.3f}: extract more raw "
-        f"masks, or such with {'larger' if task.ratio > 0.3 else 'other'} motion"
-    )
-
-
-def _reflect(place: int, length: int) -> int:
-    """Fold a place beyond either end back, so that the ends are not drawn more often than the rest."""
-    place = abs(place) % (2 * length)
-    return place if place < length else 2 * length - 1 - place
-
-
-def _row(task, table, layers, told, hole, config):
-    first = table.iloc[layers[0][0]]
-    sources = sorted({str(table.iloc[i]["source"]) for i, _ in layers}) if "source" in table else [""]
-    return {
-        "source": ";".join(sources),
-        "frame": str(first.get("frame", "")),
-        "kind": str(first.get("kind", "")),
-        "raw": ";".join(str(table.iloc[i]["file_name"]) for i, _ in layers),
-        "layers": len(layers),
-        "dilation": told["dilation"],
-        "rotation": ";".join(f"{pose.angle:.1f}" for _, pose in layers),
-        "zoom": ";".join(f"{pose.zoom:.3f}" for _, pose in layers),
-        "clipped": f"{clipped(hole):.4f}",
-        "seed": f"{config.seed} {task.category} {task.number}",
-        "attempt": task.attempt,
-    }
-
-
-def _tell_apart(tasks, rows, out, config, source, workers, cluster):
-    """Make anew the later one of any two masks that are alike, until none are. Returns rows and the closest pair."""
-    from dataclasses import replace
-
-    tasks = list(tasks)
-    for _ in range(5):
-        names = [task.file_name for task in tasks]
-        tasks = [replace(task, attempt=int(rows[task.file_name]["attempt"])) for task in tasks]
-        later, closest = alike([out / "test" / name for name in names], config.alike)
-        if not later:
-            return [rows[name] for name in names], closest
-        for i in later:
-            tasks[i] = replace(tasks[i], attempt=tasks[i].attempt + 1)
-        rows = _make(tasks, rows, out, config, source, workers, cluster)
-    raise BadInput(
-        f"{len(later)} masks look like others however often they are drawn: {source[0]} has too few raw masks"
-    )
-
-
-def alike(paths: list[Path], limit: float) -> tuple[list[int], float]:
-    """Which masks are too much like an earlier one, and the highest likeness of two that are not.
-
-    Likeness is the correlation of two thumbnails of 32x32 px, each the share of hole in its part of the mask; of
-    interior masks, whose rim is always valid, only what lies inside it is compared.
-    """
-    later, closest = [], 0.0
-    inside = np.array([path.parent.name.startswith("interior") for path in paths])
-    rim = THUMB * BORDER // SIZE
-    for part, cut in ((np.flatnonzero(inside), slice(rim, THUMB - rim)), (np.flatnonzero(~inside), slice(None))):
-        if len(part):
-            found, highest = _correlated(np.stack([_thumb(paths[i])[cut, cut].ravel() for i in part]), limit)
-            later += part[found].tolist()
-            closest = max(closest, highest)
-    return sorted(later), closest
-
-
-def _correlated(flat: np.ndarray, limit: float) -> tuple[list[int], float]:
-    """Rows that correlate with an earlier one by `limit` or more, and the highest correlation below it."""
-    flat = flat - flat.mean(1, keepdims=True)
-    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
-    later, closest = [], 0.0
-    for begin in range(0, len(flat), 1000):  # a thousand rows at a time, or the table would fill the memory
-        block = np.tril(flat[begin : begin + 1000] @ flat[: begin + 1000].T, begin - 1)
-        later += (begin + np.flatnonzero((block >= limit).any(1))).tolist()
-        closest = max(closest, float(block[block < limit].max(initial=0)))
-    return later, closest
-
-
-def _thumb(path):
-    import cv2
-
-    grey = read_hole(path).astype(np.float32)
-    return cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
-
-
-def _finish(out, rows, head, raw, names, closest):
-    recipe = {**head, **summary(rows, len(names)), "closest_pair": round(closest, 3)}
-    recipe["sources"] = _sources(raw, rows)
-    write_index(out / "test", rows)
-    write_recipe(out, recipe)
-    credits = f"The masks come from these videos:\n\n{credit_lines(recipe['sources'])}\n"
-    write_whole(out / CREDITS, credits.encode())
-    (out / "test" / JOURNAL).unlink()
-    write_checksums(out)
-    return recipe
-
-
-def _sources(raw, rows):
-    """The videos of the raw masks, with what the raw masks' recipe knows of their licence."""
-    used = {name for row in rows for name in row["source"].split(";")}
-    for folder in (raw, raw.parent):
-        if (folder / RECIPE).exists():
-            return [source for source in read_recipe(folder).get("sources", []) if source.get("name") in used]
-    return [{"name": name} for name in sorted(used) if name]
+    part, kept = folder.path / "test", {row["file_name"] for row in rows}
+    for task in tasks:
+        if task.file_name not in kept:  # one that looks like another, or of an earlier attempt
+            (part / task.file_name).unlink(missing_ok=True)
+    counts, missing = summary(rows, raws), {}
+    for name, wanted in Counter(CATEGORIES[task.category] for task in tasks).items():
+        number = {"not_made": wanted - counts["counts"][name] - dropped[name], "like_others": dropped[name]}
+        if any(number.values()):
+            missing[name] = {reason: n for reason, n in number.items() if n}
+    used = {name for row in rows for name in row["source"].split(";") if name}
+    sources = [{"name": name} for name in sorted(used)]
+    if known is not None:
+        sources = [source for source in known if source["name"] in used]
+    credits = f"The masks come from these videos:\n\n{credit_lines(sources)}\n"
+    write_whole(folder.path / CREDITS, credits.encode())
+    return finish(folder, "test", rows, **counts, missing=missing, closest_pair=round(closest, 3), sources=sources)
 
 
 def summary(rows: list[dict], raws: int) -> dict:

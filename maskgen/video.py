@@ -144,7 +144,7 @@ def probe(path: Path, name: str) -> Source:
 def _remarks(reader):
     remarks = []
     if reader.interlaced:
-        remarks.append("is interlaced: of the two fields of each frame the first is used")
+        remarks.append("is interlaced: of the two fields of each frame one is used")
     if reader.bits > 8 or reader.transfer:
         kind = f"{reader.bits}-bit" + f" HDR ({reader.transfer})" * bool(reader.transfer)
         remarks.append(f"is {kind} video: it is read as 8-bit SDR")

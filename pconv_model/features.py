@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput
-from pconv_model.settings import IMAGENET_MEAN, IMAGENET_STD, expect_one_of
+from pconv_model.settings import IMAGENET_MEAN, IMAGENET_STD
 from pconv_model.torch_files import torch_file
 
 STAGES = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256))  # channels of the convolutions before each pooling
@@ -92,7 +93,7 @@ def lpips_file(name: str) -> Path:
 def lpips_convolutions(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Kernel (kh, kw, in, out) and bias (out) of each convolution of "vgg16" or "alexnet", in order."""
     nets = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}
-    expect_one_of("name", name, nets)
+    expect("name", name, one_of(nets))
     net = nets[name]
     layers = read_arrays(lpips_file(name))[net]
     return [(layers[f"Conv_{i}"]["kernel"], layers[f"Conv_{i}"]["bias"]) for i in range(len(layers))]

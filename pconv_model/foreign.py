@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput, install_hint
 from pconv_model.checkpoints import filled, load, net_config
-from pconv_model.settings import expect_one_of
 from pconv_model.torch_files import ALONE, torch_file
 from pconv_model.unet import UNet, build
 
@@ -21,7 +21,7 @@ def read(path: Path, form: str | None = None) -> UNet:
     Raises BadInput for an unknown form, and for a file that is not what its form says.
     """
     form = form or detect(path)
-    expect_one_of("form", form, READERS)
+    expect("form", form, one_of(READERS))
     return READERS[form](path).eval()
 
 

@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import torch
 
+from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput, warn
 from maskgen.maskset import check_polarity, read_hole
 from maskgen.runtime import images
 from maskgen.runtime.output import libraries, opencv
 from pconv_model import checkpoints
 from pconv_model.photos import Job, each, folder_of, pairs, places, run
-from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE, expect_one_of
+from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE
 from pconv_model.unet import UNet
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -38,8 +39,8 @@ def load(
     so on; False is the net's own answer, as in the paper. Raises BadInput where there is no such file, or where it
     holds another kind of net.
     """
-    expect_one_of("precision", precision, PRECISIONS)
-    expect_one_of("kind", kind, KINDS)
+    expect("precision", precision, one_of(PRECISIONS))
+    expect("kind", kind, one_of(KINDS))
     path = weights or WEIGHTS / f"{kind}.safetensors"
     if weights is None and not path.is_file():
         raise BadInput(
@@ -331,7 +332,9 @@ def inpaint_files(
 
         each(todo, "pair", look, leave=False)
         if empty and not raw:
-            some = f"{empty[0]} has" if len(jobs) == 1 else f"{len(empty)} of {len(jobs)} masks, as {empty[0]}, have"
+            some = (
+                f"{empty[0]} has" if len(jobs) == 1 else f"{len(empty)} of {len(jobs)} masks, such as {empty[0]}, have"
+            )
             line = f"{some} no hole ({polarity.removeprefix('hole-')} is a hole)"
             if len(empty) == len(jobs):
                 raise BadInput(f"{line}: nothing would be filled")

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pconv_model.settings import expect_one_of
+from maskgen.checks import expect, one_of
 
 SCALINGS = ("v2", "v1")
 
@@ -37,7 +37,7 @@ class PartialConv2d(nn.Conv2d):
         self.branches = tuple(branches or (in_channels,))
         if sum(self.branches) != in_channels:
             raise ValueError(f"branches {self.branches} must add up to the {in_channels} input channels")
-        expect_one_of("scaling", scaling, SCALINGS)
+        expect("scaling", scaling, one_of(SCALINGS))
         self.scaling = scaling
 
     def forward(self, x, valid, *, clean=False):

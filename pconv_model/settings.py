@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from maskgen.errors import BadInput
+from maskgen.checks import expect, one_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of images in [0, 1], red green blue
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,12 +23,6 @@ SHALLOW, DEEP = 4, 20  # px from known pixels: where the colours of the smaller 
 BROAD = 4  # px, standard deviation of the blur that parts colours from fine detail
 
 
-def expect_one_of(name: str, value: str, known) -> None:
-    """Raise BadInput, which lists the known values, for any other."""
-    if not isinstance(value, str) or value not in known:
-        raise BadInput(f"{name} is one of {', '.join(known)}, got {value!r}")
-
-
 @dataclass(frozen=True)
 class NetConfig:
     """What a network is made of; a checkpoint carries it. The defaults are Table 2 of the paper."""
@@ -46,7 +40,7 @@ class NetConfig:
 
     def __post_init__(self):
         for name, known in (("kind", KINDS), ("bias", BIASES), ("fill", FILLS), ("head", HEADS)):
-            expect_one_of(name, getattr(self, name), known)
+            expect(name, getattr(self, name), one_of(known))
 
 
 @dataclass(frozen=True)
@@ -99,4 +93,4 @@ class TrainConfig:
 
     def __post_init__(self):
         for name, known in (("freeze", FREEZES), ("decay", DECAYS), ("precision", PRECISIONS)):
-            expect_one_of(name, getattr(self, name), known)
+            expect(name, getattr(self, name), one_of(known))

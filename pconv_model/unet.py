@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput
 from pconv_model.doubled import conv_joined, double
 from pconv_model.layer import PartialConv2d
-from pconv_model.settings import FREEZES, IMAGENET_MEAN, NetConfig, expect_one_of
+from pconv_model.settings import FREEZES, IMAGENET_MEAN, NetConfig
 
 CHANNELS = (64, 128, 256, 512)  # of the encoder, the last one for all deeper layers
 KERNELS = (7, 5, 5, 3)
@@ -134,7 +135,7 @@ class UNet(nn.Module):
 
         part: "encoder" for those of the encoder, as in the paper, or "all". Raises BadInput for another.
         """
-        expect_one_of("freeze", part, FREEZES)
+        expect("freeze", part, one_of(FREEZES))
         blocks = [*self.encoder, *self.decoder] if part == "all" else self.encoder
         self.frozen = [block.norm for block in blocks if block.norm is not None]
         for norm in self.frozen:

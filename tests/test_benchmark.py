@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import cv2
@@ -27,7 +28,7 @@ from evaluation.commands import Size, evaluate
 from evaluation.methods import parse_all
 from evaluation.pairing import draw_pairs, find_masks, make_pairs, read_pairs
 from evaluation.pairs import Pair, Sources, fit, load_pair, reduced, sparse
-from evaluation.settings import BenchmarkConfig
+from evaluation.settings import BATCH, BenchmarkConfig
 from evaluation.study import make as study
 from evaluation.study.settings import StudyConfig
 from maskgen import maskset
@@ -781,3 +782,20 @@ def test_pictures_that_an_earlier_run_did_not_keep_are_made(tmp_path):
     assert not (tmp_path / "out" / "pictures").exists()
     after = score(tmp_path, ["telea"])
     assert len(list((tmp_path / "out" / "pictures").rglob("*.jpg"))) == 4 and after.equals(before)
+
+
+def test_a_network_fills_the_same_batches_when_a_run_is_resumed(tmp_path):
+    folders(tmp_path, images=6, ratios=(0.05, 0.1, 0.15))
+    config = BenchmarkConfig(size=(SIDE, SIDE))
+    pairs = pairing.make_pairs(tmp_path / "images", tmp_path / "masks", config, "hole-white")
+    job = scoring.Job((), Sources(tmp_path / "images", tmp_path / "masks"), config, 1.0, None, 90)
+
+    def filled(done):
+        asked = []
+        network = SimpleNamespace(fill=lambda batch: asked.append([name for name, *_ in batch]) or ["no"] * len(batch))
+        return asked, [pair.pair for pair, *_ in benchmark._filled(network, "net", job, pairs, done)]
+
+    whole, order = filled(set())
+    assert [len(batch) for batch in whole] == [BATCH, len(pairs) - BATCH]
+    resumed, rest = filled(set(order[: BATCH + 1]))
+    assert resumed == whole[1:] and rest == order[BATCH + 1 :]

@@ -6,7 +6,7 @@ import pytest
 
 import maskgen.flow as flow_module
 from maskgen.errors import BadInput
-from maskgen.flow import FLOWS, both, contradiction, flow_named, follow
+from maskgen.flow import FLOWS, both, contradiction, flow_named, follow, packages
 
 QUICK = sorted(set(FLOWS) - {"tvl1"})
 
@@ -109,12 +109,14 @@ def test_another_package_can_add_a_flow(monkeypatch):
     def still(first, second):
         return np.zeros((*first.shape[:2], 2), np.float32)
 
-    def entry_points(group):
-        return [SimpleNamespace(name="still", load=lambda: still)] if group == "maskgen.flows" else []
+    def entry_points(group, name="still"):
+        plug_in = SimpleNamespace(name="still", load=lambda: still, dist=SimpleNamespace(name="still-flow"))
+        return [plug_in] if (group, name) == ("maskgen.flows", "still") else []
 
     monkeypatch.setattr(flow_module, "entry_points", entry_points)
     assert flow_named("still") is still
     assert not np.stack(both("still", *shifted_pair(3, 0))).any()
+    assert packages("still") == ["still-flow"] and packages("dis") == [] and "scikit-image" in packages("tvl1")
     with pytest.raises(BadInput, match="tvl1, still"):
         flow_named("moving")
 

@@ -22,11 +22,9 @@ from maskgen.runtime.output import (
     RECIPE,
     Journal,
     OutputFolder,
-    alone,
     check_finished,
     differences,
     locked,
-    occupied,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -63,37 +61,31 @@ def test_the_lock_that_a_killed_run_left_is_no_obstacle(at_work):
 
 def test_a_lock_leaves_nothing_behind_and_makes_no_folder_that_stays_empty(tmp_path):
     with locked(tmp_path / "a" / "b"):
-        assert (tmp_path / "a" / "b").is_dir() and not occupied(tmp_path / "a" / "b")
+        assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [LOCK]
     assert not list(tmp_path.iterdir())
     with locked(tmp_path / "a"):
         (tmp_path / "a" / "made.txt").write_text("kept")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["made.txt"]
 
 
-def test_a_function_may_call_another_on_the_folder_it_holds_but_no_thread_may_join_in(tmp_path):
+def test_a_thread_may_hold_a_folder_twice_and_no_other_may_join_in(tmp_path):
     refused = []
 
-    @alone("out")
-    def inner(out):
-        assert (out / LOCK).exists()
-
-    def elsewhere(out):
+    def elsewhere():
         try:
-            inner(out)
+            with locked(tmp_path):
+                pass
         except BadInput as error:
             refused.append(str(error))
 
-    @alone("out")
-    def outer(number, out=None):
-        inner(out=out)
-        assert (out / LOCK).exists()  # the inner one did not free it
-        thread = threading.Thread(target=elsewhere, args=(out,))
+    with locked(tmp_path):
+        with locked(tmp_path):
+            pass
+        assert (tmp_path / LOCK).exists()  # the inner one did not free it
+        thread = threading.Thread(target=elsewhere)
         thread.start()
         thread.join()
-        return number
-
-    assert outer(3, tmp_path) == 3 and len(refused) == 1
-    assert outer.__name__ == "outer" and not list(tmp_path.iterdir())
+    assert len(refused) == 1 and not list(tmp_path.iterdir())
 
 
 def test_notes_of_a_recipe_are_kept_up_to_date_and_not_compared(tmp_path):
@@ -121,17 +113,13 @@ def test_a_run_that_came_to_nothing_leaves_the_folder_to_another(tmp_path):
         assert not folder.complete
 
 
-def test_without_a_folder_nothing_is_held():
-    assert alone("out")(lambda out=None: out)() is None
-
-
 class Stop(Exception):
     """What interrupts a run in these tests."""
 
 
 def begin(path, seed=0, **recipe):
     """An output folder of the command `tool draw`."""
-    how = {name: recipe.pop(name) for name in ("grows", "about", "prepared") if name in recipe}
+    how = {name: recipe.pop(name) for name in ("grows", "rises", "about", "prepared") if name in recipe}
     return OutputFolder(path, {"made_by": "tool draw", "settings": {"seed": seed}, **recipe}, **how)
 
 
@@ -310,6 +298,27 @@ def test_entries_are_added_and_those_there_must_not_change(tmp_path):
     for entries in ({"a": "1"}, {"b": "1"}, {"b": "1", "a": "1"}):
         with methods(tmp_path, **entries) as folder:
             assert folder.complete and list(folder.finished["methods"]) == ["a", "b"]
+
+
+def counted(path, count):
+    """A run of `tool draw` for so many files, which later runs may raise."""
+    return begin(path, count=count, rises=("count",))
+
+
+def test_a_number_may_rise_and_not_fall(tmp_path):
+    finished(counted(tmp_path, 2), "0.png", "1.png")
+    with counted(tmp_path, 2) as folder:
+        assert folder.complete
+    interrupted(counted(tmp_path, 4), "2.png")
+    for less in (3, 2):  # also not back to what was finished once: a file more is there
+        with pytest.raises(BadInput, match=rf"\(count was 4, is {less}\)"), counted(tmp_path, less):
+            pass
+    with counted(tmp_path, 5) as folder:
+        assert not folder.complete
+        folder.finish()
+    assert names(tmp_path) == ["0.png", "1.png", "2.png", RECIPE]
+    with pytest.raises(BadInput, match=r"\(count was 5, is 4\)"), counted(tmp_path, 4):
+        pass
 
 
 @pytest.mark.parametrize("end", [interrupted, lambda folder: killed(folder.path, "", "b", "wrong")])

@@ -163,6 +163,7 @@ FIELDS = {
     "h264.mp4": {"codec": "libx264", "options": {"crf": "4", "x264-params": "interlaced=1:tff=1"}},
     "h264.ts": {"codec": "libx264", "options": {"crf": "4", "flags": "+ilme+ildct"}},
     "mpeg2.mpg": {"codec": "mpeg2video", "options": {"flags": "+ilme+ildct", "b": "9M", "qmax": "2"}},
+    "deep.mov": {"codec": "prores_ks", "pixels": "yuv422p10le", "options": {"flags": "+ildct"}},
 }
 
 

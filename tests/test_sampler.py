@@ -3,6 +3,7 @@ import subprocess
 import sys
 import zipfile
 
+import cv2
 import numpy as np
 import pytest
 
@@ -48,8 +49,6 @@ def test_only_the_train_part_is_drawn_from(tmp_path):
 def test_nvidias_train_archive_is_taken_as_it_is(tmp_path):
     grey = np.where(streaks(1, 600), 100, 200).astype(np.uint8)  # white is valid; 100 is below 0.6, 200 above
     grey[:300][grey[:300] == 200] = 160
-    import cv2
-
     path = tmp_path / "irregular_mask.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("irregular_mask/disocclusion_img_mask/00001.png", cv2.imencode(".png", grey)[1].tobytes())
@@ -96,11 +95,60 @@ def test_it_brings_in_neither_torch_nor_pandas():
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"preset": "nvidea"}, "no preset"), ({"ratio": (0.6, 0.1)}, "lowest < highest"), ({"size": 4}, "16 or more")],
+    [
+        ({"preset": "nvidea"}, "preset is one of nvidia, nvidia-old, got 'nvidea'"),
+        ({"ratio": (0.6, 0.1)}, "lowest < highest"),
+        ({"ratio": (0.1, float("nan"))}, "lowest < highest"),
+        ({"ratio": 0.3}, "lowest < highest"),
+        ({"size": 4}, "size is a whole number, 16 to 4096, got 4"),
+        ({"size": 64.5}, "size is a whole number"),
+        ({"seed": -1}, "seed is a whole number, 0 or more, got -1"),
+        ({"uniform": "yes"}, "uniform is True or False"),
+        ({"polarity": "black"}, "polarity is one of hole-white, hole-black"),
+        ({"polarity": "hole-black"}, r"has an index.*leave --polarity hole-black out"),
+        ({"threshold": 0}, "threshold is a whole number, 1 to 255, or None, got 0"),
+    ],
 )
 def test_wrong_settings_are_refused(raw, wrong, words):
     with pytest.raises(BadInput, match=words):
         MaskSampler(raw, **wrong)
+
+
+def test_masks_of_others_are_taken_whatever_their_two_values(tmp_path):
+    for i, (low, high) in enumerate(((0, 1), (0, 255), (7, 9))):
+        path = tmp_path / f"{i}.png"
+        cv2.imwrite(str(path), np.where(streaks(i), high, low).astype(np.uint8))
+    sampler = MaskSampler(tmp_path)
+    assert all((sampler.raw[i] == streaks(i)).all() for i in range(3)) and 0.01 <= sampler[0].mean() <= 0.6
+
+
+def test_grey_masks_need_a_threshold(tmp_path):
+    grey = cv2.GaussianBlur(streaks(1).astype(np.uint8) * 255, (0, 0), 2)
+    cv2.imwrite(str(tmp_path / "0.png"), grey)
+    with pytest.raises(BadInput, match="--threshold 128"):
+        MaskSampler(tmp_path)[0]
+    assert (MaskSampler(tmp_path, threshold=100).raw[0] == (grey >= 100)).all()
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_masks_of_the_other_polarity_are_not_taken_for_huge_holes(tmp_path, uniform):
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(encode(~streaks(i)))
+    with pytest.raises(BadInput, match=r"fill 9\d% of the image, with polarity hole-white.*so hole-black may be meant"):
+        MaskSampler(tmp_path, 64, uniform=uniform)[0]
+    assert MaskSampler(tmp_path, 64, uniform=uniform, polarity="hole-black")[0].mean() <= 0.6
+
+
+@pytest.mark.parametrize(("side", "ratio"), [(24, (0.55, 0.6)), (380, (0.01, 0.03))], ids=["specks", "blots"])
+def test_few_raw_masks_reach_every_wanted_ratio(tmp_path, side, ratio):
+    for i in range(20):
+        hole = np.zeros((512, 512), bool)
+        hole[50 : 50 + side, 4 * i : 4 * i + side] = True
+        (tmp_path / f"{i}.png").write_bytes(encode(hole))
+    sampler = MaskSampler(tmp_path, 128, ratio=ratio, uniform=True)
+    masks = [sampler[i] for i in range(4)]
+    assert all(ratio[0] - 1e-4 <= mask.mean() <= ratio[1] + 1e-4 for mask in masks)
+    assert (masks[3] == MaskSampler(tmp_path, 128, ratio=ratio, uniform=True)[3]).all()
 
 
 def test_raw_masks_that_cannot_reach_the_range_end_in_one_line(tmp_path):

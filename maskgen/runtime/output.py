@@ -4,8 +4,6 @@ While a run is unfinished its recipe lies in `.progress`, with whatever the comm
 run writes is `recipe.json`: a folder with one is complete.
 """
 
-import functools
-import inspect
 import json
 import os
 import shutil
@@ -60,11 +58,12 @@ class OutputFolder:
     path: a new or empty folder, or one in which the same command was interrupted or finished. recipe: all that decides
     the result, JSON values: `made_by`, the command's name, then settings, inputs by content, versions of libraries.
     grows: keys of the recipe whose value is a dict of entries that later runs may add to, as the methods of a
-    benchmark; only entries of the same name are compared. about: what is written down but not compared, such as the
-    names of folders. notes: keys of entries in the recipe's lists that are written down but not compared, such as the
-    licence of a source. prepared: files and folders that may be there before a run has any result. made: tells of an
-    entry of `grows`, by its name, whether it has a result; one that has none, as it failed, may come back as another.
-    detail: called where recipes differ, for words on what the recipe holds as a hash alone.
+    benchmark; only entries of the same name are compared. rises: keys whose value is a number that later runs may
+    raise, such as a number of masks. about: what is written down but not compared, such as the names of folders. notes:
+    keys of entries in the recipe's lists that are written down but not compared, such as the licence of a source.
+    prepared: files and folders that may be there before a run has any result. made: tells of an entry of `grows`, by
+    its name, whether it has a result; one that has none, as it failed, may come back as another. detail: called where
+    recipes differ, for words on what the recipe holds as a hash alone.
 
     Entering raises BadInput, which names what differs, where the folder holds results of another recipe, and where it
     holds anything else. A run that ends without a result, for whatever reason, leaves no claim behind.
@@ -76,13 +75,15 @@ class OutputFolder:
         recipe: dict,
         *,
         grows: tuple = (),
+        rises: tuple = (),
         about: dict | None = None,
         notes: tuple = (),
         prepared: tuple = (),
         made: Callable[[str], bool] | None = None,
         detail: Callable[[], Iterable[str]] = tuple,
     ):
-        self.path, self.grows, self.notes, self.prepared = path, grows, set(notes), {LOCK, *prepared}
+        self.path, self.grows, self.rises = path, grows, rises
+        self.notes, self.prepared = set(notes), {LOCK, *prepared}
         self.made, self.detail = made, detail
         self.new = json.loads(json.dumps({"version": __version__, **recipe}))  # as it will be read back
         self.about = about or {}
@@ -208,8 +209,9 @@ class OutputFolder:
         return joined
 
     def _lacking(self, recipe, done):
-        """Whether a recipe has entries that a finished one has not."""
-        return any(set(recipe.get(key, {})) - set(done.get(key, {})) for key in self.grows)
+        """Whether a recipe has entries that a finished one has not, or a larger number."""
+        more = any(set(recipe.get(key, {})) - set(done.get(key, {})) for key in self.grows)
+        return more or any(recipe.get(key, 0) > done.get(key, 0) for key in self.rises)
 
     def _results(self) -> list[int]:
         """How many files that are not empty the folder holds, and their bytes, beyond what is prepared, and litter."""
@@ -263,6 +265,8 @@ class OutputFolder:
         differ = []
         for key, new in self.new.items():
             before = old.get(key)
+            if key in self.rises and type(before) is type(new) and before <= new:
+                continue
             if key in self.grows and isinstance(before, dict):
                 new = {name: entry for name, entry in new.items() if name in before}
                 before = {name: before[name] for name in new}
@@ -416,27 +420,3 @@ class Journal:
 
 def _line(row):
     return (json.dumps(row, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
-
-
-def alone(argument: str):
-    """Decorate a function so that it holds the folder in one of its arguments, a Path or None, while it runs."""
-
-    def decorate(function):
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def wrapper(*args, **named):
-            folder = signature.bind(*args, **named).arguments.get(argument)
-            if folder is None:
-                return function(*args, **named)
-            with locked(folder):
-                return function(*args, **named)
-
-        return wrapper
-
-    return decorate
-
-
-def occupied(folder: Path) -> bool:
-    """Whether a folder is there and holds anything besides a lock."""
-    return folder.exists() and any(path.name != LOCK for path in folder.iterdir())
