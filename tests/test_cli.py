@@ -1,8 +1,10 @@
 """The commands as a user types them."""
 
 import os
+import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import click
@@ -78,7 +80,7 @@ def test_a_mistake_gives_one_line_and_exit_code_2(words, says, tmp_path, monkeyp
 
 NUMBERS = ("", "-1", "0", "nan", "-inf", "1e400", "9" * 20, "1,2,x", "wrong")
 TEXTS = ("", "=", "\udcff", "x" * 300, "a\nb", "-1")
-PATHS = ("", "file", "folder", "nowhere/x", "file/x", "\udcff", "x" * 300, "/dev/null")
+PATHS = ("", ".", "..", "file", "folder", "nowhere/x", "file/x", "\udcff", "x" * 300, "/dev/null")
 STOPS = {  # a command that would find something to do in an empty folder is told of a folder that is not there
     "evaluate": "--images nowhere --out results",
     "pconv export": "--weights nowhere",
@@ -311,6 +313,23 @@ def test_python_names_the_missing_library_too_and_does_so_again(module, no_libgl
     code = f"import contextlib\nwith contextlib.suppress(ImportError): import {module}\nimport {module}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=no_libgl, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.endswith(f"\nImportError: {ADVICE}")
+
+
+def test_hints_to_install_something_work_from_a_clone():
+    index = "irregular-masks" + "["  # a package of that name is on no index
+    texts = [path for ending in ("py", "md", "cfg", "toml", "html", "yml") for path in ROOT.rglob(f"*.{ending}")]
+    ours = [path for path in texts if not {".venv", ".git", "build"} & set(path.relative_to(ROOT).parts)]
+    assert len(ours) > 100 and not [
+        path for path in ours if index in path.read_text(encoding="utf-8", errors="replace")
+    ]
+    extras = ConfigParser()
+    extras.read(ROOT / "setup.cfg")
+    hinted = [
+        re.findall(r"install_hint\([\"'](\w+)|pip install '\.\[(\w+)", path.read_text(errors="replace"))
+        for path in ours
+    ]
+    named = {name for found in hinted for pair in found for name in pair if name}
+    assert {"cluster", "study"} < named <= set(extras["options.extras_require"])
 
 
 def test_a_tool_without_a_command_shows_its_help():

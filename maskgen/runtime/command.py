@@ -206,7 +206,8 @@ def mendable(error: Exception) -> str:
         advice = ADVICE.get(error.errno, "mend that, and the same command goes on")
         return f"{error.filename or 'the disk'}: {error.strerror}; {advice}"
     if isinstance(error, UnicodeEncodeError) and any("\ud800" <= c <= "\udfff" for c in error.object):
-        return f"{error.object[:200]!r} holds a name that is no valid Unicode: rename the file"
+        where = error.object[max(0, error.start - 60) : error.end + 20]
+        return f"{where!r} holds a name that is no valid Unicode: rename the file"
     wants_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # the latter is torch's
     if wants_memory or "Insufficient memory" in str(error) or "can't allocate memory" in str(error):
         return "out of memory: use smaller sizes, a smaller batch or fewer --workers"
