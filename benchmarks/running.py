@@ -197,7 +197,7 @@ def _watch_changes(place, change):
 def said(place):
     """What the last command in `place` said on stderr, without warnings and what only tells where it goes on from."""
     lines = (place / "said").read_text(errors="replace").splitlines()
-    told = [line for line in lines if line.strip() and ": warning: " not in line]
+    told = [line for line in lines if line.strip() and ": warning: " not in line and "%|" not in line]  # nor bars
     return [line for line in told if not line.startswith(("goes on from", "only one source"))]
 
 
@@ -205,7 +205,10 @@ def outcome(name, out):
     """Every file below `out` by its name, as a hash of what counts in it."""
     found = {}
     for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != SECRET):
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:  # a worker has a second to notice that it has lost its parent
+            continue
         if name in ("train", "search"):
             data = without_speed(path, data)
         found[path.relative_to(out).as_posix()] = hashlib.sha256(data).hexdigest()

@@ -208,6 +208,7 @@ def train(
                         raise KeyboardInterrupt
         path = out / f"{net.kind}.safetensors"
         if rank == 0:
+            log.keep(run)  # a kill may have come between the last checkpoint and this
             checkpoints.save(path, run.best, history=run.history, half=True, about=about)
         return path
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -17,7 +18,7 @@ import cli
 from maskgen.errors import BadInput
 from maskgen.flow import FLOWS
 from maskgen.runtime import files
-from maskgen.runtime.command import Tool
+from maskgen.runtime.command import GOES_ON, Tool
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {"maskgen": cli.maskgen, "pconv": cli.pconv, "evaluate": cli.evaluate}
@@ -246,9 +247,6 @@ def failing(error):
     return CliRunner().invoke(tool, ["fails"])
 
 
-GOES_ON = "mend that, and the same command goes on"
-
-
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -258,6 +256,7 @@ GOES_ON = "mend that, and the same command goes on"
         (FileNotFoundError(2, "No such file or directory", "a/b"), f"a/b: No such file or directory; {GOES_ON}"),
         (OSError(5, "Input/output error", "a"), f"a: Input/output error; {GOES_ON}"),
         (OSError(98, "Address already in use"), "the disk: Address already in use;"),
+        (sqlite3.OperationalError("database or disk is full"), f"database or disk is full; {GOES_ON}"),
         (MemoryError(), "out of memory: use smaller sizes, a smaller batch or fewer --workers"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory: "),
         (BadInput("two\nlines"), "two lines"),

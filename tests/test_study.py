@@ -24,7 +24,7 @@ from evaluation.study.settings import PARTS, ServeConfig, StudyConfig, StudyRepo
 from maskgen.errors import BadInput
 
 pytest.importorskip("flask", reason="needs the extra `study`")
-from evaluation.study import crowd, server
+from evaluation.study import crowd, server, store
 from evaluation.study.store import Store, Taken
 
 SMALL = StudyConfig(per_class=2, answers=4, per_rater=12, catches=4, exposures=(250, 1000))
@@ -179,6 +179,16 @@ def test_a_study_that_could_not_be_made_leaves_nothing_in_the_way(run, tmp_path)
         drawing.make([run], tmp_path / "study", SMALL, elsewhere)
     assert not (tmp_path / "study").exists()
     drawing.make([run], tmp_path / "study", replace(SMALL, seed=1))
+
+
+def test_a_full_disk_leaves_no_half_of_a_database(run, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(store, "write_whole", full)
+    with pytest.raises(OSError, match="No space left"):
+        drawing.make([run], tmp_path / "study", SMALL)
+    assert not list((tmp_path / "study").rglob("study.sqlite*"))
 
 
 def test_a_study_that_was_interrupted_is_finished_with_the_same_bytes(run, study, tmp_path, monkeypatch):

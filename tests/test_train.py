@@ -102,6 +102,12 @@ def history(out):
     return [{**row, "images_per_s": ""} for row in csv.DictReader((out / "history.csv").open())]
 
 
+def test_a_kill_between_the_last_checkpoint_and_its_history_loses_no_row(photos, tmp_path, finished):
+    (tmp_path / "checkpoint.pt").write_bytes((finished.parent / "checkpoint.pt").read_bytes())
+    run(photos, tmp_path)
+    assert (tmp_path / "history.csv").read_bytes() == (finished.parent / "history.csv").read_bytes()
+
+
 def test_the_number_of_threads_changes_nothing(photos, tmp_path, finished):
     assert same(weights(run(photos, tmp_path, workers=3, cache=0)), weights(finished))
 

@@ -85,21 +85,20 @@ TRIAL = ("kind", "part", "category", "pair", "image", "hole_ratio", "a", "b", "a
 
 def create(folder: Path, trials: list[dict], settings: dict) -> None:
     """Write the database of a new study, whole or not at all, and its secrets if there are none."""
-    part = folder / f"{DATABASE}.part"
-    part.unlink(missing_ok=True)
-    with sqlite3.connect(part) as db:
+    with closing(sqlite3.connect(":memory:")) as db:  # a full disk then is one for write_whole, which cleans up
         db.executescript(SCHEMA)
         db.executemany("INSERT INTO study VALUES (?, ?)", [(key, json.dumps(value)) for key, value in settings.items()])
         columns = (*TRIAL, "open", "rank")
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         rows = [(i, *(trial[name] for name in columns)) for i, trial in enumerate(trials, 1)]
         db.executemany(f"INSERT INTO trials (trial, {names}, dealt) VALUES (?, {marks}, 0)", rows)
-    db.close()
+        db.commit()
+        data = db.serialize()
     if not (folder / SECRET).exists():
         told = {"key": secrets.token_hex(32), "admin": secrets.token_urlsafe(24)}
         write_whole(folder / SECRET, (json.dumps(told) + "\n").encode())
         (folder / SECRET).chmod(0o600)
-    part.replace(folder / DATABASE)
+    write_whole(folder / DATABASE, data)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ ADVICE = {
     errno.EMFILE: "use fewer --workers, or raise the limit of `ulimit -n`",
     errno.ENFILE: "use fewer --workers",
 }
+GOES_ON = "mend that, and the same command goes on"
 POLARITIES = ("hole-white", "hole-black")  # as in maskgen.maskset, which imports OpenCV
 LARGEST = 2**32 - 1  # of any whole number; NumPy and torch both take it for a seed
 CONTEXT = {"show_default": True, "max_content_width": 100}
@@ -203,8 +204,10 @@ def mendable(error: Exception) -> str:
     if isinstance(error, BadInput) or (isinstance(error, ImportError) and error.name == "cv2"):
         return str(error)
     if isinstance(error, OSError) and error.strerror:  # the system's own word: full, read-only, not there
-        advice = ADVICE.get(error.errno, "mend that, and the same command goes on")
+        advice = ADVICE.get(error.errno, GOES_ON)
         return f"{error.filename or 'the disk'}: {error.strerror}; {advice}"
+    if f"{type(error).__module__}.{type(error).__name__}" == "sqlite3.OperationalError":
+        return f"{error}; {GOES_ON}"
     if isinstance(error, UnicodeEncodeError) and any("\ud800" <= c <= "\udfff" for c in error.object):
         where = error.object[max(0, error.start - 60) : error.end + 20]
         return f"{where!r} holds a name that is no valid Unicode: rename the file"
