@@ -273,7 +273,7 @@ def open_pairs(
         named = folders.get(kind)
         if folder is not None:
             places[kind] = image_folder(folder)
-        elif (file.parent / first).is_file():
+        elif _is_there(file.parent / first):
             places[kind] = file.parent
         elif named not in (None, BUILT_IN, BUILT_IN_MASKS) and Path(named).is_dir():
             places[kind] = Path(named)
@@ -283,12 +283,19 @@ def open_pairs(
             places[kind] = OWN_MASKS if named == BUILT_IN_MASKS else default_masks()
         for pair in pairs:
             name = pair.image if kind == "images" else pair.mask
-            if not (places[kind] / name).is_file():
+            if not _is_there(places[kind] / name):
                 raise BadInput(f"{file} names {name}, which is not in {places[kind]}: name its folder with --{kind}")
     read = {name: told[name] if value is None and name in told else value for name, value in given.items()}
     sources = Sources(places["images"], places["masks"], read["polarity"] or "hole-white", read["threshold"])
     check_masks(sources.masks, sources.polarity, sources.threshold)
     return pairs, sources, size or told.get("size") or (SIZE, SIZE)
+
+
+def _is_there(path):
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _beside(folder):
@@ -297,7 +304,9 @@ def _beside(folder):
         return {}, {}
     recipe = maskset.read_recipe(folder)
     settings, folders = recipe.get("settings", {}), recipe.get("folders", {})
-    told = {name: settings[name] for name in ("polarity", "threshold") if settings.get(name)}
+    told = {"polarity": settings["polarity"]} if settings.get("polarity") in maskset.POLARITIES else {}
+    if type(settings.get("threshold")) is int:
+        told["threshold"] = settings["threshold"]
     if "white" in settings:  # of `evaluate pairs`, which writes masks of its own
         told = {"polarity": "hole-white" if settings["white"] == "hole" else "hole-black"}
     size = settings.get("size")

@@ -5,6 +5,7 @@ import json
 import pickle
 import tarfile
 import zipfile
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -266,6 +267,25 @@ def test_pairs_that_mislead_are_refused(tmp_path, column, value):
     (tmp_path / "pairs.csv").write_text(text)
     with pytest.raises(BadInput, match=r"pairs\.csv"):
         pairing.read_pairs(tmp_path / "pairs.csv")
+
+
+def test_pairs_with_a_name_that_no_file_can_have_are_refused(tmp_path):
+    images, masks = folders(tmp_path)
+    pairs = pairing.make_pairs(images, masks, BenchmarkConfig(size=(SIDE, SIDE)))
+    (tmp_path / "pairs.csv").write_bytes(pairing.pairs_csv([replace(pairs[0], mask="x" * 5000), *pairs[1:]]))
+    with pytest.raises(BadInput, match=r"which is not in .*: name its folder with --masks"):
+        pairing.open_pairs(tmp_path, images=images, masks=masks)
+
+
+@pytest.mark.parametrize("value", ["", "much", [], {"a": 1}, 1e308])
+def test_what_a_recipe_says_of_masks_counts_where_it_makes_sense(tmp_path, value):
+    images, masks = folders(tmp_path)
+    pairs = pairing.make_pairs(images, masks, BenchmarkConfig(size=(SIDE, SIDE)))
+    (tmp_path / "pairs.csv").write_bytes(pairing.pairs_csv(pairs))
+    settings = {"threshold": value, "polarity": value, "size": value}
+    (tmp_path / "recipe.json").write_text(json.dumps({"settings": settings, "sources": [], "counts": {}}))
+    _, sources, size = pairing.open_pairs(tmp_path, images=images, masks=masks)
+    assert (sources.polarity, sources.threshold, size) == ("hole-white", None, (512, 512))
 
 
 @pytest.mark.parametrize("change", [{"methods": None}, {"methods": {"mean": 3}}, {"sources": []}, {"libraries": "old"}])
