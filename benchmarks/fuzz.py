@@ -181,6 +181,11 @@ def read_video(path):
     reader.close()
 
 
+def read_mask(path):
+    """A mask, as it stands and from a grey level on."""
+    each(partial(maskset.read_hole, path), partial(maskset.read_hole, path, threshold=128))
+
+
 def read_masks(path):
     """As `maskgen bin`: polarity, then every mask."""
     from maskgen.indexing import Rules, measure_masks, open_masks
@@ -378,7 +383,7 @@ def read_photo(path):
     from maskgen.runtime import images
     from pconv_model.data import read_rgb
 
-    each(partial(images.read, path), partial(read_rgb, path, 64), partial(images.read_rgb, path))
+    each(partial(images.read_with_metadata, path), partial(read_rgb, path, 64), partial(images.read_rgb, path))
 
 
 def seed_videos(folder):
@@ -387,18 +392,34 @@ def seed_videos(folder):
     return [folder / name for name in ("a.mp4", "b.avi", "c.mkv", "d.webm")]
 
 
-def seed_png(folder):
-    (folder / "a.png").write_bytes(maskset.encode(drawn(0)))
-    cv2.imwrite(str(folder / "b.png"), picture(0))
-    cv2.imwrite(str(folder / "c.jpg"), picture(0))
-    return [folder / "a.png", folder / "b.png", folder / "c.jpg"]
+def seed_masks(folder):
+    from PIL import Image
+
+    (folder / "grey.png").write_bytes(maskset.encode(drawn(0)))
+    mask = Image.fromarray(drawn(0).astype(np.uint8))  # of 0 and 1
+    mask.save(folder / "one.bmp")
+    mask.convert("1").save(folder / "bit.tif")
+    mask.putpalette([0, 0, 0, 255, 0, 0])
+    mask.save(folder / "palette.png")
+    Image.merge("LA", (Image.new("L", mask.size), Image.fromarray(drawn(1).astype(np.uint8) * 255))).save(
+        folder / "a.png"
+    )
+    return sorted(folder.iterdir())
 
 
 def seed_photos(folder):
-    deep = picture(0).astype(np.uint16) * 257
+    from PIL import Image
+
     for ending in ("png", "jpg", "webp", "bmp", "tif"):
         cv2.imwrite(str(folder / f"a.{ending}"), picture(0))
-    cv2.imwrite(str(folder / "deep.png"), deep)
+    cv2.imwrite(str(folder / "deep.png"), picture(0).astype(np.uint16) * 257)
+    cv2.imwrite(str(folder / "float.tif"), picture(0).astype(np.float32) / 255)
+    photo, exif = Image.fromarray(picture(0)), Image.Exif()
+    exif[0x0112] = 6  # the orientation
+    photo.save(folder / "turned.jpg", exif=exif, dpi=(300, 300))
+    photo.convert("CMYK").save(folder / "cmyk.jpg")
+    photo.convert("P").save(folder / "palette.png", transparency=0)
+    photo.convert("LA").save(folder / "alpha.png")
     return sorted(folder.iterdir())
 
 
@@ -639,7 +660,7 @@ STUDIES = ("study/study.sqlite", "study/secret.json", "mturk.csv", "prolific.csv
 RESULTS = ("pairs.csv", "recipe.json", "journal/mean.jsonl")
 READERS = {  # name: who makes the valid files, who spoils them, who reads them, whether it takes the file or its folder
     "video": (seed_videos, spoil_bytes, read_video, "file"),
-    "png": (seed_png, spoil_bytes, maskset.read_hole, "file"),
+    "mask": (seed_masks, spoil_bytes, read_mask, "file"),
     "photo": (seed_photos, spoil_bytes, read_photo, "file"),
     "zip": (seed_zip, spoil_bytes, read_masks, "file"),
     "tar": (seed_tar, spoil_bytes, read_masks, "file"),
