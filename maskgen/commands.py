@@ -137,14 +137,19 @@ def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_rat
 @workers_option
 @cluster_option
 def testset(raw, out, per_category, preset, seed, workers, cluster):
-    """Make the test set OUT, twelve classes by hole ratio and border, from the raw masks RAW (their test part)."""
+    """Make the test set OUT, twelve classes by hole ratio and border, from the raw masks RAW (their test part).
+
+    A class that the raw masks cannot fill is left short, which a line says; recipe.json has the numbers. The command
+    can be stopped at any time; the same command goes on where it stopped.
+    """
     from maskgen.testset import make_testset
 
     config = FillConfig(per_category=per_category, preset=preset, seed=seed)
     recipe = make_testset(raw, out, config, workers=workers, cluster=cluster, say=warn)
-    free = sum(count for name, count in recipe["counts"].items() if name.startswith("free"))
+    counts = {name: count for name, count in recipe["counts"].items() if count}
+    free = sum(count for name, count in counts.items() if name.startswith("free"))
     click.echo(
-        f"{sum(recipe['counts'].values())} masks of {len(recipe['counts'])} classes in {out}; "
+        f"{sum(counts.values())} masks of {len(counts)} classes in {out}; "
         f"{recipe['free_touching_the_edge']} of the {free} free ones touch the image edge"
     )
 

@@ -99,7 +99,7 @@ class FileReader:
         for key in self._keys_until(len(self.stamps.frames)):
             if self._seek(key, len(self.stamps.frames)):
                 last = self._run_to_the_end()
-                if self._began_whole:
+                if self._is_trusted():
                     return last + 1
         self._rewind()
         return self._run_to_the_end() + 1
@@ -226,28 +226,36 @@ class FileReader:
     def _start(self, packets, first):
         """Decode these packets from now on; frames before number `first` lack what they depend on."""
         self._run = self._numbered(self._decoded(packets), first)
-        self._first, self._frame = first, None
+        self._first, self._frame, self._is_spoilt = first, None, False
         self._before = self._now = first - 1  # numbers of the last two frames that came
 
     def _numbered(self, frames, first):
         last = first - 1
         for frame in frames:
             number = self.stamps.number(frame.pts) if self.stamps.frames.size else last + 1
-            if number is not None and number > last and not frame.is_corrupt:
+            if frame.is_corrupt:
+                self._is_spoilt = True
+            elif number is not None and number > last:
                 last = number
                 yield number, frame
+
+    def _is_trusted(self):
+        """Whether a frame that did not come cannot be decoded at all: H.264 may need more than the keyframe before."""
+        return not self._first or (self._began_whole and not self._is_spoilt)
 
     def _find(self, index):
         keys = self._keys_until(index)
         seeking_helps = keys and self.stamps.keyframes[keys[0]] > self._now + NEAR and not self._is_blind
         if self._before < index and (index <= self._now or not seeking_helps):
-            return self._forward(index)
-        for key in keys:
+            frame = self._forward(index)
+            if frame is not None or self._is_trusted():
+                return frame
+        for key in () if self._is_blind else keys:
             if self._seek(key, index):
                 frame = self._forward(index)
-                if frame is not None or self._began_whole:
+                if frame is not None or self._is_trusted():
                     return frame
-        self._is_blind = len(keys) == TRIES  # so as not to lose the place again
+        self._is_blind = len(keys) == TRIES or self._is_spoilt  # so as not to lose the place again
         self._rewind()
         return self._forward(index)
 

@@ -1,4 +1,5 @@
 import random
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -75,6 +76,23 @@ def assert_any_order_is_a_plain_read(path, seed=0):
 @pytest.mark.parametrize("name", KINDS)
 def test_frames_in_any_order_are_those_of_a_plain_read(tmp_path, pictures, name):
     assert_any_order_is_a_plain_read(encode(tmp_path / name, pictures, **KINDS[name]))
+
+
+def test_what_comes_spoilt_after_a_seek_is_decoded_from_further_back(tmp_path, pictures, monkeypatch):
+    path = encode(tmp_path / "film.mp4", pictures, "libx264", options=GOP)
+    frames, reader = plain_read(path), FileReader(path)
+    decoded, picture = FileReader._decoded, FileReader._picture
+
+    def spoilt(self, packets):  # as H.264 does where frames lean on some before the keyframe
+        for one in decoded(self, packets):
+            is_late = self.stamps.number(one.pts) > self._first + 5
+            yield SimpleNamespace(film_frame=one, pts=one.pts, is_corrupt=self._first > 0 and is_late)
+
+    monkeypatch.setattr(FileReader, "_decoded", spoilt)
+    monkeypatch.setattr(FileReader, "_picture", lambda self, one: picture(self, one.film_frame))
+    for number in random.Random(0).sample(range(len(frames)), len(frames)):
+        assert np.array_equal(reader.read(number), frames[number]), number
+    assert reader.count() == len(frames)
 
 
 @pytest.mark.parametrize(

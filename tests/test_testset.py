@@ -12,9 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from skimage.measure import label
 
 from maskgen.categories import CATEGORIES, clipped, outline
+from maskgen.commands import maskgen
 from maskgen.errors import BadInput
 from maskgen.fill import make_one
 from maskgen.likeness import alike
@@ -356,6 +358,16 @@ def test_what_an_index_lists_in_vain_is_named(raw, tmp_path):
 def test_a_folder_without_an_index_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"no metadata\.csv"):
         make_testset(tmp_path, tmp_path / "out", CONFIG, workers=1)
+
+
+def test_a_class_left_short_is_no_failure_of_the_command(raw, tmp_path, monkeypatch):
+    def fails(task, *how, **few):
+        return make_one(task, *how, **few) if task.category < 11 else None
+
+    monkeypatch.setattr("maskgen.testset.make_one", fails)
+    done = CliRunner().invoke(maskgen, ["testset", str(raw), str(tmp_path / "out"), "--per-category=1", "--workers=1"])
+    assert done.exit_code == 0 and "free_0.5-0.6 has 0 of 1 masks: 1 could not be made" in done.stderr
+    assert done.stdout.startswith("11 masks of 11 classes in ") and "of the 5 free ones" in done.stdout
 
 
 def test_the_command_makes_the_set_and_says_how_many_touch_the_edge(raw, tmp_path):
