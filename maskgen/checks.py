@@ -59,6 +59,20 @@ def number(low: float, high: float | None = None, *, above: bool = False) -> Rul
     return Rule(lambda value: _is_number(value, low, high) and (not above or value > low), f"a number, {words}")
 
 
+def several(rule: Rule, least: int = 1, most: int | None = None) -> Rule:
+    """So many values, each of which a rule allows."""
+
+    def allows(value):
+        return (
+            isinstance(value, tuple | list)
+            and least <= len(value) <= (most or len(value))
+            and all(map(rule.allows, value))
+        )
+
+    count = f"{least} to {most}" if most else f"{least} or more"
+    return Rule(allows, f"{count} values, each {rule.says}")
+
+
 def pair(low: float, high: float, *, whole: bool = False, above: bool = False) -> Rule:
     """Two numbers, the smaller one first, bounds included; with `above` the lower bound is not."""
     fits = _is_whole if whole else _is_number

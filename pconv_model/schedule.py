@@ -47,8 +47,9 @@ def stages(config: TrainConfig) -> list[Stage]:
 def rate(config: TrainConfig, step: int) -> float:
     """The learning rate of a step."""
     phase = int(step >= config.phase1_steps)
+    rates = config.lr[0], config.lr[-1]
     if config.decay == "constant":
-        return config.lr[phase]
+        return rates[phase]
     length = config.phase2_steps if phase else config.phase1_steps
-    high, low = (config.lr[1], 0.0) if phase else config.lr
+    high, low = (rates[1], 0.0) if phase else rates
     return low + (high - low) * (1 + math.cos(math.pi * (step - phase * config.phase1_steps) / length)) / 2

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from maskgen.checks import expect, one_of
+from maskgen.checks import expect_fields, number, one_of, several, whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of images in [0, 1], red green blue
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -39,8 +39,15 @@ class NetConfig:
     head: str = "none"  # "sigmoid": a leaky ReLU, a 1x1 convolution and a sigmoid at the end, as PConv-Keras
 
     def __post_init__(self):
-        for name, known in (("kind", KINDS), ("bias", BIASES), ("fill", FILLS), ("head", HEADS)):
-            expect(name, getattr(self, name), one_of(known))
+        expect_fields(
+            self,
+            kind=one_of(KINDS),
+            width=number(0, 16, above=True),
+            depth=whole(1, 16),
+            bias=one_of(BIASES),
+            fill=one_of(FILLS),
+            head=one_of(HEADS),
+        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class TrainConfig:
     phase1_steps: int = 500_000  # batch norm on
     phase2_steps: int = 200_000  # batch norm frozen
     freeze: str = "encoder"  # whose batch norm that is; or "all", the decoder's too
-    lr: tuple[float, float] = (2e-4, 5e-5)  # of the two phases
+    lr: tuple[float, ...] = (2e-4, 5e-5)  # of the two phases; one number is for both
     decay: str = "constant"  # or "cosine": from the first rate down to the second, then down to zero
     size: tuple[int, ...] = (512,)  # px, side of the training crops; several are stages of phase 1
     batch: tuple[int, ...] = (6,)  # images in a step of one process, one number or one per size
@@ -92,5 +99,14 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name, known in (("freeze", FREEZES), ("decay", DECAYS), ("precision", PRECISIONS)):
-            expect(name, getattr(self, name), one_of(known))
+        expect_fields(
+            self,
+            freeze=one_of(FREEZES),
+            lr=several(number(0), 1, 2),
+            decay=one_of(DECAYS),
+            size=several(whole(1, 16384)),
+            batch=several(whole(1)),
+            precision=one_of(PRECISIONS),
+            colour=number(0, 1),
+            seed=whole(0),
+        )

@@ -13,7 +13,7 @@ import torch
 
 from evaluation.pairs import reduced, sparse
 from maskgen.errors import BadInput
-from pconv_model import checkpoints, data, train
+from pconv_model import checkpoints, data, schedule, train
 from pconv_model.search import search
 from pconv_model.settings import LossConfig, NetConfig, TrainConfig
 from pconv_model.unet import PConvUNet
@@ -341,6 +341,19 @@ def test_a_scale_of_one_takes_the_whole_mask_and_draws_nothing():
     hole, rng = np.eye(8, dtype=bool), np.random.default_rng(0)
     assert data.window(hole, (1.0, 1.0), rng) is hole
     assert rng.random() == np.random.default_rng(0).random()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lr": ()}, {"lr": (1, 2, 3)}, {"size": ()}, {"batch": (0,)}, {"colour": -0.5}, {"seed": -1}]
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(wrong):
+    with pytest.raises(BadInput, match=f"^{next(iter(wrong))} is "):
+        TrainConfig(**wrong)
+
+
+def test_one_learning_rate_is_that_of_both_phases():
+    config = TrainConfig(phase1_steps=2, phase2_steps=2, lr=(0.5,))
+    assert [schedule.rate(config, step) for step in range(4)] == [0.5] * 4
 
 
 @pytest.mark.parametrize("name", ["scale", "mask_scale"])
