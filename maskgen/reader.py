@@ -75,7 +75,8 @@ class FileReader:
     """
 
     def __init__(self, path: Path, stamps: bytes = b""):
-        self._path, self._film, self._reformatter = path, None, VideoReformatter()
+        self._path, self._reformatter = path, VideoReformatter()
+        self._film = self._stream = self._run = self._frame = None
         self._damaged = 0  # packets that could not be decoded
         self._counted = 0  # frames, where all were decoded to look for stamps
         self.bits, self.transfer, self.interlaced = 8, "", False  # of the first frames, where stamps were looked for
@@ -105,9 +106,10 @@ class FileReader:
         return self._run_to_the_end() + 1
 
     def close(self):
-        """Give the file back."""
+        """Give the file back, and the memory of its decoder, which would stay until Python looks for cycles."""
         if self._film is not None:
             self._film.close()
+        self._film = self._stream = self._run = self._frame = None
 
     def _open(self):
         self.close()
