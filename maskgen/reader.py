@@ -1,5 +1,6 @@
 """Frames by their number, 0 for the first, from a video file or a folder of pictures."""
 
+import gc
 import re
 import zlib
 from itertools import chain, islice, pairwise
@@ -106,13 +107,17 @@ class FileReader:
         return self._run_to_the_end() + 1
 
     def close(self):
-        """Give the file back, and the memory of its decoder, which would stay until Python looks for cycles."""
+        """Give the file back, and the memory of its decoder."""
+        self._shut()
+        gc.collect()  # PyAV's objects refer to each other: some hundred MB would stay until Python looks for cycles
+
+    def _shut(self):
         if self._film is not None:
             self._film.close()
         self._film = self._stream = self._run = self._frame = None
 
     def _open(self):
-        self.close()
+        self._shut()
         formats = ",".join(sorted(av.formats_available - PLAYLISTS))
         only_local = {"protocol_whitelist": "file", "format_whitelist": formats}
         try:
