@@ -61,8 +61,9 @@ def kill(lab, trial):
         row.unhurt += command.ended() == 0
     else:
         row, late = Row("kill -9 at a moment", name), 0
-        command = lab.reached(name, place, trial.moment)
-        below = command.workers() if trial.number % 4 == 3 else []
+        workers = trial.number % 4 == 3  # which have to be at work: those that cannot start are done without
+        command = lab.reached(name, place, 0.5 + trial.moment / 2 if workers else trial.moment)
+        below = command.workers() if workers else []
         late += command.poll() is not None
         with suppress(psutil.Error, ProcessLookupError):
             (below[int(rng.integers(len(below)))] if below else psutil.Process(command.pid)).kill()

@@ -141,6 +141,18 @@ def test_an_error_without_work_before_it_leaves_no_processes_at_work():
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system with signals")
+def test_a_worker_that_does_not_end_is_ended(monkeypatch):
+    monkeypatch.setattr(parallel, "ENDING", 0.2)
+    list(parallel.run(late_if_even, range(4), workers=2))
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGSTOP)
+    parallel.end_workers()
+    deadline = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
+
+
 def test_two_threads_have_processes_of_their_own():
     results, late = [], parallel.run(late_if_even, range(40), workers=2)
 

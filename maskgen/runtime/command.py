@@ -167,6 +167,7 @@ class Tool(click.Group):
         try:
             with _warnings_told(self._say):
                 code = super().main(args, prog_name, standalone_mode=False, **extra)
+                _end_workers()
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(MISTAKE)
@@ -195,6 +196,13 @@ class Tool(click.Group):
             sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)  # above the bars that are on the screen
         else:
             click.echo(line, err=True)
+
+
+def _end_workers():
+    """End the processes that have worked for a command, if it had any."""
+    parallel = sys.modules.get("maskgen.runtime.parallel")
+    if parallel:
+        parallel.end_workers()
 
 
 def mendable(error: Exception) -> str:

@@ -26,6 +26,7 @@ AHEAD = 2  # tasks for each process that are sent before it asks: one at work, o
 IDLE = 300  # s after which a process without a task ends; the next run has use of it until then
 NONE = 0  # of OpenCV's own threads; for 1 it would wait for the end of others, which a fork has not copied
 STARTING = 60  # s within which the first process has to answer
+ENDING = 5  # s that processes without a task get to end by themselves
 LIBRARIES = ("BLIS", "MKL", "NUMEXPR", "OMP", "OPENBLAS")  # whose threads share the cores with our processes
 
 
@@ -74,7 +75,7 @@ def end_workers() -> None:
     """End the processes that the last run has left for the next one."""
     pool, _Pool.idle = _Pool.idle, None
     if pool is not None and pool.parent == os.getpid():
-        pool.executor.shutdown()
+        pool.end()
 
 
 @cache
@@ -102,9 +103,10 @@ class _Pool:
             with _ctrl_c_later():  # workers inherit that, so they are deaf from their first moment on
                 first = self.executor.submit(os.getpid)
             first.result(STARTING)
+            self.processes = set(multiprocessing.active_children()) - others
         except BaseException:
             for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
+                _kill(process)
                 process.join()
             raise
 
@@ -118,7 +120,7 @@ class _Pool:
         with suppress(BrokenExecutor):
             if pool.workers == workers and pool.executor.submit(os.getpid).result():
                 return pool
-        pool.executor.shutdown()
+        pool.end()
         return None
 
     def keep(self):
@@ -128,7 +130,19 @@ class _Pool:
             with self.turn:
                 pool, _Pool.idle = _Pool.idle, self
         if pool is not None:
-            pool.executor.shutdown()
+            pool.end()
+
+    def end(self):
+        """End the processes when they have nothing to do."""
+        from multiprocessing.connection import wait
+
+        self.executor.shutdown(wait=False)
+        alive, deadline = {process.sentinel: process for process in self.processes}, time.monotonic() + ENDING
+        while alive and time.monotonic() < deadline:
+            for sentinel in wait(list(alive), ENDING / 10):
+                del alive[sentinel]
+        for process in alive.values():  # it waits for one that was killed meanwhile, and loky would wait for it
+            _kill(process)
 
     def kill(self, futures):
         """End the processes, whatever they are at. futures: what they were asked for."""
@@ -136,6 +150,14 @@ class _Pool:
         while not all(future.running() or future.done() for future in futures) and time.monotonic() < deadline:
             time.sleep(0.001)
         self.executor.shutdown(kill_workers=True)
+
+
+def _kill(process):
+    if hasattr(signal, "SIGKILL"):
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    else:
+        process.terminate()
 
 
 def _started(workers):
