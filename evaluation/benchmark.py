@@ -52,6 +52,7 @@ def run(
     *,
     names: tuple[str, str] = ("images", "masks"),
     experiment: dict | None = None,
+    identities: dict[str, dict] | None = None,
     drawn: dict[str, bytes] | None = None,
     timeout: float = 300.0,
     workers: int | None = None,
@@ -63,18 +64,20 @@ def run(
 ) -> pd.DataFrame:
     """Score the methods on the pairs and return the scores, which are in `out/scores.csv` then.
 
-    names: what recipe.json calls the two sources. experiment: its name as `made_by`, and its settings. drawn: files of
-    masks that belong below `out`, by name. timeout: s for one image. pictures: keep each result as a JPEG. retry: try
-    failed pairs again. report: writes what is made of the scores, before recipe.json tells that all is there. say:
-    takes a line for the user.
+    names: what recipe.json calls the two sources. experiment: its name as `made_by`, and its settings. identities:
+    `Method.identity` of each method by its label, where it is known already. drawn: files of masks that belong below
+    `out`, by name. timeout: s for one image. pictures: keep each result as a JPEG. retry: try failed pairs again.
+    report: writes what is made of the scores, before recipe.json tells that all is there. say: takes a line for the
+    user.
 
     Goes on where an earlier run stopped; methods can be added to finished results. A method without a single score is
     tried again. Raises BadInput where `out` holds results of other settings.
     """
     metrics.check(config.metrics, config.size)
     _check_sets(config, pairs)
+    identities = identities or {method.label: method.identity() for method in methods}
     methods = [method.absolute() for method in methods]
-    with results_folder(methods, pairs, sources, out, config, names=names, experiment=experiment) as folder:
+    with results_folder(identities, pairs, sources, out, config, names=names, experiment=experiment) as folder:
         shared = (folder.progress / SHARED).absolute() if cluster else None
         kept = (out / "pictures").absolute() if pictures else None
         job = Job(tuple(methods), sources.absolute(), config, timeout, kept, ReportConfig().quality, shared)
@@ -105,7 +108,7 @@ def run(
 
 
 def results_folder(
-    methods: list[Method],
+    identities: dict[str, dict],
     pairs: list[Pair],
     sources: Sources,
     out: Path,
@@ -123,7 +126,7 @@ def results_folder(
         "settings": settings,
         "sources": {"pairs": len(pairs), "pairs_sha256": pairs_sha256(pairs)},
         "libraries": {**libraries("numpy", "pillow", "scipy"), **opencv(), **metrics.identity(config.metrics)},
-        "methods": {method.label: method.identity() for method in methods},
+        "methods": identities,
     }
 
     def has_scores(label):

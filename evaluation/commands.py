@@ -200,11 +200,10 @@ def looked_up(config, *, methods, weights, by, **how):
     from evaluation.report import shown_by
 
     methods = parse_all(methods, weights)
-    for method in methods:
-        method.identity()  # raises where its file or folder is missing
+    identities = {method.label: method.identity() for method in methods}  # raises where a file or folder is missing
     by = shown_by(config, by or "")
     metrics.check(config.metrics, config.size)
-    return {**how, "methods": methods, "by": by}
+    return {**how, "methods": methods, "identities": identities, "by": by}
 
 
 def _drawn(images, masks, polarity, threshold, config, out):

@@ -272,7 +272,7 @@ def identity(names) -> dict[str, str]:
 
 def settle() -> None:
     """Hold OpenCV and torch to one thread, so that a number does not depend on how many cores there are."""
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # for 1 it would wait for the end of others, which a fork has not copied
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

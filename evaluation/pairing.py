@@ -53,13 +53,7 @@ def find_images(images: Path | None, *, outside: Iterable[Path] = ()) -> list[st
     folder = image_folder(images)
     if images is None:
         return [name for name in PHOTOS if (folder / name).is_file()]
-    root = folder.resolve()
-    left_out = [place.resolve() for place in outside if place.resolve() != root]
-    names = [path.relative_to(folder) for path in pictures.find(folder)]
-    names = [name for name in names if not any((root / name).is_relative_to(place) for place in left_out)]
-    if not names:
-        raise BadInput(f"no photo in {folder} besides masks and results: name a folder of photos")
-    return [name.as_posix() for name in names]
+    return [path.relative_to(folder).as_posix() for path in pictures.find(folder, besides=outside)]
 
 
 def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None = None) -> None:

@@ -66,6 +66,12 @@ def extract(
     with locked(out):
         sources, unusable = _look_at(list(paths), out, workers, cluster, strict, say)
         parts = plan.divide(sources, config, say)
+        if not any(part.left for part in parts):
+            longest = max(source.frames for source in sources)
+            raise BadInput(
+                f"no two frames lie {min(config.gaps)} apart in these videos, the longest has {longest} frames: "
+                "give a smaller --gap, or longer videos"
+            )
         recipe = _recipe(sources, parts, config)
         with OutputFolder(out, recipe, about={"unusable": unusable}, notes=video.CREDIT) as folder:
             if folder.complete:

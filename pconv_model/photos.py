@@ -29,14 +29,7 @@ class Job:
 
 def find(photos: Path, *others: Path) -> list[Path]:
     """One photo, or all below a folder but those in other folders of the run, such as its results."""
-    if photos.is_file():
-        return [photos]
-    others = [other.resolve() for other in others if other.resolve() != photos.resolve()]
-    found = images.find(photos)
-    kept = [path for path in found if not any(path.resolve().is_relative_to(other) for other in others)]
-    if not kept:
-        raise BadInput(f"no photo in {photos} besides those in {' and '.join(map(str, others))}")
-    return kept
+    return [photos] if photos.is_file() else images.find(photos, besides=others)
 
 
 def pairs(photos: Path, masks: Path, out: Path) -> list[tuple[Path, Path]]:

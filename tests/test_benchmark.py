@@ -539,8 +539,9 @@ def claimed(root, methods, config=CONFIG, retry=False):
     """A finished run of methods whose scores are made up, so that no network has to work for it."""
     images, masks = root / "images", root / "masks"
     pairs, sources = make_pairs(images, masks, config), Sources(images, masks)
+    identities = {method.label: method.identity() for method in parse_all(methods)}
     with benchmark.results_folder(
-        parse_all(methods), pairs, sources, root / "out", config, names=("images", "masks")
+        identities, pairs, sources, root / "out", config, names=("images", "masks")
     ) as folder:
         if not folder.complete:
             benchmark.write_inputs(root / "out", pairs, {})

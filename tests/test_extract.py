@@ -241,6 +241,12 @@ def test_films_that_gave_no_mask_are_named_with_the_reason(films, tmp_path):
     assert recipe["counts"]["passed_over"]["in frames of one colour"] == 38 and "film0:" not in lines
 
 
+def test_a_gap_longer_than_every_film_is_refused(films, tmp_path):
+    with pytest.raises(BadInput, match=r"no two frames lie 4096 apart in these videos, the longest has \d+ frames"):
+        quietly([films], tmp_path / "raw", replace(SMALL, gaps=(4096, 5000)))
+    assert not (tmp_path / "raw").exists()
+
+
 def test_where_no_mask_came_at_all_the_folder_is_free_for_another_run(films, tmp_path):
     black = encode(tmp_path / "black.mp4", [np.zeros((96, 128, 3), np.uint8)] * 20)
     recipe = quietly([black], tmp_path / "raw", SMALL)

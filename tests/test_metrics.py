@@ -1,6 +1,8 @@
 import hashlib
 import math
+import os
 import pickle
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -251,3 +253,21 @@ def test_vectors_survive_the_journal(monkeypatch):
     told = metrics.vectors(["psnr", "inception_score"], WHITE)
     assert list(told) == ["posterior"]
     assert metrics.vector(told["posterior"]).tolist() == [127.5, 127.5]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+def test_a_fork_of_a_process_whose_opencv_has_threads_can_score():
+    program = (
+        "import os, cv2, numpy as np\n"
+        "from evaluation import metrics\n"
+        "image = np.zeros((800, 800, 3), np.uint8)\n"
+        "for _ in range(20):\n"
+        "    cv2.setNumThreads(2)\n"
+        "    cv2.GaussianBlur(image, (31, 31), 9)\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        metrics.settle()\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

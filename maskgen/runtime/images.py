@@ -9,6 +9,7 @@ import io
 import struct
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,14 +54,21 @@ class Stored:
     metadata: Metadata = Metadata()
 
 
-def find(folder: Path) -> list[Path]:
-    """Every picture below a folder in natural order; BadInput where there is none."""
+def find(folder: Path, *, besides: Iterable[Path] = ()) -> list[Path]:
+    """Every picture below a folder in natural order; BadInput where there is none.
+
+    besides: folders whose pictures are left out if they lie below it, such as those of masks and results.
+    """
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder} (expected a folder of pictures)")
     found = files.find(folder, ENDINGS)
     if not found:
         raise BadInput(f"no picture in {folder}: expected files that end in {', '.join(ENDINGS)}")
-    return found
+    others = [other.resolve() for other in besides if other.resolve() != folder.resolve()]
+    kept = [path for path in found if not any(path.resolve().is_relative_to(other) for other in others)]
+    if not kept:
+        raise BadInput(f"no picture in {folder} besides those in {' and '.join(map(str, others))}")
+    return kept
 
 
 def read(path: Path) -> np.ndarray:
