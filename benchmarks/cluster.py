@@ -29,15 +29,15 @@ from evaluation import benchmark, pairing
 from evaluation.methods import parse_all
 from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig
-from maskgen.augmented import augment_folder
 from maskgen.errors import BadInput
-from maskgen.extract import extract
-from maskgen.indexing import Rules, measure_masks
+from maskgen.extraction.run import extract
 from maskgen.maskset import Masks
 from maskgen.runtime import cluster, parallel
 from maskgen.sampler import MaskSampler
 from maskgen.settings import ExtractConfig, FillConfig
+from maskgen.sort import Rules, measure_masks
 from maskgen.testset import make_testset
+from maskgen.training_set import augment_folder
 from maskgen.verify import find_faults
 
 PROGRAMS = Path(sys.executable).parent

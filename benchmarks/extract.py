@@ -17,8 +17,9 @@ import click
 import cv2
 import numpy as np
 
-from maskgen import extract, occlusion, pairs
-from maskgen.flow import both
+from maskgen.extraction import occlusion, task
+from maskgen.extraction import run as extract
+from maskgen.extraction.flow import both
 from maskgen.runtime import parallel
 from maskgen.settings import ExtractConfig
 
@@ -38,7 +39,7 @@ def film(path, frames, height=480, width=640):
     return path
 
 
-def flow_seconds(task):
+def flow_seconds(piece):
     """Seconds that the flow alone takes for the pairs that a task looks at."""
     spent = []
 
@@ -49,7 +50,7 @@ def flow_seconds(task):
         return flows
 
     with mock.patch.object(occlusion, "both", timed), tempfile.TemporaryDirectory() as folder:
-        pairs.make(replace(task, result=Path(folder) / "result.npz"))
+        task.make(replace(piece, result=Path(folder) / "result.npz"))
     return sum(spent)
 
 
@@ -59,7 +60,7 @@ def run(videos, config, workers, folder):
 
     def noted(function, some, **how):
         some = list(some)
-        tasks.extend(task for task in some if isinstance(task, pairs.Task))
+        tasks.extend(piece for piece in some if isinstance(piece, task.Task))
         return parallel.run(function, some, **how)
 
     with mock.patch.object(extract, "parallel", mock.Mock(wraps=parallel, run=noted)):
@@ -71,7 +72,7 @@ def run(videos, config, workers, folder):
 def peak_memory(video, folder):
     """Peak resident memory in MB of a process that extracts 200 masks from a video, as its only worker."""
     code = (
-        "import sys, resource; from pathlib import Path; from maskgen import extract, settings;"
+        "import sys, resource; from pathlib import Path; from maskgen import settings; from maskgen.extraction import run as extract;"
         "config = settings.ExtractConfig(train=140, test=60);"
         "extract.extract([Path(sys.argv[1])], Path(sys.argv[2]), config, workers=1);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

@@ -172,7 +172,7 @@ def mask_set(folder, split="test", count=6):
 
 def read_video(path):
     """As `maskgen extract` looks at a video and reads it, with a seek."""
-    from maskgen import video
+    from maskgen.extraction import video
 
     source = video.probe(path, "film")
     reader = video.open_reader(path)
@@ -188,7 +188,7 @@ def read_mask(path):
 
 def read_masks(path):
     """As `maskgen bin`: polarity, then every mask."""
-    from maskgen.indexing import Rules, measure_masks, open_masks
+    from maskgen.sort import Rules, measure_masks, open_masks
 
     masks, rules, _ = open_masks(path, Rules("auto"))
     masks.names = masks.names[:20]
@@ -218,7 +218,7 @@ def each(*calls):
 
 def go_on_extract(folder):
     """An extraction that finds the recipe of an earlier one."""
-    from maskgen.extract import extract
+    from maskgen.extraction.run import extract
 
     config = ExtractConfig(train=2, test=2, size=64)
     extract([folder / "film.avi"], folder / "raw", config, workers=1, say=lambda line: None)
@@ -233,8 +233,8 @@ def go_on_testset(folder):
 
 def go_on_augment(folder):
     """Training masks that find the recipe of an earlier run."""
-    from maskgen.augmented import augment_folder
     from maskgen.sampler import MaskSampler
+    from maskgen.training_set import augment_folder
 
     augment_folder(MaskSampler(folder / "raw", size=64), folder / "train", 2, workers=1)
 
@@ -278,15 +278,15 @@ def read_training(path):
 
 def read_piece(path):
     """What a task of `maskgen extract` left, by a run that goes on."""
-    from maskgen import pairs
+    from maskgen.extraction import task
 
-    if pairs.is_whole(path):
-        pairs.results(path)
+    if task.is_whole(path):
+        task.results(path)
 
 
 def read_credits(folder):
     """The SOURCES.csv beside a video, as `maskgen extract` reads it."""
-    from maskgen import video
+    from maskgen.extraction import video
 
     video.credits([folder / "film.avi"])
 
@@ -520,12 +520,12 @@ def seed_results(*names, folder):
 
 
 def seed_piece(folder):
-    from maskgen import pairs
+    from maskgen.extraction import task
 
     film(folder / "film.avi", "MJPG")
     offered = tuple((frame, 1, 0) for frame in range(8))
     config = ExtractConfig(size=SIDE, min_area=4, min_ratio=0.001)
-    pairs.make(pairs.Task(folder / "film.avi", offered, 6, ((0, 0, SIDE),), (SIDE, SIDE), config, folder / "piece.npz"))
+    task.make(task.Task(folder / "film.avi", offered, 6, ((0, 0, SIDE),), (SIDE, SIDE), config, folder / "piece.npz"))
     return [folder / "piece.npz"]
 
 

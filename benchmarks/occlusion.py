@@ -17,8 +17,8 @@ import skimage.data
 from tqdm import tqdm
 
 from maskgen.errors import BadInput
-from maskgen.flow import FLOWS, both
-from maskgen.occlusion import holes_of_pair, occlusion
+from maskgen.extraction.flow import FLOWS, both
+from maskgen.extraction.occlusion import holes_of_pair, occlusion
 from maskgen.settings import ExtractConfig
 
 SIDE = 512  # px

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from evaluation.pairing import OWN_MASKS
 from maskgen.maskset import read_hole
 from maskgen.runtime import images
-from pconv_model import doubled, unet
+from pconv_model import unet, upsampling
 from pconv_model.inpaint import inpaint, load
 from pconv_model.unet import ConvUNet, PConvUNet
 
@@ -89,7 +89,7 @@ def named(name, width=1.0):
 
 def as_named(name, call):
     """The call, with or without folded kernels in the decoder."""
-    way = doubled.conv_plain if name.endswith(WRITTEN) else doubled.conv_joined
+    way = upsampling.conv_plain if name.endswith(WRITTEN) else upsampling.conv_joined
 
     def with_way():
         unet.conv_joined = way

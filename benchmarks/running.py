@@ -49,7 +49,7 @@ JOBS = {  # {work} is where the inputs lie
 }
 SECRET = "secret.json"  # of a study: drawn anew for each
 HEAVY = (  # what commands import before they work, which takes longer than most of these jobs
-    *("maskgen.extract", "maskgen.testset", "maskgen.publish", "maskgen.plots", "evaluation.study.make"),
+    *("maskgen.extraction.run", "maskgen.testset", "maskgen.publish", "maskgen.plots", "evaluation.study.make"),
     *("evaluation.benchmark", "evaluation.experiments", "evaluation.report", "pconv_model.search"),
     *("pconv_model.inpaint", "pconv_model.superres"),
 )

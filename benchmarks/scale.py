@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 from extract import film
 
-from maskgen import video
+from maskgen.extraction import video
 
 BASE = 4  # clips that are taken
 FRAMES = 100  # of each

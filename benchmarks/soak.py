@@ -22,7 +22,7 @@ from evaluation import benchmark, pairing, report
 from evaluation.methods import parse_all
 from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig, ReportConfig
-from maskgen.extract import extract
+from maskgen.extraction.run import extract
 from maskgen.settings import ExtractConfig
 
 WARM_UP = 0.2  # share of the time that the slopes leave out: imports, caches and the allocator's own pools

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from evaluation import metrics
 from evaluation.methods import Method
+from evaluation.methods.process import Hand
 from evaluation.pairing import PAIRS_CSV, changes, pairs_csv, pairs_sha256
 from evaluation.pairs import Pair, Sources, load_pair
 from evaluation.scoring import (
@@ -32,7 +33,6 @@ from evaluation.scoring import (
     score_filled,
 )
 from evaluation.settings import BATCH, TOGETHER, BenchmarkConfig, ReportConfig
-from evaluation.worker import Hand
 from maskgen import maskset
 from maskgen.errors import BadInput, warn
 from maskgen.runtime import files, parallel

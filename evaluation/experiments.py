@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from evaluation import pairing, shapes
+from evaluation import drawn_holes, pairing
 from evaluation.benchmark import DRAWN
 from evaluation.pairs import Pair, Sources, load_pair
 from evaluation.settings import LAYOUTS, BenchmarkConfig
@@ -82,7 +82,7 @@ def drawn(photos: Path | None, kind: str, config: BenchmarkConfig, *, outside: I
     drawing = Drawing(photos)
     for i, image in enumerate(order):
         category = CATEGORIES[i // per_class]
-        hole = shapes.draw(kind, category, config.size, np.random.default_rng([config.seed, 2, i]))
+        hole = drawn_holes.draw(kind, category, config.size, np.random.default_rng([config.seed, 2, i]))
         drawing.add(image, f"{category}/{i:05d}.png", hole, category)
     return drawing
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from evaluation import metrics
 from evaluation.methods import Method
+from evaluation.methods.process import Hand, Here
 from evaluation.pairs import Pair, Sources, jpeg, load_pair
 from evaluation.settings import BenchmarkConfig
-from evaluation.worker import Hand, Here
 from maskgen.runtime import files
 from maskgen.runtime.memory import keep_memory
 

@@ -14,7 +14,13 @@ METRICS = (  # the names in evaluation.metrics, for --help
     *("l1_image", "l1_hole", "psnr", "ssim", "ms_ssim", "lpips", "lpips_vgg", "iscore"),
     *("inception_score", "fid", "kid"),
 )
-RIVALS = ("gl", "gl+post", "gntipt", "srresnet", "srgan")  # networks of others, in evaluation.nets; +post: blended
+RIVALS = (
+    "gl",
+    "gl+post",
+    "gntipt",
+    "srresnet",
+    "srgan",
+)  # others' networks; +post: blended
 NETWORKS = ("pconv", "conv", "pconv+", "conv+", *RIVALS)  # methods that take weights; +: at all scales and mirrored
 
 

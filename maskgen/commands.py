@@ -79,7 +79,7 @@ def extract(videos, out, workers, cluster, strict, **settings):
     Two frames of a film show parts that the other cannot see. Those parts, found by optical flow, are the masks.
     The command can be stopped at any time; the same command goes on where it stopped.
     """
-    from maskgen.extract import extract, passed_over_in, summary
+    from maskgen.extraction.run import extract, passed_over_in, summary
 
     videos = videos or (Path("videos"),)
     config = ExtractConfig(**settings)
@@ -119,8 +119,8 @@ def extract(videos, out, workers, cluster, strict, **settings):
 @cluster_option
 def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_ratio, polarity, threshold, **told):
     """Make random training masks OUT from raw masks RAW (their train part), or from NVIDIA's train archive."""
-    from maskgen.augmented import augment_folder
     from maskgen.sampler import MaskSampler
+    from maskgen.training_set import augment_folder
 
     sampler = MaskSampler(raw, ratio=(min_ratio, max_ratio), polarity=polarity, threshold=threshold, **told)
     sampler.config = replace(sampler.config, shape=shape, rotate=rotate)
@@ -177,22 +177,22 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
 
     With --out the command can be stopped at any time; the same command goes on where it stopped.
     """
-    from maskgen import indexing
+    from maskgen import sort
     from maskgen.maskset import write_table
 
     masks = masks or (Path(TESTSET) if Path(TESTSET).is_dir() else Path(RAW))
-    rules = indexing.Rules(polarity, threshold, resize, indexing.parse_edges(ratios), border)
-    found, rules, why = indexing.open_masks(masks, rules, layout)
+    rules = sort.Rules(polarity, threshold, resize, sort.parse_edges(ratios), border)
+    found, rules, why = sort.open_masks(masks, rules, layout)
     if index:
-        indexing.prepare_index(index, out, rules)
+        sort.prepare_index(index, out, rules)
     if why:
         warn(f"polarity: {why}")
-    rows = indexing.measure_masks(found, rules, out, workers=workers, cluster=cluster, say=warn)
+    rows = sort.measure_masks(found, rules, out, workers=workers, cluster=cluster, say=warn)
     if index:
         write_table(index, rows)
-    click.echo(indexing.grid(rows, rules.edges))
+    click.echo(sort.grid(rows, rules.edges))
     if layout == "nvidia":
-        click.echo(indexing.blocks(rows))
+        click.echo(sort.blocks(rows))
 
 
 @maskgen.command()

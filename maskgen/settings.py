@@ -31,7 +31,7 @@ class ExtractConfig:
     size: int = SIZE  # px, side of the square masks
     crops: int = 1  # squares along the long side of a wide frame
     gaps: tuple[int, ...] = (1,)  # frames between the two of a pair; 1 is the paper's "consecutive"
-    flow: str = "dis"  # a name in maskgen.flow.FLOWS
+    flow: str = "dis"  # a name in maskgen.extraction.flow.FLOWS
     slope: float = 0.01  # Sundaram et al. 2010: |w + v|^2 > slope * (|w|^2 + |v|^2) + offset
     offset: float = 0.5  # px^2, the same
     motion_boundaries: bool = True  # joined in, as in the original generator

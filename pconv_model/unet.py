@@ -6,9 +6,9 @@ from torch import nn
 
 from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput
-from pconv_model.doubled import conv_joined, double
 from pconv_model.layer import PartialConv2d
 from pconv_model.settings import FREEZES, IMAGENET_MEAN, NetConfig
+from pconv_model.upsampling import conv_joined, double
 
 CHANNELS = (64, 128, 256, 512)  # of the encoder, the last one for all deeper layers
 KERNELS = (7, 5, 5, 3)

@@ -16,16 +16,17 @@ from rawmasks import streaks, write_raw
 from small_run import SIDE, folders, score
 
 from evaluation import pairing
-from evaluation.doors import Folder
+from evaluation.methods.doors import Folder
 from evaluation.settings import BenchmarkConfig
-from maskgen import maskset, pairs, video
-from maskgen.augmented import augment_folder
+from maskgen import maskset
 from maskgen.errors import BadInput
+from maskgen.extraction import task, video
 from maskgen.publish import publish
 from maskgen.runtime import files, images
 from maskgen.sampler import MaskSampler
 from maskgen.settings import ExtractConfig, FillConfig, PublishConfig
 from maskgen.testset import make_testset
+from maskgen.training_set import augment_folder
 from maskgen.verify import find_faults
 from pconv_model import checkpoints, features, foreign, train
 from pconv_model.settings import NetConfig, TrainConfig
@@ -206,14 +207,14 @@ def test_what_a_task_left_is_made_again_where_any_byte_of_it_has_changed(tmp_pat
     """As after a power cut: a file of the right length and name, with holes in it."""
     write_video(tmp_path / "film.avi", 6)
     offered, config = tuple((frame, 1, 0) for frame in range(4)), ExtractConfig(size=64, min_area=1, min_ratio=0)
-    task = pairs.Task(tmp_path / "film.avi", offered, 4, ((16, 0, 96),), (96, 128), config, tmp_path / "piece.npz")
-    pairs.make(task)
-    whole, wanted = task.result.read_bytes(), pairs.results(task.result)
+    piece = task.Task(tmp_path / "film.avi", offered, 4, ((16, 0, 96),), (96, 128), config, tmp_path / "piece.npz")
+    task.make(piece)
+    whole, wanted = piece.result.read_bytes(), task.results(piece.result)
     assert len(wanted) == 4
     for first in range(0, len(whole), 512):
-        task.result.write_bytes(whole[:first] + bytes(len(whole[first : first + 512])) + whole[first + 512 :])
-        pairs.make(task)
-        assert pairs.results(task.result) == wanted, f"zeros from {first}"
+        piece.result.write_bytes(whole[:first] + bytes(len(whole[first : first + 512])) + whole[first + 512 :])
+        task.make(piece)
+        assert task.results(piece.result) == wanted, f"zeros from {first}"
 
 
 @pytest.fixture

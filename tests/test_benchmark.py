@@ -22,10 +22,10 @@ import pytest
 from click.testing import CliRunner
 from small_run import SIDE, folders, photo, plug_in, score
 
-from evaluation import benchmark, experiments, identity, metrics, pairing, scoring, shapes
+from evaluation import benchmark, drawn_holes, experiments, metrics, pairing, scoring
 from evaluation import pairs as pairs_module
 from evaluation.commands import Size, evaluate
-from evaluation.methods import parse_all
+from evaluation.methods import identity, parse_all
 from evaluation.pairing import draw_pairs, find_masks, make_pairs, read_pairs
 from evaluation.pairs import Pair, Sources, fit, load_pair, reduced, sparse
 from evaluation.settings import BATCH, BenchmarkConfig
@@ -391,12 +391,12 @@ def test_growing_holes_grow_under_the_same_image(tmp_path):
     assert (after - before, last - before) == (2, 7)
 
 
-@pytest.mark.parametrize("kind", shapes.SHAPES)
+@pytest.mark.parametrize("kind", drawn_holes.SHAPES)
 @pytest.mark.parametrize("name", ["interior_0.01-0.1", "interior_0.5-0.6", "free_0.3-0.4"])
 def test_drawn_holes_belong_to_their_class(kind, name):
     side, interval = name.split("_")
     low, high = map(float, interval.split("-"))
-    size = measure(shapes.draw(kind, name, (512, 512), np.random.default_rng(0)))
+    size = measure(drawn_holes.draw(kind, name, (512, 512), np.random.default_rng(0)))
     assert low < size.hole_ratio <= high
     assert side == "free" or size.border_distance >= 50
     assert kind == "free-form" or size.components == 1

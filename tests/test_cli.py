@@ -16,7 +16,7 @@ from films import encode, write_video
 
 import cli
 from maskgen.errors import BadInput
-from maskgen.flow import FLOWS
+from maskgen.extraction.flow import FLOWS
 from maskgen.runtime import files
 from maskgen.runtime.command import GOES_ON, Tool
 
@@ -308,7 +308,7 @@ def test_a_missing_library_of_the_system_is_one_line_with_its_name(words, no_lib
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{tool}: {ADVICE}")
 
 
-@pytest.mark.parametrize("module", ["maskgen.extract", "pconv_model.inpaint", "evaluation.metrics"])
+@pytest.mark.parametrize("module", ["maskgen.extraction.run", "pconv_model.inpaint", "evaluation.metrics"])
 def test_python_names_the_missing_library_too_and_does_so_again(module, no_libgl, tmp_path):
     code = f"import contextlib\nwith contextlib.suppress(ImportError): import {module}\nimport {module}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=no_libgl, capture_output=True, text=True)

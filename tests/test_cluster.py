@@ -15,16 +15,16 @@ from films import write_video
 from rawmasks import write_raw
 from small_run import folders, score
 
-from maskgen.augmented import augment_folder
 from maskgen.commands import maskgen
 from maskgen.errors import BadInput, InputWarning, warn
-from maskgen.extract import extract
-from maskgen.indexing import Rules, measure_masks
+from maskgen.extraction.run import extract
 from maskgen.maskset import Masks
 from maskgen.runtime import cluster, parallel
 from maskgen.sampler import MaskSampler
 from maskgen.settings import ExtractConfig, FillConfig
+from maskgen.sort import Rules, measure_masks
 from maskgen.testset import make_testset
+from maskgen.training_set import augment_folder
 from maskgen.verify import find_faults
 
 distributed = pytest.importorskip("distributed")

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from films import encode, frame, write_frames, write_video
 
-from maskgen import maskset, pairs, plan, video
+from maskgen import maskset
 from maskgen.errors import BadInput
-from maskgen.extract import extract, summary
-from maskgen.occlusion import holes_of_pair
+from maskgen.extraction import schedule, task, video
+from maskgen.extraction.occlusion import holes_of_pair
+from maskgen.extraction.run import extract, summary
 from maskgen.runtime import files, output
 from maskgen.settings import ExtractConfig
 
@@ -207,7 +208,7 @@ def test_a_film_of_varying_rate_has_the_frame_numbers_of_a_plain_read_and_splits
         used[split] = {number for frame in rows.frame for number in (frame, frame + 1)}
         for row in rows.itertuples():
             pair = [video.cut_out(frames[row.frame + i], (16, 0, 96), 64) for i in (0, 1)]
-            hole = holes_of_pair(*pair, config)[pairs.KINDS.index(row.kind)]
+            hole = holes_of_pair(*pair, config)[task.KINDS.index(row.kind)]
             assert np.array_equal(hole, maskset.read_hole(tmp_path / "raw" / split / row.file_name))
     assert max(used["train"]) < min(used["test"]) and len(used["train"]) >= 40
 
@@ -256,8 +257,8 @@ def test_where_no_mask_came_at_all_the_folder_is_free_for_another_run(films, tmp
 
 
 def test_many_films_without_a_mask_are_not_all_named():
-    counts = {"masks": dict.fromkeys(plan.SPLITS, 0), "pairs": dict.fromkeys(plan.SPLITS, 9)}
-    counts |= {"passed_over": {}, "faults": [], "fruitless": [[f"film{i}", pairs.EMPTY] for i in range(200)]}
+    counts = {"masks": dict.fromkeys(schedule.SPLITS, 0), "pairs": dict.fromkeys(schedule.SPLITS, 9)}
+    counts |= {"passed_over": {}, "faults": [], "fruitless": [[f"film{i}", task.EMPTY] for i in range(200)]}
     lines = summary({"counts": counts, "sources": [0] * 200, "settings": {"train": 0, "test": 0}})
     assert len(lines) < 20 and lines[-1] == "no mask came from 190 more; recipe.json lists them"
 
@@ -428,15 +429,15 @@ def test_the_recipe_names_versions_settings_and_sources(films, tmp_path):
 
 
 def test_shares_go_first_to_those_who_have_given_least():
-    assert plan.share(4, given=[0, 0, 6], room=[9, 9, 9]) == [2, 2, 0]
-    assert plan.share(9, given=[0, 0, 0], room=[2, 9, 9]) == [2, 4, 3]
-    assert plan.share(9, given=[0, 0], room=[1, 2]) == [1, 2]
+    assert schedule.share(4, given=[0, 0, 6], room=[9, 9, 9]) == [2, 2, 0]
+    assert schedule.share(9, given=[0, 0, 0], room=[2, 9, 9]) == [2, 4, 3]
+    assert schedule.share(9, given=[0, 0], room=[1, 2]) == [1, 2]
 
 
 def looked_at(wanted, masks_of):
     """Which of pairs 0, 1, ... a task looks at that wants so many masks, where pair i gives masks_of[i]."""
-    task = pairs.Task(Path(), tuple((i, 1, 0) for i in range(len(masks_of))), wanted, (), (0, 0), SMALL, Path())
-    quota, chosen = pairs._Quota(task), []
+    piece = task.Task(Path(), tuple((i, 1, 0) for i in range(len(masks_of))), wanted, (), (0, 0), SMALL, Path())
+    quota, chosen = task._Quota(piece), []
     for i, masks in enumerate(masks_of):
         if quota.is_due():
             chosen.append(i)
@@ -453,7 +454,7 @@ def test_a_task_spreads_what_it_looks_at_and_goes_on_where_nothing_moves():
 
 def test_a_pair_that_was_looked_at_is_not_offered_again():
     film = video.Source(Path("film.mp4"), "film", 20, 640, 480, "0" * 64, 20)
-    part = plan.Part(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2), crops=2))
+    part = schedule.Part(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2), crops=2))
 
     def offered():
         return part.pairs(part.offer(1000, np.random.default_rng(0)))
@@ -469,7 +470,7 @@ def test_a_pair_that_was_looked_at_is_not_offered_again():
 
 def test_a_part_of_a_film_offers_its_own_pairs_only():
     film = video.Source(Path("film.mp4"), "film", 900, 640, 480, "0" * 64, 900)
-    part = plan.Part(film, "test", 600, 700, replace(SMALL, gaps=(4, 1)))
+    part = schedule.Part(film, "test", 600, 700, replace(SMALL, gaps=(4, 1)))
     part.look_at([(650, 1, 0), (600, 4, 0)])
     offered = part.pairs(part.offer(1000, np.random.default_rng(0)))
     pairs_of_it = [(f, g, 0) for f in range(600, 700) for g in (4, 1) if f + g < 700]
@@ -477,18 +478,18 @@ def test_a_part_of_a_film_offers_its_own_pairs_only():
 
 
 def test_chosen_pairs_are_different_and_spread_over_the_whole_length():
-    chosen = plan.spread(10, 100, np.random.default_rng(0))
+    chosen = schedule.spread(10, 100, np.random.default_rng(0))
     assert [i // 10 for i in chosen] == list(range(10))
-    assert plan.spread(7, 7, np.random.default_rng(0)).tolist() == list(range(7))
+    assert schedule.spread(7, 7, np.random.default_rng(0)).tolist() == list(range(7))
 
 
 def test_a_long_film_gets_folders_of_at_most_ten_thousand_files():
-    from maskgen.extract import _file_name
-    from maskgen.pairs import Mask
-    from maskgen.video import Source
+    from maskgen.extraction.run import _file_name
+    from maskgen.extraction.task import Mask
+    from maskgen.extraction.video import Source
 
     film = Source(Path("film.mp4"), "film", 300_000, 640, 480, "0" * 64, 300_000)
-    part = plan.Part(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2)))
+    part = schedule.Part(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2)))
     names = [_file_name(Mask(i, gap, 0, kind), part) for i in range(6000) for gap in (1, 2) for kind in "ab"]
     assert len(set(names)) == len(names)
     assert max(Counter(name.rsplit("/", 1)[0] for name in names).values()) <= 10_000

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-import maskgen.flow as flow_module
+import maskgen.extraction.flow as flow_module
 from maskgen.errors import BadInput
-from maskgen.flow import FLOWS, both, contradiction, flow_named, follow, packages
+from maskgen.extraction.flow import FLOWS, both, contradiction, flow_named, follow, packages
 
 QUICK = sorted(set(FLOWS) - {"tvl1"})
 

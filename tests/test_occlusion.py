@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from maskgen.occlusion import flow_variance, holes_of_pair, motion_boundaries, occlusion, remove_specks, still_camera
+from maskgen.extraction.occlusion import (
+    flow_variance,
+    holes_of_pair,
+    motion_boundaries,
+    occlusion,
+    remove_specks,
+    still_camera,
+)
 from maskgen.settings import ExtractConfig
 
 

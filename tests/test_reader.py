@@ -8,7 +8,7 @@ import pytest
 from films import encode, frame, remux, texture, write_frames, write_video
 
 from maskgen.errors import BadInput
-from maskgen.reader import FileReader, Stamps, one_field, open_reader, upright
+from maskgen.extraction.reader import FileReader, Stamps, one_field, open_reader, upright
 
 GOP = {"preset": "veryfast", "bf": "3", "g": "20"}
 OPEN = {**GOP, "x264-params": "open-gop=1:keyint=20:min-keyint=20:scenecut=0"}

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from small_run import SIDE, folders, plug_in, score
 
-from evaluation import iscore, metrics, report, statistics, tables
+from evaluation import metrics, report
+from evaluation.metrics import classifier
 from evaluation.pairing import make_pairs
 from evaluation.pairs import Sources, load_pair
+from evaluation.report import statistics, tables
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
@@ -226,7 +228,7 @@ def test_metrics_of_sets_join_the_summary_without_an_interval():
 
 def test_a_run_of_metrics_of_sets_alone_has_a_report(tmp_path, monkeypatch):
     monkeypatch.setitem(metrics.VECTORS, "posterior", lambda image: np.log([0.5, 0.5]))
-    monkeypatch.setattr(iscore, "weights_file", lambda: tmp_path / "images" / "photo0.png")
+    monkeypatch.setattr(classifier, "weights_file", lambda: tmp_path / "images" / "photo0.png")
     config = replace(CONFIG, metrics=("inception_score",))
     folders(tmp_path)
     scores = score(tmp_path, ["mean"], config=config)

@@ -9,9 +9,9 @@ import torch
 from rival_nets import GL_LAYERS, random_state, save
 
 from evaluation.methods import parse_all
-from evaluation.nets import tf_checkpoint, weights
-from evaluation.nets.gl import GL
-from evaluation.nets.gntipt import GntIpt
+from evaluation.methods.nets import tf_checkpoint, weights
+from evaluation.methods.nets.gl import GL
+from evaluation.methods.nets.gntipt import GntIpt
 from maskgen.errors import BadInput
 
 

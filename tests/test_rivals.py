@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from rival_nets import GL_LAYERS, HOLE, IMAGE, as_planes, random_state, save, with_random_weights
 from small_run import photo
 
-from evaluation.doors import Failed
 from evaluation.methods import load, parse_all
-from evaluation.nets import run
-from evaluation.nets.gl import GL, blend
-from evaluation.nets.gntipt import GntIpt, contextual_attention, nearest
-from evaluation.worker import Hand
+from evaluation.methods.doors import Failed
+from evaluation.methods.nets import run
+from evaluation.methods.nets.gl import GL, blend
+from evaluation.methods.nets.gntipt import GntIpt, contextual_attention, nearest
+from evaluation.methods.process import Hand
 from maskgen.errors import BadInput
 from maskgen.runtime import files
 

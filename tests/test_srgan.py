@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from rival_nets import HOLE, IMAGE, as_planes
 from small_run import photo
 
-from evaluation.doors import Failed
-from evaluation.nets import run, weights
+from evaluation.methods.doors import Failed
+from evaluation.methods.nets import run, weights
 from maskgen.errors import BadInput
 
 

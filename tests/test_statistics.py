@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import statistics
+from evaluation.report import statistics
 from evaluation.settings import ReportConfig
 
 CONFIG = ReportConfig()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from films import encode, frame, texture, write_frames, write_video
 
-from maskgen import video
 from maskgen.errors import BadInput, InputWarning
+from maskgen.extraction import video
 
 
 def test_a_probe_counts_the_frames_of_a_truncated_file(tmp_path):

@@ -15,10 +15,10 @@ import numpy as np
 from skimage import data
 
 from evaluation.methods import telea
-from maskgen import video
 from maskgen.augment import augment
 from maskgen.categories import category, measure
-from maskgen.occlusion import holes_of_pair
+from maskgen.extraction import video
+from maskgen.extraction.occlusion import holes_of_pair
 from maskgen.settings import AugmentConfig, ExtractConfig
 
 

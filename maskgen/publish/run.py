@@ -16,13 +16,13 @@ from tqdm import tqdm
 from maskgen import plots
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput, install_hint
+from maskgen.extraction.video import read_credits
 from maskgen.maskset import INDEX, read_index, read_recipe
 from maskgen.publish.croissant import croissant
 from maskgen.publish.texts import card, citation, datasheet, licence_text
 from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whole
 from maskgen.runtime.output import PROGRESS, RECIPE, OutputFolder, libraries, locked, opencv
 from maskgen.settings import PublishConfig
-from maskgen.video import read_credits
 
 ARCHIVES = ("webdataset", "parquet")
 NEEDED = ("category", "hole_ratio", "border_distance", "sha256")  # columns without which nothing can be said
@@ -42,7 +42,7 @@ def publish(
 
     out gets the masks and index (Hugging Face's imagefolder layout), README.md (dataset card), croissant.json,
     datasheet.md, LICENSE, CITATION.cff, recipe.json, pictures, archives/ and checksums.sha256. credits: a
-    SOURCES.csv, as `maskgen.video.read_credits` reads it, which adds to or corrects what the recipe knows of the
+    SOURCES.csv, as `extraction.video.read_credits` reads it, which adds to or corrects what the recipe knows of the
     videos. The same set and config give the same bytes.
 
     A folder belongs to one set and one layout: another set is refused. Where only the config, the credits or the

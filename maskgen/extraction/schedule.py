@@ -7,7 +7,7 @@ from math import ceil
 
 import numpy as np
 
-from maskgen import video
+from maskgen.extraction import video
 from maskgen.settings import ExtractConfig
 
 SPLITS = ("train", "test")

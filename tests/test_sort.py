@@ -17,10 +17,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import cli
-from maskgen import indexing
+from maskgen import sort
 from maskgen.errors import BadInput, InputWarning
-from maskgen.indexing import Rules, blocks, find_polarity, grid, measure_masks, open_masks, parse_edges
 from maskgen.maskset import Masks, describe, encode, write_index
+from maskgen.sort import Rules, blocks, find_polarity, grid, measure_masks, open_masks, parse_edges
 from maskgen.verify import find_faults
 from tests.rawmasks import write_raw
 
@@ -185,7 +185,7 @@ def test_a_set_whose_making_was_interrupted_is_made_to_its_end(folder, out, monk
     measure_masks(Masks(folder), Rules(), out / "whole", workers=1)
     for moment in ("write_whole", "write_index", "write_checksums"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(indexing, moment, stop if moment != "write_whole" else after_three(stop))
+            patch.setattr(sort, moment, stop if moment != "write_whole" else after_three(stop))
             measure_masks(Masks(folder), Rules(), out / "cut", workers=1)
     measure_masks(Masks(folder), Rules(), out / "cut", workers=1)
     assert everything(out / "cut") == everything(out / "whole")
@@ -193,7 +193,7 @@ def test_a_set_whose_making_was_interrupted_is_made_to_its_end(folder, out, monk
 
 def after_three(stop):
     """write_whole, but for the fourth file it stops."""
-    left, write = [3], indexing.write_whole
+    left, write = [3], sort.write_whole
 
     def limited(*arguments):
         left[0] -= 1
@@ -204,11 +204,11 @@ def after_three(stop):
 
 def test_a_run_that_goes_on_measures_only_what_is_not_sorted_yet(folder, out, monkeypatch):
     measured = []
-    monkeypatch.setattr(indexing, "BATCH", 2)
-    measure_one = indexing._measure_one
-    monkeypatch.setattr(indexing, "_measure_one", lambda i, *rest: measured.append(i) or measure_one(i, *rest))
+    monkeypatch.setattr(sort, "BATCH", 2)
+    measure_one = sort._measure_one
+    monkeypatch.setattr(sort, "_measure_one", lambda i, *rest: measured.append(i) or measure_one(i, *rest))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(indexing, "write_whole", after_three(lambda: (_ for _ in ()).throw(KeyboardInterrupt)))
+        patch.setattr(sort, "write_whole", after_three(lambda: (_ for _ in ()).throw(KeyboardInterrupt)))
         measure_masks(Masks(folder), Rules(), out, workers=1)
     assert measured == [0, 1, 2, 3]
     (out / "test" / "interior_0.1-0.2" / "00000.png").unlink()  # what is gone is made again
@@ -223,7 +223,7 @@ SPOILT = ["", "x", "{}", "[1]", '{"file_name": "../x.png"}', '{"category": []}',
 @pytest.mark.parametrize("line", SPOILT)
 def test_a_journal_that_makes_no_sense_is_dropped_from_there(line, folder, out, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(indexing, "write_index", lambda *_: 1 / 0)
+        patch.setattr(sort, "write_index", lambda *_: 1 / 0)
         measure_masks(Masks(folder), Rules(), out, workers=1)
     journal = out / ".progress" / "masks.jsonl"
     rows = journal.read_text().splitlines()
@@ -297,7 +297,7 @@ CHANGES = {  # what is changed: what the refusal names
     "border": (None, {"border": 20}, "border was 50, is 20"),
     "opencv": (lambda _, patch: patch.setattr(cv2, "__version__", "3.2.1"), {}, "opencv was .*, is 3.2.1"),
     "numpy": (
-        lambda _, patch: patch.setattr(indexing, "libraries", lambda *n: {"numpy": "1"}),
+        lambda _, patch: patch.setattr(sort, "libraries", lambda *n: {"numpy": "1"}),
         {},
         "numpy was .*, is 1",
     ),
@@ -310,7 +310,7 @@ def test_whatever_decides_the_result_is_refused_by_name_when_it_changes(name, fi
     change, rules, says = CHANGES[name]
     with monkeypatch.context() as patch:
         if not finished:
-            patch.setattr(indexing, "write_index", lambda *_: 1 / 0)
+            patch.setattr(sort, "write_index", lambda *_: 1 / 0)
         with nullcontext() if finished else pytest.raises(ZeroDivisionError):
             measure_masks(Masks(folder), Rules(), out, workers=1)
     before = everything(out)
@@ -332,7 +332,7 @@ def test_another_path_to_the_same_masks_is_the_same_set(folder, out, tmp_path_fa
 
 @pytest.mark.parametrize(("threshold", "used"), [(None, 153), (100, 100)])
 def test_nvidias_threshold_gives_way_to_the_one_asked_for(tmp_path, monkeypatch, threshold, used):
-    monkeypatch.setattr(indexing, "NVIDIA", {"test": 4})
+    monkeypatch.setattr(sort, "NVIDIA", {"test": 4})
     grey = np.full((64, 64), 40, np.uint8)
     grey[:16], grey[:8] = 120, 200  # 16 rows from 100 upwards, 8 rows from 153 upwards
     for i in range(4):

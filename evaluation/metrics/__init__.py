@@ -103,7 +103,7 @@ def lpips_vgg(result, truth, hole):
 
 
 def _lpips(result, truth, network):
-    from evaluation import lpips as arrays
+    from evaluation.metrics import perceptual as arrays
 
     true = _of_truth(f"lpips {network}", truth, lambda image: arrays.features(arrays.as_input(image), network))
     return float(arrays.distance(arrays.features(arrays.as_input(result), network), true, network)[0])
@@ -122,7 +122,7 @@ def _of_truth(what, truth, function):
 def iscore(result, truth, hole):
     """KL(p(y|truth) || p(y|result)) in nats under CLASSIFIER; 0 for equal images. Not the paper's
     number, which is undefined, but read as this its Table 1 makes sense."""
-    from evaluation import iscore as classifier
+    from evaluation.metrics import classifier
 
     return classifier.divergence(_of_truth("posterior", truth, classifier.log_posterior), _of_result(result))
 
@@ -131,7 +131,7 @@ _results = {}  # the last result's posterior, which two metrics ask for
 
 
 def _of_result(result):
-    from evaluation import iscore as classifier
+    from evaluation.metrics import classifier
 
     kept = _results.get("posterior")
     if kept is None or kept[0] is not result:
@@ -140,7 +140,7 @@ def _of_result(result):
 
 
 def _inception(image):
-    from evaluation import inception
+    from evaluation.metrics import inception
 
     return inception.features(image)
 
@@ -158,13 +158,13 @@ def _vgg_file():
 
 
 def _classifier_file():
-    from evaluation import iscore
+    from evaluation.metrics import classifier
 
-    return iscore.weights_file()
+    return classifier.weights_file()
 
 
 def _inception_file():
-    from evaluation import inception
+    from evaluation.metrics import inception
 
     return inception.weights_file()
 
@@ -201,21 +201,21 @@ class SetMetric:
 
 def inception_score(results, truths):
     """Inception Score of Salimans et al. 2016, under CLASSIFIER instead of Inception."""
-    from evaluation import iscore as classifier
+    from evaluation.metrics import classifier
 
     return classifier.inception_score(results)
 
 
 def fid(results, truths):
     """Fréchet Inception Distance (Heusel et al. 2017) by torch-fidelity. It falls with N: compare equal N only."""
-    from evaluation import inception
+    from evaluation.metrics import inception
 
     return inception.fid(results, truths)
 
 
 def kid(results, truths):
     """Kernel Inception Distance (Bińkowski et al. 2018) by torch-fidelity, over all pairs of a class, times 1000."""
-    from evaluation import inception
+    from evaluation.metrics import inception
 
     return inception.kid(results, truths)
 

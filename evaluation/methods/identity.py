@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
-from evaluation import doors
+from evaluation.methods import doors
 from maskgen.runtime import files
 from maskgen.runtime.output import libraries, opencv
 
@@ -54,7 +54,7 @@ def _is_file(path):
 
 def of_onnx(path: Path) -> dict:
     """A network in an ONNX file. Raises BadInput where it is missing."""
-    from evaluation import onnx_model
+    from evaluation.methods import onnx_model
 
     return {"method": "onnx", **onnx_model.hashes(path), **libraries("onnxruntime"), "device": onnx_model.device()}
 
@@ -70,8 +70,8 @@ def of_net(net: str, weights: Path | None, how: dict) -> dict:
 
 
 def of_rival(net: str, weights: Path | None, how: dict) -> dict:
-    """A network of evaluation.nets. Raises BadInput where its weights are missing."""
-    from evaluation.nets import run
+    """A network of evaluation.methods.nets. Raises BadInput where its weights are missing."""
+    from evaluation.methods.nets import run
 
     found = {name: files.sha256(path) for name, path in run.files_of(net, weights).items()}
     return {"method": net, **found, **how, **libraries("torch"), "device": device()}

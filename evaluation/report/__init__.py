@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from evaluation import statistics, tables
 from evaluation.benchmark import recipe_of, set_scores
 from evaluation.metrics import ALL, METRICS
 from evaluation.pairs import Pair, Sources, jpeg, load_pair, reduced
+from evaluation.report import statistics, tables
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
@@ -236,7 +236,7 @@ def _legend(album):
 
 
 def _filled(*, title, about, sections, classes, notes, data):
-    template = (Path(__file__).parent / "data" / "report.html").read_text()
+    template = (Path(__file__).parents[1] / "data" / "report.html").read_text()
     # "</" would end the script element that holds the data.
     text = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
     for name, value in {

@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskgen import maskset, video
-from maskgen.occlusion import holes_of_pair
+from maskgen import maskset
+from maskgen.extraction import video
+from maskgen.extraction.occlusion import holes_of_pair
 from maskgen.runtime import files
 from maskgen.settings import ExtractConfig
 

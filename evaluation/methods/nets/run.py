@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluation.doors import Failed
 from evaluation.methods import small_image
-from evaluation.nets import srgan, tf_checkpoint, weights
-from evaluation.nets.gl import blend
+from evaluation.methods.doors import Failed
+from evaluation.methods.nets import srgan, tf_checkpoint, weights
+from evaluation.methods.nets.gl import blend
 from maskgen.errors import BadInput
 
 READERS = {

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from maskgen import flow, maskset, pairs, plan, video
+from maskgen import maskset
 from maskgen.errors import BadInput
-from maskgen.plan import SPLITS
+from maskgen.extraction import flow, schedule, task, video
+from maskgen.extraction.schedule import SPLITS
 from maskgen.runtime import files, parallel
 from maskgen.runtime.output import RECIPE, OutputFolder, libraries, locked, opencv
 from maskgen.settings import ExtractConfig
@@ -33,12 +34,12 @@ REPEATED = "almost identical to another"
 FOLDER_LIMIT = 10_000  # files, beyond which file systems and dataset hosts suffer
 NAMED = 10  # sources without a mask that the summary names
 WHY = {  # what a source has given no mask for, most often
-    pairs.BLANK: "its frames are all of one colour",
-    pairs.EMPTY: "its masks are near-empty, as where hardly anything moves",
-    pairs.FULL: "the optical flow fails on it, as frames differ too much",
-    pairs.CUT: "scenes change at every pair",
-    pairs.UNREADABLE: "its frames cannot be decoded",
-    pairs.CHANGED: "its frames change size",
+    task.BLANK: "its frames are all of one colour",
+    task.EMPTY: "its masks are near-empty, as where hardly anything moves",
+    task.FULL: "the optical flow fails on it, as frames differ too much",
+    task.CUT: "scenes change at every pair",
+    task.UNREADABLE: "its frames cannot be decoded",
+    task.CHANGED: "its frames change size",
     REPEATED: "its masks are those of other frames",
 }
 ALIKE = 0.9  # intersection over union of two masks' occupied cells from which they count as the same mask
@@ -65,7 +66,7 @@ def extract(
     _check(config)
     with locked(out):
         sources, unusable = _look_at(list(paths), out, workers, cluster, strict, say)
-        parts = plan.divide(sources, config, say)
+        parts = schedule.divide(sources, config, say)
         if not any(part.left for part in parts):
             longest = max(source.frames for source in sources)
             raise BadInput(
@@ -233,7 +234,7 @@ def _run_rounds(parts, target, config, workers, cluster, strict):
     sees = (target.recipe_file, parts[0].source.path)
     with tqdm(total=sum(wanted.values()), desc="masks", unit=" masks", smoothing=0.05) as bar:
         for number in count():
-            asked = plan.ask(parts, {split: wanted[split] - len(rows[split]) for split in SPLITS}, number)
+            asked = schedule.ask(parts, {split: wanted[split] - len(rows[split]) for split in SPLITS}, number)
             if not asked:
                 break
             folder = target.progress / f"round{number:03d}"
@@ -241,10 +242,10 @@ def _run_rounds(parts, target, config, workers, cluster, strict):
             cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered, size)]
             cut.sort(key=lambda piece: -piece[1])  # the long ones first: then all workers end at about the same time
             tasks = (_task(*piece, _result(folder, i)) for i, piece in enumerate(cut))  # one by one: they are large
-            done = parallel.run(pairs.make, tasks, workers=workers, cluster=cluster, sees=sees)
+            done = parallel.run(task.make, tasks, workers=workers, cluster=cluster, sees=sees)
             for i, ((part, _, _), _) in enumerate(zip(cut, done, strict=True)):
                 room = wanted[part.split] - len(rows[part.split])
-                masks = pairs.results(_result(folder, i))
+                masks = task.results(_result(folder, i))
                 part.look_at(dict.fromkeys((mask.frame, mask.gap, mask.square) for mask in masks))
                 new = list(_merge(masks, part, target.path, room, passed_over, hashes, strict))
                 rows[part.split] += new
@@ -267,7 +268,7 @@ def _result(folder, number):
 
 def _task(part, wanted, codes, result):
     path, squares, shape = part.source.path.absolute(), tuple(part.squares), (part.source.height, part.source.width)
-    return pairs.Task(
+    return task.Task(
         path, part.pairs(codes), wanted, squares, shape, part.config, result.absolute(), part.source.stamps
     )
 
@@ -276,7 +277,7 @@ def _merge(masks, part, out, room, passed_over, hashes, strict):
     """Write new masks into the set, up to `room` of them, and yield their index rows."""
     for mask in masks:
         reason = mask.reason
-        if strict and reason in (pairs.UNREADABLE, pairs.CHANGED):
+        if strict and reason in (task.UNREADABLE, task.CHANGED):
             raise BadInput(
                 f"{part.source.path}: frame {mask.frame} or the next is {reason[3:]} (stopped because of --strict)"
             )
@@ -312,7 +313,7 @@ def _is_alike(mask, neighbours):
 def _file_name(mask, part):
     """`<video>/<frame>_<kind>.png`; with several gaps or squares these stand between, and long films get subfolders."""
     several_gaps, several_squares = len(part.config.gaps) > 1, len(part.squares) > 1
-    per_frame = len(pairs.KINDS) * len(part.config.gaps) * len(part.squares)
+    per_frame = len(task.KINDS) * len(part.config.gaps) * len(part.squares)
     folder = part.source.name
     if part.source.frames * per_frame > FOLDER_LIMIT:
         folder += f"/{mask.frame // (FOLDER_LIMIT // per_frame):04d}"
@@ -324,7 +325,7 @@ def _counts(parts, rows, passed_over):
     reasons, faults, fruitless = Counter(), [], []
     for (source, reason), number in sorted(passed_over.items()):
         reasons[reason] += number
-        if reason in (pairs.UNREADABLE, pairs.CHANGED):
+        if reason in (task.UNREADABLE, task.CHANGED):
             faults.append([source, reason, number])
     fruitful = {part.source.name for part in parts if part.accepted}
     for name in dict.fromkeys(part.source.name for part in parts):

@@ -28,7 +28,7 @@ from maskgen.runtime.memory import keep_memory
 STARTING = 600.0  # s that imports and weights may take
 TICK = 0.1  # s between two looks at the clock
 MOMENT = 0.5  # s for an answer that is there to be read
-START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from evaluation.worker import main; main()"
+START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from evaluation.methods.process import main; main()"
 FAR = 255  # grey levels that a result in 0..255 may leave its range by, as where a filter overshoots
 DARK = 4  # a result without a higher grey level is black, and most likely one in 0..1 or -1..1
 ZEROS = bytes(1 << 16)  # by which a file is filled
@@ -272,7 +272,7 @@ def _kill(process):
 def main():
     """Serve one method until stdin closes."""
     from evaluation import methods
-    from evaluation.doors import die_with
+    from evaluation.methods.doors import die_with
 
     stdin, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a method prints must not fall among the answers

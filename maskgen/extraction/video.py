@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from maskgen.errors import BadInput
-from maskgen.reader import FolderReader, open_reader
+from maskgen.extraction.reader import FolderReader, open_reader
 from maskgen.runtime import files, images
 
 VIDEOS = (

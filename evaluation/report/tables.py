@@ -18,7 +18,7 @@ NAMES = {"l1_percent": "l1_image", "psnr_db": "psnr", "ssim": "ssim", "iscore": 
 
 def published() -> pd.DataFrame:
     """The paper's Table 1 as rows of metric, method, category and mean, the metrics under our names."""
-    table = pd.read_csv(Path(__file__).parent / "data" / "table1.csv", comment="#")
+    table = pd.read_csv(Path(__file__).parents[1] / "data" / "table1.csv", comment="#")
     side = table["border"].map({"N": "interior", "B": "free"})
     return pd.DataFrame(
         {

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from maskgen.flow import both, contradiction, misses
+from maskgen.extraction.flow import both, contradiction, misses
 from maskgen.settings import ExtractConfig
 
 NOISE = 1  # grey levels, deviation: rounding and compression leave at least this much

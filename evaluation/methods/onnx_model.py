@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.doors import Failed
+from evaluation.methods.doors import Failed
 from maskgen.errors import BadInput, install_hint
 from maskgen.runtime import files
 

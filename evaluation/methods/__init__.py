@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from evaluation import identity
-from evaluation.doors import Failed, Folder, Program, words_of
+from evaluation.methods import identity
+from evaluation.methods.doors import Failed, Folder, Program, words_of
 from evaluation.settings import NETWORKS, RIVALS
 from maskgen.errors import BadInput, install_hint, warn
 from maskgen.runtime import files
@@ -255,7 +255,7 @@ def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int
     if method.kind == "cmd":
         return Program(method.argument)
     if method.kind == "onnx":
-        from evaluation.onnx_model import Model
+        from evaluation.methods.onnx_model import Model
 
         return Model(Path(method.argument), threads, size)
     if method.argument in RIVALS:
@@ -270,11 +270,11 @@ def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int
 
 
 def _rival(method, threads):
-    """A network of evaluation.nets."""
+    """A network of evaluation.methods.nets."""
     try:
         import torch
 
-        from evaluation.nets import run
+        from evaluation.methods.nets import run
     except ImportError as error:
         raise BadInput(f"the network {method.argument} cannot be loaded: {error}") from None
     torch.set_num_threads(threads)

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from maskgen.augmented import augment_folder
 from maskgen.errors import BadInput
 from maskgen.maskset import encode, read_hole
 from maskgen.runtime.output import Journal
 from maskgen.sampler import MaskSampler
+from maskgen.training_set import augment_folder
 from maskgen.verify import find_faults
 from tests.rawmasks import streaks, write_raw
 
@@ -93,9 +93,11 @@ def test_a_run_interrupted_again_and_again_goes_on_to_the_same_bytes(raw, masks,
 
 
 def test_a_run_ended_by_kill_9_goes_on_and_no_smaller_one_takes_its_place(raw, masks, tmp_path):
-    code = "import os, pathlib, signal, sys\nfrom maskgen import augmented, making, sampler\n"
+    code = "import os, pathlib, signal, sys\nfrom maskgen import making, sampler, training_set\n"
     code += "making.write_index = lambda *rows: os.kill(os.getpid(), signal.SIGKILL)\n"
-    code += "augmented.augment_folder(sampler.MaskSampler(sys.argv[1], 64), pathlib.Path(sys.argv[2]), 60, workers=1)"
+    code += (
+        "training_set.augment_folder(sampler.MaskSampler(sys.argv[1], 64), pathlib.Path(sys.argv[2]), 60, workers=1)"
+    )
     out = tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", code, raw, out], cwd=ROOT, capture_output=True)
     assert done.returncode == -signal.SIGKILL and not (out / "recipe.json").exists()

@@ -1,0 +1,1 @@
+"""Raw masks from video."""
