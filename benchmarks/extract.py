@@ -72,9 +72,10 @@ def run(videos, config, workers, folder):
 def peak_memory(video, folder):
     """Peak resident memory in MB of a process that extracts 200 masks from a video, as its only worker."""
     code = (
-        "import sys, resource; from pathlib import Path; from maskgen import settings; from maskgen.extraction import run as extract;"
+        "import sys, resource; from pathlib import Path; from maskgen import settings;"
+        "from maskgen.extraction.run import extract;"
         "config = settings.ExtractConfig(train=140, test=60);"
-        "extract.extract([Path(sys.argv[1])], Path(sys.argv[2]), config, workers=1);"
+        "extract([Path(sys.argv[1])], Path(sys.argv[2]), config, workers=1);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     command = [sys.executable, "-c", code, str(video), str(Path(folder) / f"memory-{Path(video).stem}")]
