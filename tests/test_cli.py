@@ -54,6 +54,14 @@ def test_every_command_has_help_with_its_defaults_and_is_in_the_readme(tool, nam
     assert not undocumented
 
 
+@pytest.mark.parametrize("name", sorted(cli.maskgen.commands))
+def test_the_help_names_the_defaults_of_all_arguments(name):
+    shown = " ".join(typed("maskgen", name, "--help").output.split())
+    arguments = [param for param in cli.maskgen.commands[name].params if isinstance(param, click.Argument)]
+    given = [argument.default for argument in arguments if isinstance(argument.default, str)]
+    assert arguments and all(default in shown for default in given) and "[default:" in shown
+
+
 def test_the_help_of_extract_names_every_flow():
     shown = " ".join(typed("maskgen", "extract", "--help").output.split())
     assert all(name in shown for name in FLOWS)

@@ -302,7 +302,7 @@ def test_titles_with_any_letters_stay_yaml_json_and_bibtex(masks, tmp_path, sket
 def test_archives_belong_to_one_layout(masks, tmp_path):
     words = ["publish", str(masks), str(tmp_path / "dist"), "--layout", "nvidia", "--archives", "parquet"]
     run = CliRunner().invoke(cli.maskgen, words)
-    assert run.exit_code == 2 and "--archives belongs to the layout imagefolder" in run.output
+    assert run.exit_code == 2 and "--archives needs --layout imagefolder" in run.output
 
 
 def test_a_sound_set_has_no_faults(masks, dist):
