@@ -1,6 +1,8 @@
 import math
 import re
-from dataclasses import fields, replace
+import tomllib
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -260,3 +262,11 @@ def test_a_cosine_falls_from_the_first_rate_to_the_second_and_then_to_zero():
     # cos(pi / 3) = 1/2, so after a third of a phase a quarter of the way is done, after two thirds three quarters.
     assert [learning_rate(config, step) for step in (0, 2, 3, 4)] == pytest.approx([4e-4, 3.5e-4, 3e-4, 2.5e-4])
     assert [learning_rate(config, step) for step in (6, 7, 8)] == pytest.approx([2e-4, 1.5e-4, 0.5e-4])
+
+
+def test_the_example_in_the_docs_is_complete_and_shows_the_defaults(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "pconv.md").read_text()
+    example = page.split("```toml\n")[1].split("```")[0]
+    assert read_config(write(tmp_path, example)) == Settings()
+    keys = {name: list(table) for name, table in tomllib.loads(example).items()}
+    assert keys == {name: list(group) for name, group in asdict(Settings()).items()}
