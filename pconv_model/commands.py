@@ -47,34 +47,41 @@ TERMS = {
     "style": "style term",
     "tv": "total variation term",
 }
-weights_option = click.option("--weights", type=FILE, help="A trained net. [default: the one that ships]")
-kind_option = click.option("--kind", type=click.Choice(KINDS), default="pconv", help="The paper's net or its baseline.")
-device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [default: the best there is]")
+weights_option = click.option("--weights", type=FILE, help="Trained weights. [default: those that ship]")
+kind_option = click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    default="pconv",
+    help="The network of the paper, or its baseline of plain convolutions.",
+)
+device_option = click.option("--device", help="cpu, cuda, cuda:1 or mps. [default: the fastest available]")
 precision_option = click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default=PRECISIONS[0],
-    help="bf16 is faster where the processor has it, and changes results slightly.",
+    help="bf16 is faster on processors that support it, and changes results slightly.",
 )
 mirror_option = click.option(
-    "--mirror", is_flag=True, help="The mean with the mirrored image: slightly closer to the truth, in twice the time."
+    "--mirror",
+    is_flag=True,
+    help="Average with the result of the mirrored image: slightly more accurate, twice the time.",
 )
 scales_option = click.option(
     "--scales/--one-scale",
     default=True,
-    help="Colours deep in holes from the photo made smaller, or the net's own answer at full size, as in the paper.",
+    help="Fill large holes at several scales, or at full resolution only, as in the paper.",
 )
 
 
-def picked_device(device, precision):
-    """The device asked for, or the best there is; warns where bfloat16 would be computed by emulation."""
+def available_device(device, precision):
+    """The requested device, or the fastest available one. Warns where bfloat16 would be emulated."""
     import torch
 
     from pconv_model.device import usable
 
     device = usable(device)
     if precision == "bf16" and device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        click.echo("this processor has no bf16: it is emulated, many times slower than --precision fp32", err=True)
+        click.echo("this processor has no bf16 and emulates it: many times slower than --precision fp32", err=True)
     return device
 
 
@@ -178,7 +185,7 @@ def training_arguments(images, masks, vgg, exclude, cache, net, config, use_vgg,
         "features": features,
         "inputs": inputs | ({"vgg": sha256(vgg or lpips_file("vgg16"))} if features else {}),
         "exclude": frozenset().union(*(read_names(path) for path in exclude)),
-        "device": picked_device(options["device"], config.precision),
+        "device": available_device(options["device"], config.precision),
         "cache": int(cache * 2**30),
         **{name: options[name] for name in ("start", "minutes", "validate_every", "workers")},
     }
@@ -214,51 +221,50 @@ def train(images, settings, masks, vgg, use_vgg, exclude, cache, resume, out, **
 @click.argument("out", type=NEW, default=f"{RESULTS}/inpaint")
 @weights_option
 @kind_option
-@click.option("--raw", is_flag=True, help="The net's answer everywhere, also where pixels are known.")
-@click.option("--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in a mask.")
-@click.option(
-    "--threshold", type=click.IntRange(1, 255), help="Grey level from which masks are white. [default: two values only]"
-)
-@click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
+@click.option("--raw", is_flag=True, help="Write the output of the network, also where pixels are known.")
+@click.option("--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="Meaning of white in a mask.")
+@click.option("--threshold", type=click.IntRange(1, 255), help="Lowest grey level of white. [default: only two values]")
+@click.option("--tile", type=click.IntRange(1), default=TILE, help="px, side of the tiles of larger images.")
 @device_option
 @precision_option
 @mirror_option
 @scales_option
 def inpaint(images, masks, out, weights, kind, device, precision, mirror, scales, **how):
-    """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT.
+    """Fill the holes of IMAGES, a photo or a folder, and write the results to OUT.
 
-    OUT is a folder, or for one photo may be a PNG file, which is written anew each time.
+    MASKS is one mask for all photos, or a folder of masks with their names. OUT is a folder; for one photo it may be a
+    PNG file, which is overwritten.
     """
     from pconv_model.inpaint import inpaint_files, load
 
-    model = load(weights, kind, picked_device(device, precision), precision, mirror, scales)
+    model = load(weights, kind, available_device(device, precision), precision, mirror, scales)
     inpaint_files(model, images, masks, out, say=click.echo, **how)
 
 
 @pconv.command()
 @click.argument("images", type=FILE_OR_FOLDER)
 @click.argument("out", type=NEW, default=f"{RESULTS}/superres")
-@click.option("--factor", type=click.IntRange(1, 64), default=4, help="How many times as large.")
+@click.option("--factor", type=click.IntRange(1, 64), default=4, help="Factor of enlargement.")
 @weights_option
 @kind_option
-@click.option("--tile", type=click.IntRange(1), default=TILE, help="px, larger images are done in tiles.")
+@click.option("--tile", type=click.IntRange(1), default=TILE, help="px, side of the tiles of larger images.")
 @device_option
 @precision_option
 def superres(images, out, factor, weights, kind, tile, device, precision):
-    """Enlarge a photo or a folder of IMAGES into OUT, with bicubic interpolation beside.
+    """Enlarge IMAGES, a photo or a folder, and write the results to OUT, with bicubic ones for comparison.
 
-    OUT is a folder, or for one photo may be a PNG file, which is written anew each time.
-    The weights that ship fill holes and have not learnt this: bicubic is far better than they are.
+    OUT is a folder; for one photo it may be a PNG file, which is overwritten. The weights that ship were trained for
+    inpainting only: for enlarging, bicubic interpolation is far better.
     """
     from pconv_model.inpaint import load
     from pconv_model.superres import superres_files
 
-    model = load(weights, kind, picked_device(device, precision), precision)
+    model = load(weights, kind, available_device(device, precision), precision)
     made = superres_files(model, images, out, factor, tile=tile, say=click.echo)
     if made and weights is None:
         click.echo(
-            "the weights that ship have not learnt to enlarge, bicubic is better: name yours of `pconv train --factor` "
-            "with --weights",
+            "the weights that ship were not trained to enlarge, and bicubic is better: train some with "
+            "`pconv train --factor`, and name them with --weights",
             err=True,
         )
 
@@ -266,10 +272,10 @@ def superres(images, out, factor, weights, kind, tile, device, precision):
 @pconv.command()
 @click.argument("source", type=FILE)
 @click.argument("out", type=FILE)
-@click.option("--from", "form", type=click.Choice(FORMS), help="Whose format. [default: found by looking]")
-@click.option("--half", is_flag=True, help="Kernels in float16, half the size.")
+@click.option("--from", "form", type=click.Choice(FORMS), help="Format of the checkpoint. [default: detected]")
+@click.option("--half", is_flag=True, help="Store kernels in float16, at half the size.")
 def convert(source, out, form, half):
-    """Turn a checkpoint of others, or of a training run, into weights of ours: OUT.safetensors."""
+    """Convert a checkpoint of another implementation, or of a training run, to OUT.safetensors."""
     from pconv_model import checkpoints, foreign
 
     net = foreign.read(source, form)
@@ -280,24 +286,27 @@ def convert(source, out, form, half):
 
 @pconv.command()
 @click.argument("sources", type=FILE, nargs=-1, required=True)
-@click.option("--out", "-o", type=FILE, required=True, help="The file to write, .safetensors.")
-@click.option("--half", is_flag=True, help="Kernels in float16, half the size.")
+@click.option("--out", "-o", type=FILE, required=True, help="Weights file to write, .safetensors.")
+@click.option("--half", is_flag=True, help="Store kernels in float16, at half the size.")
 def average(sources, out, half):
-    """Write the mean of the weights in SOURCES: of two or more nets of one training, often better than the last.
+    """Average the weights of SOURCES, two or more files of one training run.
 
-    Their batch norm should not have moved since they parted: train with `--freeze all`.
+    The mean is often better than the last of them. Batch norm should be the same in all: train with freeze = "all".
     """
     from pconv_model import checkpoints, foreign
 
     if len(sources) < 2:
-        raise BadInput(f"expected two files of weights or more, got {sources[0]} alone")
+        raise BadInput(f"expected two or more weights files, got only {sources[0]}")
     first = foreign.read(sources[0])
     net = checkpoints.average(chain([first], map(foreign.read, sources[1:])))
     if not all(mean.equal(own) for mean, own in zip(net.buffers(), first.buffers(), strict=True)):
-        click.echo("batch norm has moved between these nets, its mean fits none of them: train a little on", err=True)
+        click.echo(
+            "batch norm differs between these nets, and its mean fits none of them: train the mean for some steps",
+            err=True,
+        )
     about = {"average": [{"file": source.name, **checkpoints.past(source)} for source in sources]}
     checkpoints.save(out, net, half=half, about=about)
-    click.echo(f"the mean of {len(sources)} nets, in {out}")
+    click.echo(f"mean of {len(sources)} nets in {out}")
 
 
 @pconv.command()
@@ -305,7 +314,7 @@ def average(sources, out, half):
 @weights_option
 @kind_option
 def export(out, weights, kind):
-    """Write a net for other programs: OUT.onnx, or OUT.pt2 of torch.export."""
+    """Export a network to OUT.onnx, or to OUT.pt2 (torch.export)."""
     from pconv_model.export import export as write
     from pconv_model.inpaint import load
 
