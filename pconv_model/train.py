@@ -54,7 +54,7 @@ def train(
 
     folders, exclude: the photos, see pconv_model.data.split. sampler: [i] returns a hole, bool (h, h); None if
     config.factor is above 1. features: for the perceptual and style terms, such as pconv_model.features.load_vgg();
-    None leaves these terms out. start: weights of ours to start from, trained up to config.first_step of this schedule;
+    None leaves these terms out. start: weights file to start from, trained up to config.first_step of this schedule;
     their history is kept, the optimiser is new, and `detail` layers are added if they have none. inputs: SHA-256 of
     what else decides the result, such as the masks, or the result of `describe_inputs`; stored with the settings and
     libraries, and compared when a run is continued. minutes: between checkpoints. workers: threads that prepare the

@@ -316,3 +316,34 @@ def test_a_finished_search_takes_more_candidates_and_refuses_other_photos(place)
     shutil.copy("images/1.png", "images/0.png")
     refused = call("search", *TINY, *few, "--hole", "6,3")
     assert refused.exit_code == 2 and "inputs: photos was " in refused.stderr
+
+
+STUB = """#!/usr/bin/env bash
+# Stands for pconv and python: writes down its arguments and makes the weights that it should write.
+echo "$(basename "$0") $*" >> log
+while [ $# -gt 0 ]; do if [ "$1" = --out ]; then out=$2; fi; shift; done
+case "${out-}" in "") ;; *.safetensors) ;; *) out=$out/conv.safetensors ;; esac
+if [ -n "${out-}" ]; then mkdir -p "$(dirname "$out")"; touch "$out"; fi
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_the_script_for_the_shipped_weights_runs_the_twelve_legs_and_both_means_once(tmp_path):
+    (tmp_path / "bin").mkdir()
+    for name in ("pconv", "python"):
+        (tmp_path / "bin" / name).write_text(STUB)
+        (tmp_path / "bin" / name).chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    run = ["bash", str(ROOT / "scripts" / "train-weights"), "conv", "photos", "masks", "out"]
+    for legs in (["3"], []):  # three legs, then the rest
+        subprocess.run([*run, *legs], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+    calls = (tmp_path / "log").read_text().splitlines()
+    trained = [call.split() for call in calls if call.startswith("pconv train")]
+    assert [words[words.index("--config") + 1] for words in trained] == [f"leg{leg:02d}" for leg in range(1, 13)]
+    starts = [words[words.index("--start") + 1] if "--start" in words else None for words in trained]
+    assert starts == [None, *(f"out/{leg}/conv.safetensors" for leg in range(1, 11)), "out/mean/conv.safetensors"]
+    assert trained[0][2] == "photos" and trained[-1][2:4] == ["photos", "out/gradients"]
+    assert [call for call in calls if "average" in call] == [
+        "pconv average out/10/conv.safetensors out/11/conv.safetensors --out out/mean/conv.safetensors --half",
+        "pconv average out/mean/conv.safetensors out/12/conv.safetensors --out out/conv.safetensors --half",
+    ]
