@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from maskgen.errors import BadInput
 from maskgen.runtime.files import remove_parts, sha256
+from maskgen.runtime.lock import locked
 from maskgen.runtime.memory import keep_memory
-from maskgen.runtime.output import library_versions, locked
 from maskgen.runtime.parallel import cores
+from maskgen.runtime.recipe import library_versions
 from pconv_model import checkpoints
 from pconv_model.data import TrainingSamples, ValidationSamples, batches, sha256_of_photos, split
 from pconv_model.device import processes

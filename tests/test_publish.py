@@ -195,7 +195,7 @@ def test_the_same_command_again_has_nothing_to_do(masks, tmp_path, layout, sketc
     said = []
     for _ in range(2):
         layout(masks, tmp_path / "dist", PLAIN, say=said.append)
-    assert said == [f"{tmp_path / 'dist'} is complete already"]
+    assert said == [f"{tmp_path / 'dist'} is already complete"]
 
 
 def test_other_papers_are_written_anew_as_if_published_for_the_first_time(masks, tmp_path, sketched):
@@ -251,7 +251,7 @@ def test_another_set_or_layout_is_refused_by_name(masks, tmp_path, sketched):
     with pytest.raises(BadInput, match=r"00000.png is missing, or not the mask that the index lists"):
         publish(other, tmp_path / "dist", PLAIN)
     index.write_text(index.read_text().replace(before, after))
-    with pytest.raises(BadInput, match=r"begun with other settings \(masks was"):
+    with pytest.raises(BadInput, match=r"created with other settings \(masks was"):
         publish(other, tmp_path / "dist", PLAIN)
     with pytest.raises(BadInput, match="layout was imagefolder, is nvidia"):
         publish_nvidia(masks, tmp_path / "dist", PLAIN)

@@ -19,7 +19,7 @@ from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 from maskgen.runtime import files
 from maskgen.runtime.images import decode_rgb
-from maskgen.runtime.output import locked
+from maskgen.runtime.lock import locked
 
 TILE, MARGIN, TOP = 192, 150, 28  # px of the grid: a picture, the class's name beside it, the line above
 FONT = cv2.FONT_HERSHEY_SIMPLEX, 0.5

@@ -24,7 +24,9 @@ from maskgen.errors import BadInput
 from maskgen.extraction import flow, schedule, task, video
 from maskgen.extraction.schedule import SPLITS
 from maskgen.runtime import files, parallel
-from maskgen.runtime.output import RECIPE, OutputFolder, library_versions, locked
+from maskgen.runtime.lock import locked
+from maskgen.runtime.output import OutputFolder
+from maskgen.runtime.recipe import RECIPE, library_versions
 from maskgen.settings import ExtractConfig
 
 TASK = 48  # masks, some seconds of work: little is lost with a worker, and finding the place in a film costs little

@@ -21,7 +21,9 @@ from maskgen.maskset import INDEX, read_index, read_recipe
 from maskgen.publish.croissant import croissant
 from maskgen.publish.texts import card, citation, datasheet, licence_text
 from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whole
-from maskgen.runtime.output import PROGRESS, RECIPE, OutputFolder, library_versions, locked
+from maskgen.runtime.lock import locked
+from maskgen.runtime.output import PROGRESS, OutputFolder
+from maskgen.runtime.recipe import RECIPE, library_versions
 from maskgen.settings import PublishConfig
 
 ARCHIVES = ("webdataset", "parquet")
