@@ -55,8 +55,8 @@ def _environment():
 
 
 def render(template: str, **values) -> str:
-    """Fill a file of `templates/`."""
-    return _environment().get_template(template).render(values)
+    """Fill `templates/TEMPLATE.jinja`."""
+    return _environment().get_template(f"{template}.jinja").render(values)
 
 
 def columns_of(table) -> list[tuple[str, str, str]]:
@@ -70,7 +70,7 @@ def licence_link(config: PublishConfig) -> str:
 
 
 def facts(table, recipe: dict) -> dict:
-    """The numbers of `facts.md`, which the card, the datasheet and the Croissant description share."""
+    """The numbers of `facts.md.jinja`, which the card, the datasheet and the Croissant description share."""
     free = table["category"].str.startswith("free")
     return {
         "number": len(table),
@@ -82,7 +82,7 @@ def facts(table, recipe: dict) -> dict:
 
 
 def _counts(table):
-    """The rows of `counts.md`: (interval, interior masks, free masks)."""
+    """The rows of `counts.md.jinja`: (interval, interior masks, free masks)."""
     counts = Counter(table["category"])
     return [
         (f"({low:g}, {high:g}]", counts[f"interior_{low:g}-{high:g}"], counts[f"free_{low:g}-{high:g}"])
