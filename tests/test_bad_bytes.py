@@ -295,7 +295,7 @@ def test_results_whose_recipe_makes_no_sense_are_left_alone(tmp_path, change):
     score(tmp_path, ["mean"])
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
     (tmp_path / "out" / "recipe.json").write_text(json.dumps(recipe | change))
-    with pytest.raises(BadInput, match="was begun with other settings"):
+    with pytest.raises(BadInput, match="was created with other settings"):
         score(tmp_path, ["mean"])
 
 

@@ -286,7 +286,7 @@ def test_search_prints_a_row_for_every_combination(place):
     result = call("search", *TINY, *more)
     assert result.exit_code == 0 and result.stdout.count("\n") == 5 and "val_l1" in result.stdout
     again = call("search", *TINY, *more)
-    assert again.stdout == result.stdout and again.stderr == "runs/search is complete already\n"
+    assert again.stdout == result.stdout and again.stderr == "runs/search is already complete\n"
 
 
 def test_a_finished_search_takes_more_candidates_and_refuses_other_photos(place):

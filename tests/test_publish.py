@@ -286,7 +286,7 @@ def test_publishing_again_has_nothing_to_do(masks, tmp_path, layout, sketched):
     said = []
     for _ in range(2):
         layout(masks, tmp_path / "dist", PLAIN, say=said.append)
-    assert said == [f"{tmp_path / 'dist'} is complete already"]
+    assert said == [f"{tmp_path / 'dist'} is already complete"]
 
 
 def test_other_settings_rewrite_the_documents_as_in_a_new_folder(masks, tmp_path, sketched):
@@ -307,7 +307,7 @@ def test_other_settings_rewrite_the_documents_as_in_a_new_folder(masks, tmp_path
 
 def test_another_version_of_a_library_rewrites_the_recipe(masks, tmp_path, monkeypatch, sketched):
     publish(masks, tmp_path / "dist", PLAIN)
-    monkeypatch.setattr(run, "libraries", lambda *names: {"matplotlib": "9.9"})
+    monkeypatch.setattr(run, "library_versions", lambda *names: {"matplotlib": "9.9"})
     publish(masks, tmp_path / "dist", PLAIN)
     assert json.loads((tmp_path / "dist" / "recipe.json").read_text())["libraries"]["matplotlib"] == "9.9"
     assert find_faults(tmp_path / "dist", workers=1) == (12, [])
@@ -342,7 +342,7 @@ def test_another_set_or_layout_is_refused_by_name(masks, tmp_path, sketched):
     with pytest.raises(BadInput, match=r"00000.png is missing or differs from the index"):
         publish(other, tmp_path / "dist", PLAIN)
     index.write_text(index.read_text().replace(before, after))
-    with pytest.raises(BadInput, match=r"begun with other settings \(masks was"):
+    with pytest.raises(BadInput, match=r"created with other settings \(masks was"):
         publish(other, tmp_path / "dist", PLAIN)
     with pytest.raises(BadInput, match="layout was imagefolder, is nvidia"):
         publish_nvidia(masks, tmp_path / "dist", PLAIN)

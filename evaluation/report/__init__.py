@@ -14,7 +14,7 @@ from evaluation.report.pictures import Pictures, select_pairs
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.errors import BadInput
 from maskgen.runtime import files
-from maskgen.runtime.output import locked
+from maskgen.runtime.lock import locked
 
 
 def write(

@@ -21,7 +21,9 @@ from maskgen.maskset import INDEX, read_index, read_recipe
 from maskgen.publish.croissant import croissant
 from maskgen.publish.texts import card, citation, datasheet, licence_text
 from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whole
-from maskgen.runtime.output import PROGRESS, RECIPE, OutputFolder, libraries, locked, opencv
+from maskgen.runtime.lock import locked
+from maskgen.runtime.output import PROGRESS, OutputFolder
+from maskgen.runtime.recipe import RECIPE, library_versions
 from maskgen.settings import PublishConfig
 
 ARCHIVES = ("webdataset", "parquet")
@@ -89,16 +91,16 @@ def _publish(layout, write, masks, out, config, credits, say):
     if not config.url:
         warnings.append("no address for the set: use --url, so that the documents state where it is")
     fixed = {"made_by": "maskgen publish", "layout": layout, "masks": _checked_index(masks, table)}
-    about = {
+    info = {
         "publication": asdict(config),
-        "libraries": {**opencv(), **libraries("numpy", "pandas", "matplotlib", "pyarrow")},
+        "libraries": library_versions("opencv", "numpy", "pandas", "matplotlib", "pyarrow"),
         "sources": sources,
     }
-    about |= {key: value for key, value in recipe.items() if key not in {*fixed, *about, "version", "libraries"}}
-    about = json.loads(json.dumps({**about, "testset_version": recipe.get("version", "")}))  # as it is read back
-    with OutputFolder(out, fixed, about=about) as folder:
-        if folder.complete and all(folder.finished.get(key) == value for key, value in about.items()):
-            say(folder.already)
+    info |= {key: value for key, value in recipe.items() if key not in {*fixed, *info, "version", "libraries"}}
+    info = json.loads(json.dumps({**info, "testset_version": recipe.get("version", "")}))  # as it is read back
+    with OutputFolder(out, fixed, info=info) as folder:
+        if folder.complete and all(folder.finished.get(key) == value for key, value in info.items()):
+            say(folder.complete_message)
         else:
             if folder.complete:  # with other documents; if interrupted from here on, the folder is unfinished
                 folder.reopen()
