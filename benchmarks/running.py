@@ -1,4 +1,4 @@
-"""Commands at work for `benchmarks/faults.py`: started in copies of one process, and what they end with compared."""
+"""Commands for `benchmarks/faults.py`: run in forks of one process, their results compared."""
 
 import atexit
 import csv
@@ -29,7 +29,7 @@ from maskgen.runtime.output import PROGRESS
 
 TINY = "--no-vgg --width 0.05 --size 32 --batch 2 --workers 1 --device cpu"
 SCORED = "--images {work}/photos --size 96 --method telea --method mean --metric psnr --workers 2 --out out"
-JOBS = {  # {work} is where the inputs lie
+JOBS = {  # {work}: the folder of the inputs
     "extract": "maskgen extract {work}/film.mp4 --out out --train 60 --test 40 --size 128 --min-area 8 --workers 2",
     "augment": "maskgen augment {work}/raw out --count 120 --size 128 --workers 2",
     "testset": "maskgen testset {work}/raw out --per-category 3 --workers 2",
@@ -48,45 +48,45 @@ JOBS = {  # {work} is where the inputs lie
     "superres": f"evaluate superres {SCORED}",
     "study": "evaluate study make {work}/results out --images {work}/photos --per-class 2 --catches 0",
 }
-SECRET = "secret.json"  # of a study: drawn anew for each
-HEAVY = (  # what commands import before they work, which takes longer than most of these jobs
+SECRET = "secret.json"  # of a study; random
+HEAVY = (  # modules whose import takes longer than most of these jobs
     *("maskgen.extraction.run", "maskgen.testset", "maskgen.publish", "maskgen.plots", "evaluation.study.make"),
     *("evaluation.benchmark", "evaluation.experiments", "evaluation.report", "pconv_model.search"),
     *("pconv_model.inpaint", "pconv_model.superres"),
 )
-HANGS = 120  # s after which a command hangs that takes some seconds undisturbed
+HANGS = 120  # s after which a command counts as hanging; undisturbed, it takes some seconds
 
 
 @dataclass
 class Row:
-    """What became of one trial, or of all of one kind."""
+    """The outcome of one trial, or the sums over several of one kind."""
 
     what: str
     command: str
     times: int = 1
-    unhurt: int = 0  # runs that had ended, or went on to their end, before or in spite of it
-    files: int = 0  # that differ from the undisturbed run's, are missing or too many
-    parts: int = 0  # half-written files that had their name, and parts and locks that stayed
-    rows: int = 0  # of an index or table lost or doubled
-    told: int = 0  # runs that showed more than one line, a traceback or an unexpected exit code, or hung
+    unaffected: int = 0  # runs that had ended before, or completed anyway
+    files: int = 0  # that differ from the undisturbed run's, are missing or extra
+    parts: int = 0  # half-written files under their final name, and temporary files and locks that stayed
+    rows: int = 0  # of an index or table, lost or duplicate
+    messages: int = 0  # runs with an unexpected exit code, a traceback or more than one line, or that hung
     notes: list = field(default_factory=list)
 
     def add(self, other):
-        """Count another trial in."""
-        for name in ("times", "unhurt", "files", "parts", "rows", "told", "notes"):
+        """Add the counts of another row."""
+        for name in ("times", "unaffected", "files", "parts", "rows", "messages", "notes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def fault(self, kind, note):
-        """Count a fault and keep a note of it."""
+        """Count a fault and note it."""
         setattr(self, kind, getattr(self, kind) + 1)
         self.notes.append(f"{self.command}, {self.what}: {note}")
 
 
 class Command:
-    """A command at work in a copy of this process, which has imported all that commands need; that takes seconds.
+    """A command that runs in a fork of this process, which has already imported the slow modules.
 
-    The copy is the leader of a process group, as a program in a terminal is. change: the number of the change of a file
-    before which it is killed; -1: it notes how many there are in `place`/changes.
+    The fork leads a process group, as a program in a terminal does. change: number of the change of a file before which
+    it is killed; -1: it writes the number of changes to `place`/changes.
     """
 
     def __init__(self, words, place, change=None):
@@ -117,14 +117,14 @@ class Command:
             sys.excepthook(*sys.exc_info())
         finally:
             with suppress(BaseException):
-                threading._shutdown()  # as Python ends; what stands above this on the stack is our parent's
+                threading._shutdown()  # as Python does when it exits; the outer stack frames belong to the parent
                 atexit._run_exitfuncs()
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
 
     def poll(self):
-        """The exit code, None while it works."""
+        """The exit code, None while it runs."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -132,38 +132,38 @@ class Command:
         return self.returncode
 
     def wait(self, seconds=HANGS):
-        """The exit code, None if it works on for so long."""
+        """The exit code, None if it still runs after these seconds."""
         until = time.monotonic() + seconds
         while self.poll() is None and time.monotonic() < until:
             time.sleep(0.005)
         return self.returncode
 
     def ended(self):
-        """Wait for the end, or bring it about where the command hangs; returns the exit code."""
+        """Wait for the end, and kill a command that hangs; returns the exit code."""
         if self.wait() is None:
             self.signal(signal.SIGKILL)
         return self.wait()
 
     def signal(self, number):
-        """Send a signal to the whole group, as a terminal does."""
+        """Send a signal to the process group, as a terminal does."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def end(self):
-        """Wait for the end of a command that was hit, and end what is left of its group; returns the exit code."""
+        """Wait for the end of a disturbed command, and kill the rest of its group; returns the exit code."""
         until = time.monotonic() + HANGS
         while not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) and time.monotonic() < until:
             time.sleep(0.005)
-        self.signal(signal.SIGKILL)  # before its number is given back, and could be another's
+        self.signal(signal.SIGKILL)  # before the process is reaped, after which its id may be another's
         return self.wait()
 
     def is_odd(self, place):
-        """Whether it showed more than the one line that its exit code calls for, or a traceback."""
+        """Whether it printed a traceback, or more than one line with an exit code other than 0."""
         lines = said(place)
         return "Traceback" in "".join(lines) if self.returncode == 0 else len(lines) > 1
 
     def workers(self):
-        """Processes below it as they are now; not the helper of joblib that only tidies up after them."""
+        """Its current child processes, without joblib's helper that cleans up after them."""
         try:
             below = psutil.Process(self.pid).children(recursive=True)
             return [child for child in below if "resource_tracker" not in " ".join(child.cmdline())]
@@ -172,7 +172,7 @@ class Command:
 
 
 def _watch_changes(place, change):
-    """Count the changes of files below `place`/out, and be killed before one of them or note their number."""
+    """Count the changes of files below `place`/out; kill this process before one of them, or write their number."""
     out, seen = str(place / "out"), [0]
 
     def hook(event, arguments):
@@ -196,19 +196,19 @@ def _watch_changes(place, change):
 
 
 def said(place):
-    """What the last command in `place` said on stderr, without warnings and what only tells where it goes on from."""
+    """The lines on stderr of the last command in `place`, without warnings, progress bars and notes on resuming."""
     lines = (place / "said").read_text(errors="replace").splitlines()
-    told = [line for line in lines if line.strip() and ": warning: " not in line and "%|" not in line]  # nor bars
-    return [line for line in told if not line.startswith(("goes on from", "only one source"))]
+    said = [line for line in lines if line.strip() and ": warning: " not in line and "%|" not in line]
+    return [line for line in said if not line.startswith(("goes on from", "only one source"))]
 
 
 def outcome(name, out):
-    """Every file below `out` by its name, as a hash of what counts in it."""
+    """Name -> hash of what is compared, for every file below `out`."""
     found = {}
     for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != SECRET):
         try:
             data = path.read_bytes()
-        except FileNotFoundError:  # a worker has a second to notice that it has lost its parent
+        except FileNotFoundError:  # of a worker, which ends up to a second after its parent
             continue
         if name in ("train", "search"):
             data = without_speed(path, data)
@@ -217,7 +217,7 @@ def outcome(name, out):
 
 
 def without_speed(path, data):
-    """A training run writes how fast it was; everything else has to be the same."""
+    """The contents of a file of a training run without its speed."""
     import torch
 
     from pconv_model.checkpoints import load, read_header
@@ -228,8 +228,11 @@ def without_speed(path, data):
     if path.suffix == ".safetensors":
         history, state = read_header(path)["history"], load(path).state_dict()
     elif path.suffix == ".pt":
-        told = torch.load(path, weights_only=True)
-        history, state = told["history"], {**told["net"], **told.get("average", {}), "step": told["step"]}
+        checkpoint = torch.load(path, weights_only=True)
+        history, state = (
+            checkpoint["history"],
+            {**checkpoint["net"], **checkpoint.get("average", {}), "step": checkpoint["step"]},
+        )
     else:
         return data
     history = [{key: value for key, value in row.items() if key != "images_per_s"} for row in history]
@@ -238,12 +241,12 @@ def without_speed(path, data):
 
 
 def is_left_over(path):
-    """Whether a file is a part or a lock, by its path below the output folder."""
+    """Whether a file is temporary or a lock, by its path below the output folder."""
     return ".part" in Path(path).name or Path(path).name == LOCK or path.startswith(f"{PROGRESS}/")
 
 
 def grows(name, path):
-    """Whether a file is one that a run adds to, or writes anew as it goes on."""
+    """Whether a run appends to a file, or rewrites it as it works."""
     return name in ("train", "search") or path.endswith((".jsonl", ".sqlite")) or path.startswith("journal/")
 
 
@@ -278,9 +281,9 @@ class Lab:
         return Command(JOBS[name].format(work=self.work).split(), place, change)
 
     def reached(self, name, place, share):
-        """A command that has gone on for a share of its length; one that ended sooner is begun anew, its length kept.
+        """A command that has run for a share of its length.
 
-        The machine may be faster now than it was; a kill that comes too late would say nothing.
+        If it ends sooner, it is started again and its length updated, as the machine may have become faster.
         """
         for last in (False, False, True):
             begin, command = time.monotonic(), self.start(name, place)
@@ -292,28 +295,26 @@ class Lab:
         return command
 
     def look(self, row, name, out):
-        """Add to a row the files that have their name and not their bytes, as a run has left them."""
+        """Add to a row the half-written files that a run has left under their final names."""
         for path, digest in outcome(name, out).items() if not grows(name, "") else ():
             if not is_left_over(path) and not grows(name, path) and digest != self.wanted[name].get(path):
                 row.fault("parts", f"{path} is half-written")
 
     def judge(self, row, name, place):
-        """The same command once more, and what it ends with."""
+        """Run the command again, and compare its files."""
         code = self.start(name, place).ended()
         if code:
-            row.fault("told", f"it ended with {code}: {said(place)[-1:]}")
+            row.fault("messages", f"it ended with {code}: {said(place)[-1:]}")
         self.compare(row, name, place / "out")
 
     def compare(self, row, name, out):
-        """Add to a row what is not as in the undisturbed run."""
+        """Add to a row all differences from the undisturbed run."""
         got, wanted = outcome(name, out), self.wanted[name]
         for path in sorted({*got, *wanted}):
             if path in got and is_left_over(path):
                 row.fault("parts", f"{path} stayed")
             elif got.get(path) != wanted.get(path):
-                row.fault(
-                    "files", f"{path} {'differs' if path in got and path in wanted else 'is missing or too many'}"
-                )
+                row.fault("files", f"{path} {'differs' if path in got and path in wanted else 'is missing or extra'}")
         for path in self.tables(name):
             with suppress(BadInput):  # counted above
                 rows = [tuple(row.values()) for row in read_rows(out / path)]
@@ -321,7 +322,7 @@ class Lab:
 
 
 def empty(place):
-    """Take away what a run has left in a place; a disk mounted there stays."""
+    """Remove everything in a folder; a disk mounted there stays."""
     for path in place.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -330,7 +331,7 @@ def empty(place):
 
 
 def prepare(work):
-    """A film, photos, masks of all kinds, a set to publish, a net, and scores to ask people about."""
+    """The inputs of all commands: a film, photos, masks, a mask set, a net, and results for a study."""
     from skimage import data
 
     from pconv_model import checkpoints
