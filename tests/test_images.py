@@ -127,6 +127,20 @@ def test_grey_with_alpha_keeps_its_alpha_in_every_format():
         assert np.array_equal(picture[..., 0], PHOTO[..., 0]) and np.array_equal(picture[..., 3], alpha)
 
 
+def test_a_resolution_that_makes_no_sense_is_dropped():
+    assert images.decode(saved(PHOTO, "TIFF", dpi=(200, 100)), "p")[1].dpi == (200, 100)
+    assert images.decode(saved(PHOTO, "TIFF", dpi=(2e5, 2e5)), "p")[1].dpi is None
+
+
+def test_a_jpeg_is_written_with_the_given_quality():
+    def smallest_steps(quality):  # of the quantisation tables, as Pillow reads them
+        tables = Image.open(io.BytesIO(images.encode(PHOTO, ".jpg", quality=quality))).quantization
+        return [min(table) for table in tables.values()]
+
+    # The tables of the JPEG standard, whose smallest entries are 10 and 17, are scaled by 1 for quality 50.
+    assert smallest_steps(50) == [10, 17] and smallest_steps(100) == [1, 1]
+
+
 def test_sixteen_bits_are_rounded_where_eight_are_wanted():
     deep = np.array([[0, 128, 129, 65535]], np.uint16)  # 128/257 = 0.498, 129/257 = 0.502
     assert images.decode_rgb(images.encode(deep, ".png"), "p")[0, :, 0].tolist() == [0, 0, 1, 255]
