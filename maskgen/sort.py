@@ -28,7 +28,7 @@ from maskgen.maskset import (
 )
 from maskgen.runtime import parallel
 from maskgen.runtime.files import CHECKSUMS, leads_inside, read_rows, write_checksums, write_whole
-from maskgen.runtime.output import Journal, OutputFolder, libraries, locked, opencv
+from maskgen.runtime.output import Journal, OutputFolder, library_versions, locked
 from maskgen.settings import BORDER, EDGES
 
 NVIDIA = {"test": 12_000, "train": 55_116}  # files in their archives
@@ -204,15 +204,15 @@ def _sort(masks, config, out, where, say):
         "made_by": "maskgen bin",
         "settings": {**asdict(config), "any_size": config.resize is None},
         "masks": _content_hash(masks),
-        "libraries": {**opencv(), **libraries("numpy")},
+        "libraries": library_versions("opencv", "numpy"),
     }
     about = {"sources": [{"name": masks.path.resolve().name}]}
-    with OutputFolder(out, recipe, about=about) as folder:
+    with OutputFolder(out, recipe, info=about) as folder:
         if folder.complete:
             rows = read_rows(out / "test" / INDEX)
             if len(rows) != len(masks) or not all(_is_row(row, config.edges) for row in rows):
                 raise BadInput(f"{out / 'test' / INDEX} was changed after the run: see `maskgen verify {out}`")
-            say(folder.already)
+            say(folder.complete_message)
         else:
             rows = _sort_missing(masks, config, folder, where)
             counts = dict.fromkeys([*category_names(config.edges), OUTSIDE], 0)
@@ -304,12 +304,12 @@ def _warn_of_extremes(masks, config, rows):
         warn(f"{masks.path}: no mask has a hole (polarity {config.polarity})")
 
 
-def _measure(masks, config, start, unsorted, sees, where):
+def _measure(masks, config, start, unsorted, shared_files, where):
     """Yield the rows of the masks from number `start` on. unsorted: folder to write them to, or None."""
     batches = [range(i, min(i + BATCH, len(masks))) for i in range(start, len(masks), BATCH)]
     job = functools.partial(_measure_batch, masks=masks, config=config, unsorted=unsorted)
     with tqdm(total=len(masks), initial=start, unit="mask", desc="bin") as bar:
-        for measured in parallel.run(job, batches, sees=sees, **where):
+        for measured in parallel.run(job, batches, shared_files=shared_files, **where):
             yield from measured
             bar.update(len(measured))
 

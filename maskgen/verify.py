@@ -10,7 +10,7 @@ from tqdm import tqdm
 from maskgen.errors import BadInput
 from maskgen.maskset import INDEX, decode_grey, describe, read_recipe
 from maskgen.runtime import parallel
-from maskgen.runtime.files import CHECKSUMS, find, leads_inside, read_rows, sha256, summed
+from maskgen.runtime.files import CHECKSUMS, checksummed_files, find, leads_inside, read_rows, sha256
 from maskgen.runtime.images import ENDINGS
 from maskgen.runtime.output import PROGRESS, RECIPE
 from maskgen.settings import BORDER, EDGES
@@ -35,7 +35,9 @@ def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None
     settings = recipe.get("settings", {})
     edges, border = _class_settings(settings, folder)
     faults, sizes, number = [], set(), 0
-    run = functools.partial(parallel.run, workers=workers, cluster=cluster, sees=[part / INDEX for part in parts])
+    run = functools.partial(
+        parallel.run, workers=workers, cluster=cluster, shared_files=[part / INDEX for part in parts]
+    )
     for part in parts:
         rows, faults_of_index = _existing_rows(part, folder)
         faults += faults_of_index
@@ -164,7 +166,7 @@ def _check_checksums(folder, run):
     faults, listed = [], {name for _, name in lines}
     for faults_of_batch in run(functools.partial(_check_files, folder=folder.absolute()), batches):
         faults += faults_of_batch
-    names = (path.relative_to(folder).as_posix() for path in summed(folder))
+    names = (path.relative_to(folder).as_posix() for path in checksummed_files(folder))
     return faults + [f"{name}: there, but not in {CHECKSUMS}" for name in names if name not in listed]
 
 

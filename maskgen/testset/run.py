@@ -15,7 +15,7 @@ from maskgen.generated_set import finish_set, mask_is_intact, open_journal, set_
 from maskgen.maskset import INDEX, credit_lines, describe, encode, split_of
 from maskgen.runtime import parallel
 from maskgen.runtime.files import write_whole
-from maskgen.runtime.output import PROGRESS, Journal, OutputFolder, libraries, opencv
+from maskgen.runtime.output import PROGRESS, Journal, OutputFolder, library_versions
 from maskgen.settings import EDGES, PRESETS, FillConfig
 from maskgen.testset.near_duplicates import near_duplicates
 from maskgen.testset.one_mask import are_scarce, list_raw_masks, make_mask
@@ -50,11 +50,11 @@ def make_testset(
         "made_by": "maskgen testset",
         "settings": {**asdict(config), "preset_values": asdict(PRESETS[config.preset])},
         "raw_masks": {"number": len(names), "sha256": digest},
-        "libraries": {**opencv(), **libraries("numpy")},
+        "libraries": library_versions("opencv", "numpy"),
     }
-    with OutputFolder(out, recipe, prepared=(PROGRESS,)) as folder:
+    with OutputFolder(out, recipe, ignored=(PROGRESS,)) as folder:
         if set_is_intact(folder, "test"):
-            for line in (folder.already, *shortfalls(folder.finished)):
+            for line in (folder.complete_message, *shortfalls(folder.finished)):
                 say(line)
             return folder.finished
         tasks = mask_tasks(config, len(names))
@@ -144,9 +144,9 @@ def _make_missing(made, folder, source, config, tasks, *, workers, cluster):
         scarce = are_scarce(tasks, source, config)
         batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
         job = functools.partial(_make_batch, source=source, folder=str(part.absolute()), config=config, scarce=scarce)
-        sees = (Path(source[0]) / INDEX, folder.recipe_file)
+        shared_files = (Path(source[0]) / INDEX, folder.recipe_file)
         with tqdm(total=len(missing), unit="mask", desc="testset") as bar:
-            for rows in parallel.run(job, batches, workers=workers, cluster=cluster, sees=sees):
+            for rows in parallel.run(job, batches, workers=workers, cluster=cluster, shared_files=shared_files):
                 for row in rows:
                     made.add(row)
                 bar.update(len(rows))
