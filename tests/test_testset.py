@@ -11,22 +11,26 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from skimage.measure import label
+from skimage.transform import downscale_local_mean
 
-from maskgen.categories import CATEGORIES, clipped_share, outline
+from maskgen.categories import CATEGORIES
 from maskgen.commands import maskgen
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, InputWarning
 from maskgen.maskset import describe, encode, read_hole, write_index
+from maskgen.runtime.files import read_rows
 from maskgen.runtime.output import Journal
 from maskgen.settings import EDGES, FillConfig
 from maskgen.testset import make_testset
 from maskgen.testset.near_duplicates import near_duplicates
 from maskgen.testset.one_mask import make_mask
+from maskgen.testset.run import shortfalls, summary
 from maskgen.testset.tasks import mask_tasks
 from maskgen.verify import find_faults
-from tests.rawmasks import draw, streaks, write_raw
+from tests.rawmasks import streaks, write_raw
 
 ROOT = Path(__file__).parents[1]
 CONFIG = FillConfig(per_category=2)
@@ -68,6 +72,85 @@ def test_every_mask_is_in_its_class_by_a_second_measurement(testset):
 def test_the_same_bytes_for_two_workers_as_for_one(raw, testset, tmp_path):
     make_testset(raw, tmp_path / "two", CONFIG, workers=2)
     assert contents(tmp_path / "two") == contents(testset)
+
+
+def test_the_recipe_has_the_highest_correlation_of_two_masks(testset):
+    recipe = json.loads((testset / "recipe.json").read_text())
+    paths = sorted((testset / "test").rglob("*.png"))
+    highest = []
+    for side, rim in (("interior", 3), ("free", 0)):
+        holes = [read_hole(path) for path in paths if path.parent.name.startswith(side)]
+        highest += [correlation(holes[i], holes[k], rim) for i in range(len(holes)) for k in range(i)]
+    assert recipe["closest_pair"] == pytest.approx(max(highest), abs=0.0006)
+
+
+def test_the_recipe_sums_up_the_index(testset):
+    recipe = json.loads((testset / "recipe.json").read_text())
+    table = pd.read_csv(testset / "test" / "metadata.csv")
+    assert recipe["counts"] == table.groupby("category").size().to_dict() and recipe["missing"] == {}
+    assert recipe["free_touching_the_edge"] == (table["border_distance"] == 0).sum()
+    begun = table["raw"].str.split(";").str[0].value_counts()
+    used = table["raw"].str.split(";").explode().value_counts()
+    assert recipe["raw_masks_used"] == len(used)
+    assert recipe["masks_begun_by_one_raw_mask"] == [0, begun.max()]  # 24 masks cannot begin with 40 raw masks
+    assert recipe["masks_that_use_one_raw_mask"] == [used.min() if len(used) == 40 else 0, used.max()]
+    shares = table[table["category"].str.startswith("interior")].groupby("category")["clipped"]
+    assert recipe["clipped"] == {
+        name: {"mean": pytest.approx(shares.mean()[name], abs=1e-4), "max": pytest.approx(shares.max()[name], abs=1e-4)}
+        for name in CATEGORIES[:6]
+    }
+
+
+def test_a_summary_counts_raw_masks_and_masks_on_the_edge():
+    row = {"category": "free_0.1-0.2", "border_distance": 0, "clipped": "0.1", "raw": "a"}
+    rows = [
+        row,
+        {**row, "border_distance": 1, "raw": "b;a"},
+        {**row, "category": "interior_0.1-0.2", "raw": "b", "border_distance": 50},
+        {**row, "category": "interior_0.1-0.2", "raw": "b;b", "border_distance": 51, "clipped": "0.3"},
+    ]
+    sums = summary(rows, 2)
+    assert sums["counts"] == dict.fromkeys(CATEGORIES, 0) | {"free_0.1-0.2": 2, "interior_0.1-0.2": 2}
+    assert sums["free_touching_the_edge"] == 1 and sums["raw_masks_used"] == 2
+    assert sums["masks_begun_by_one_raw_mask"] == [1, 3] and sums["masks_that_use_one_raw_mask"] == [2, 4]
+    assert sums["clipped"] == {"interior_0.1-0.2": {"mean": 0.2, "max": 0.3}}
+    assert summary(rows, 3)["masks_begun_by_one_raw_mask"] == [0, 3]  # one raw mask is not used
+    assert summary(rows, 3)["masks_that_use_one_raw_mask"] == [0, 4]
+
+
+def test_a_shortfall_says_what_would_help():
+    missing = {"free_0.3-0.4": {"not_made": 2}, "free_0.4-0.5": {"not_made": 1, "like_others": 4}}
+    lines = shortfalls({"settings": {"per_category": 10}, "missing": missing})
+    assert lines == [
+        "free_0.3-0.4 has 8 of 10 masks: 2 could not be made (add raw masks from videos with larger motion)",
+        "free_0.4-0.5 has 5 of 10 masks: 1 could not be made (add raw masks from videos with larger motion); "
+        "4 looked like others in every attempt (add more raw masks)",
+    ]
+    small = {"settings": {"per_category": 10}, "missing": {"interior_0.2-0.3": {"not_made": 1}}}
+    assert "videos with other motion" in shortfalls(small)[0]
+
+
+def test_the_columns_say_how_a_mask_was_made(raw, testset):
+    rows = {row["file_name"]: row for row in read_rows(raw / "test" / "metadata.csv")}
+    for row in read_rows(testset / "test" / "metadata.csv"):
+        names = row["raw"].split(";")
+        assert int(row["layers"]) == len(names) == len(row["rotation"].split(";")) == len(row["zoom"].split(";"))
+        assert row["source"].split(";") == sorted({rows[name]["source"] for name in names})
+        assert (row["frame"], row["kind"]) == (rows[names[0]]["frame"], rows[names[0]]["kind"])
+        assert 9 <= float(row["dilation"]) <= 49 and row["attempt"] == "0"
+        c, number = CATEGORIES.index(row["category"]), int(row["file_name"][-9:-4])
+        assert row["seed"] == f"0 {c} {number}"
+        lowest, highest = (0.6 if c < 6 else 1), 1.5
+        assert all(lowest <= float(zoom) <= highest for zoom in row["zoom"].split(";"))
+
+
+def test_masks_that_need_one_raw_mask_begin_with_the_one_of_their_task(raw, testset):
+    by_size = sorted(read_rows(raw / "test" / "metadata.csv"), key=lambda row: float(row["hole_ratio"]))
+    rows = {row["file_name"]: row for row in read_rows(testset / "test" / "metadata.csv")}
+    starts = [
+        rows[task.file_name]["raw"].split(";")[0] == by_size[task.rank]["file_name"] for task in mask_tasks(CONFIG, 40)
+    ]
+    assert np.mean(starts) > 0.8
 
 
 def test_another_seed_makes_other_masks(raw, testset, tmp_path):
@@ -227,37 +310,75 @@ def test_small_raw_masks_begin_small_holes():
     assert np.corrcoef([task.rank for task in tasks], [task.ratio for task in tasks])[0, 1] > 0.7
 
 
-def test_a_mask_and_its_copy_are_alike_and_others_are_not(tmp_path):
-    (tmp_path / "free_0.1-0.2").mkdir()
-    paths = []
-    for i, seed in enumerate((1, 2, 1)):
-        rng = np.random.default_rng(seed)
-        hole = cv2.resize(rng.integers(0, 2, (8, 8), np.uint8), (512, 512), interpolation=cv2.INTER_NEAREST)
-        paths.append(tmp_path / "free_0.1-0.2" / f"{i:05d}.png")
-        paths[-1].write_bytes(encode(hole.astype(bool)))
-    duplicates, closest = near_duplicates(paths, 0.95)
-    assert duplicates == [2] and closest < 0.6
+def save(folder, holes):
+    """Write holes as masks of one class. Returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{i:05d}.png" for i in range(len(holes))]
+    for path, hole in zip(paths, holes, strict=True):
+        path.write_bytes(encode(hole))
+    return paths
 
 
-def test_an_outline_is_the_hole_beside_valid_pixels():
-    hole = draw(".....", ".###.", ".###.", ".###.", ".....")
-    assert (outline(hole) == draw(".....", ".###.", ".#.#.", ".###.", ".....")).all()
-    assert not outline(np.ones((4, 4), bool)).any()  # the image edge is no neighbour
+def checkers(seed, cells=8):
+    """Random squares over the whole mask."""
+    squares = np.random.default_rng(seed).integers(0, 2, (cells, cells))
+    return np.kron(squares, np.ones((512 // cells, 512 // cells))).astype(bool)
 
 
-def test_a_square_on_the_border_line_is_all_clipped_share():
-    hole = np.zeros((512, 512), bool)
-    hole[50:462, 50:462] = True
-    # Four sides of 412 px, and the outline counts their corners once.
-    assert clipped_share(hole) == pytest.approx(4 * 412 / (4 * 412 - 4))
+def correlation(one, other, rim=0):
+    """Of two thumbnails of 32 x 32 px without their rim, by numpy and scikit-image."""
+    inner = slice(rim, 32 - rim)
+    thumbnails = [downscale_local_mean(hole.astype(float), (16, 16))[inner, inner].ravel() for hole in (one, other)]
+    return np.corrcoef(thumbnails)[0, 1]
 
 
-def test_a_diamond_is_not_clipped_and_one_straight_side_is():
-    y, x = np.mgrid[:512, :512]
-    diamond = abs(y - 256) + abs(x - 256) <= 200
-    assert clipped_share(diamond) == 0
-    cut = diamond | ((y >= 60) & (y < 64) & (abs(x - 256) < 20))
-    assert 0 < clipped_share(cut) < 0.1
+def test_a_copy_is_a_near_duplicate_and_other_masks_are_not(tmp_path):
+    holes = [checkers(seed) for seed in (1, 2, 1)]
+    duplicates, closest = near_duplicates(save(tmp_path / "free_0.1-0.2", holes), 0.95)
+    assert duplicates == [2] and closest == pytest.approx(max(0, correlation(holes[0], holes[1])), abs=1e-5)
+
+
+def test_masks_are_near_duplicates_from_the_limit_on(tmp_path):
+    one = checkers(1)
+    other = one ^ (checkers(2) & checkers(3))
+    paths, exact = save(tmp_path / "free_0.1-0.2", [one, other]), correlation(one, other)
+    assert near_duplicates(paths, exact - 0.001) == ([1], 0)
+    assert near_duplicates(paths, exact + 0.001) == ([], pytest.approx(exact, abs=1e-5))
+
+
+def test_interior_masks_are_compared_without_the_rim_that_is_valid_in_all(tmp_path):
+    inside = np.zeros((512, 512), bool)
+    inside[50:462, 50:462] = True
+    one = inside & (checkers(1) | checkers(2) | checkers(3))
+    other = inside & (checkers(4) | checkers(5) | checkers(6))
+    # The rim of 32 * 50 / 512 = 3 px of the thumbnail makes them far more alike than they are.
+    within, whole = correlation(one, other, rim=3), correlation(one, other)
+    assert whole > within + 0.1
+    for folder, exact in (("interior_0.5-0.6", within), ("free_0.5-0.6", whole)):
+        paths = save(tmp_path / folder, [one, other])
+        assert near_duplicates(paths, (within + whole) / 2)[0] == ([1] if exact == whole else [])
+        assert near_duplicates(paths, 1)[1] == pytest.approx(max(0, exact), abs=1e-5)
+
+
+def test_interior_and_free_masks_are_not_compared_with_each_other(tmp_path):
+    hole = checkers(1) & checkers(2)
+    paths = [*save(tmp_path / "interior_0.1-0.2", [hole]), *save(tmp_path / "free_0.1-0.2", [hole])]
+    assert near_duplicates(paths, 0.95) == ([], 0)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 100])
+def test_near_duplicates_are_found_among_any_number_of_masks(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("maskgen.testset.near_duplicates.BLOCK", block)
+    holes = [checkers(seed) for seed in (0, 1, 2, 1, 3, 0, 4, 0)]
+    duplicates, closest = near_duplicates(save(tmp_path / "free_0.1-0.2", holes), 0.95)
+    pairs = [correlation(holes[i], holes[k]) for i in range(8) for k in range(i)]
+    assert duplicates == [3, 5, 7] and closest == pytest.approx(max(c for c in pairs if c < 0.95), abs=1e-5)
+
+
+def test_blank_masks_correlate_with_nothing(tmp_path):
+    paths = save(tmp_path / "free_0.1-0.2", [np.zeros((512, 512), bool), np.ones((512, 512), bool), checkers(1)])
+    with pytest.warns(InputWarning, match="covers the whole image"):
+        assert near_duplicates(paths, 0.5) == ([], 0)
 
 
 def of_holes(folder, holes):
