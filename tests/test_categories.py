@@ -42,7 +42,7 @@ def test_a_hole_pixel_on_the_edge_has_border_distance_zero():
 
 @pytest.mark.parametrize("turns", range(4))
 def test_the_border_distance_is_that_of_the_nearest_edge_on_any_side(turns):
-    hole = draw("........", "........", "..#.....", "........", "........", "........", "........")
+    hole = draw("........", "........", "...#....", "........", "........", "........", "........")
     assert border_distance(np.rot90(hole, turns)) == 2
 
 

@@ -366,6 +366,13 @@ def test_interior_and_free_masks_are_not_compared_with_each_other(tmp_path):
     assert near_duplicates(paths, 0.95) == ([], 0)
 
 
+def test_near_duplicates_of_both_kinds_are_given_in_the_order_of_the_masks(tmp_path):
+    free = save(tmp_path / "free_0.1-0.2", [checkers(seed) for seed in (1, 2, 1)])
+    interior = save(tmp_path / "interior_0.1-0.2", [checkers(seed) for seed in (3, 3)])
+    assert near_duplicates([*free[:2], *interior, free[2]], 0.95)[0] == [3, 4]
+    assert near_duplicates([*interior[:1], *free, interior[1]], 0.95)[0] == [3, 4]
+
+
 @pytest.mark.parametrize("block", [1, 2, 3, 100])
 def test_near_duplicates_are_found_among_any_number_of_masks(tmp_path, monkeypatch, block):
     monkeypatch.setattr("maskgen.testset.near_duplicates.BLOCK", block)
