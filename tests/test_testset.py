@@ -52,8 +52,7 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_mask_is_in_its_class_by_a_second_measurement(testset):
-    # Nothing of maskgen measures here: ratio, distance and pieces come from numpy and scikit-image.
+def test_every_mask_is_in_its_class_as_measured_by_numpy_and_scikit_image(testset):
     with (testset / "test" / "metadata.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert Counter(row["category"] for row in rows) == dict.fromkeys(CATEGORIES, 2)
@@ -144,7 +143,7 @@ def test_the_columns_say_how_a_mask_was_made(raw, testset):
         assert all(lowest <= float(zoom) <= highest for zoom in row["zoom"].split(";"))
 
 
-def test_masks_that_need_one_raw_mask_begin_with_the_one_of_their_task(raw, testset):
+def test_most_masks_start_from_the_raw_mask_of_their_task(raw, testset):
     by_size = sorted(read_rows(raw / "test" / "metadata.csv"), key=lambda row: float(row["hole_ratio"]))
     rows = {row["file_name"]: row for row in read_rows(testset / "test" / "metadata.csv")}
     starts = [
@@ -160,11 +159,13 @@ def test_another_seed_makes_other_masks(raw, testset, tmp_path):
 
 
 class Stop(Exception):
-    """What interrupts a run in these tests."""
+    """Interrupts a run."""
 
 
-def test_a_run_interrupted_again_and_again_goes_on_to_the_same_bytes(raw, tmp_path, monkeypatch):
-    config = FillConfig(per_category=1, alike=0.3)  # so low that some masks are made anew, and some of those in vain
+def test_an_interrupted_run_is_resumed_to_the_same_bytes(raw, tmp_path, monkeypatch):
+    config = FillConfig(
+        per_category=1, alike=0.3
+    )  # so low that some masks are made again, some of them without success
     make_testset(raw, tmp_path / "whole", config, workers=1)
     add, added = Journal.add, []
 
@@ -198,11 +199,11 @@ run.make_testset(raw, out, settings.FillConfig(per_category=2), workers=1)
 
 
 @pytest.mark.parametrize("when", ["masks", "index"])
-def test_a_run_ended_by_kill_9_goes_on_to_the_same_bytes(raw, testset, tmp_path, monkeypatch, when):
+def test_a_killed_run_is_resumed_to_the_same_bytes(raw, testset, tmp_path, monkeypatch, when):
     out = tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", KILLED, raw, out, when], cwd=ROOT, capture_output=True)
     assert done.returncode == -signal.SIGKILL and len(list(out.rglob("*.png"))) == 24
-    # As a power cut leaves it: a mask missing, one half-written, a line of the journal cut off.
+    # As after a power cut: one mask missing, one half-written, a line of the journal truncated.
     (out / "test" / "free_0.1-0.2" / "00000.png").unlink()
     (out / "test" / "free_0.1-0.2" / "00001.png").write_bytes(b"half")
     if when == "masks":
@@ -216,26 +217,26 @@ def test_a_run_ended_by_kill_9_goes_on_to_the_same_bytes(raw, testset, tmp_path,
     assert contents(out) == contents(testset) and [task.file_name[-9:] for task in made] == ["00000.png", "00001.png"]
 
 
-def test_a_finished_set_is_left_as_it_is(raw, testset):
-    before, said = contents(testset), []
-    make_testset(raw, testset, CONFIG, workers=1, say=said.append)
-    assert contents(testset) == before and said == [f"{testset} is complete already"]
+def test_a_finished_set_is_not_touched(raw, testset):
+    before, lines = contents(testset), []
+    make_testset(raw, testset, CONFIG, workers=1, say=lines.append)
+    assert contents(testset) == before and lines == [f"{testset} is complete already"]
 
 
 @pytest.mark.parametrize("lost", ["test/free_0.1-0.2/00001.png", "test/metadata.csv", "CREDITS.md", "checksums.sha256"])
-@pytest.mark.parametrize("how", ["deleted", "changed"])
-def test_what_a_finished_set_has_lost_is_made_again(raw, testset, tmp_path, lost, how):
+@pytest.mark.parametrize("loss", ["deleted", "changed"])
+def test_missing_and_changed_files_of_a_finished_set_are_made_again(raw, testset, tmp_path, lost, loss):
     out = shutil.copytree(testset, tmp_path / "set")
-    if how == "deleted":
+    if loss == "deleted":
         (out / lost).unlink()
     else:
         (out / lost).write_bytes((out / lost).read_bytes().replace(b"1", b"2"))
-    said = []
-    make_testset(raw, out, CONFIG, workers=1, say=said.append)
-    assert contents(out) == contents(testset) and not said
+    lines = []
+    make_testset(raw, out, CONFIG, workers=1, say=lines.append)
+    assert contents(out) == contents(testset) and not lines
 
 
-CHANGES = {  # what is changed, and the words by which it is refused
+CHANGES = {  # what is changed: the message that refuses it
     "seed": "seed was 0, is 1",
     "preset": "preset was nvidia, is nvidia-old",
     "per_category": "per_category was 2, is 3",
@@ -250,7 +251,7 @@ CHANGES = {  # what is changed, and the words by which it is refused
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_change_of_whatever_decides_the_result_is_refused_by_name(raw, testset, tmp_path, monkeypatch, what):
+def test_a_change_of_anything_that_decides_the_result_is_refused_by_name(raw, testset, tmp_path, monkeypatch, what):
     raw, out = shutil.copytree(raw, tmp_path / "raw"), shutil.copytree(testset, tmp_path / "set")
     config, before = CONFIG, contents(out)
     if what in ("seed", "per_category", "layers"):
@@ -277,7 +278,7 @@ def test_a_change_of_whatever_decides_the_result_is_refused_by_name(raw, testset
     assert contents(out) == before
 
 
-def test_a_folder_with_something_else_is_refused(raw, tmp_path):
+def test_a_folder_with_other_files_is_refused(raw, tmp_path):
     (tmp_path / "thesis.tex").write_text("dear")
     with pytest.raises(BadInput, match="not empty"):
         make_testset(raw, tmp_path, CONFIG, workers=1)
@@ -300,12 +301,12 @@ def test_ratios_are_spread_evenly_over_each_interval():
         assert (np.abs(steps - (np.arange(100) + 0.5)) <= 0.51).all(), name
 
 
-def test_every_raw_mask_begins_as_many_masks_as_any_other():
+def test_all_raw_masks_start_the_same_number_of_masks():
     uses = Counter(task.rank for task in mask_tasks(FillConfig(per_category=100), 70)).values()
     assert len(uses) == 70 and max(uses) - min(uses) <= 1
 
 
-def test_small_raw_masks_begin_small_holes():
+def test_small_raw_masks_start_small_holes():
     tasks = mask_tasks(FillConfig(per_category=100), 1000)
     assert np.corrcoef([task.rank for task in tasks], [task.ratio for task in tasks])[0, 1] > 0.7
 
@@ -388,8 +389,8 @@ def test_blank_masks_correlate_with_nothing(tmp_path):
         assert near_duplicates(paths, 0.5) == ([], 0)
 
 
-def of_holes(folder, holes):
-    """A raw mask set of these holes."""
+def raw_set(folder, holes):
+    """Write a raw mask set. Returns its folder."""
     rows = []
     for i, hole in enumerate(holes):
         data, name = encode(hole), f"clip/{i:06d}.png"
@@ -407,12 +408,12 @@ def square(side, top, left, height=512, width=512):
 
 
 def scattered(side, count=20):
-    """Squares at random places, one to a mask."""
+    """Squares at random places, one in each mask."""
     rng = np.random.default_rng(0)
     return [square(side, *rng.integers(0, 512 - side, 2)) for _ in range(count)]
 
 
-FEW = {  # raw masks of which the usual draws cannot make all classes
+FEW = {  # raw masks from which the usual draws cannot make all classes
     "specks": (scattered(60), {"layers": 8}),
     "specks in one corner": ([square(60 + i, 0, 0) for i in range(20)], {"layers": 8}),
     "specks in the centre": ([square(60 + i, 220, 220) for i in range(20)], {"layers": 8}),
@@ -427,46 +428,46 @@ FEW = {  # raw masks of which the usual draws cannot make all classes
 @pytest.mark.parametrize("kind", FEW)
 def test_few_raw_masks_fill_every_class(tmp_path, kind):
     holes, settings = FEW[kind]
-    raw, said = of_holes(tmp_path / "raw", holes), []
+    raw, lines = raw_set(tmp_path / "raw", holes), []
     config = FillConfig(per_category=1, **settings)
-    recipe = make_testset(raw, tmp_path / "out", config, workers=1, say=said.append)
-    assert recipe["counts"] == dict.fromkeys(CATEGORIES, 1) and not recipe["missing"] and not said
+    recipe = make_testset(raw, tmp_path / "out", config, workers=1, say=lines.append)
+    assert recipe["counts"] == dict.fromkeys(CATEGORIES, 1) and not recipe["missing"] and not lines
     assert find_faults(tmp_path / "out", workers=1) == (12, [])
 
 
 def test_few_raw_masks_give_the_same_bytes_for_two_workers_as_for_one(tmp_path):
-    raw, config = of_holes(tmp_path / "raw", scattered(60)), FillConfig(per_category=1, layers=8)
+    raw, config = raw_set(tmp_path / "raw", scattered(60)), FillConfig(per_category=1, layers=8)
     for workers in (1, 2):
         make_testset(raw, tmp_path / f"{workers}", config, workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
-def test_a_class_that_cannot_be_filled_is_left_short_and_said(tmp_path):
-    raw, said = of_holes(tmp_path / "raw", scattered(30)), []
+def test_a_class_that_cannot_be_filled_is_reported(tmp_path):
+    raw, lines = raw_set(tmp_path / "raw", scattered(30)), []
     config = FillConfig(per_category=1, layers=1)
-    recipe = make_testset(raw, tmp_path / "out", config, workers=1, say=said.append)
+    recipe = make_testset(raw, tmp_path / "out", config, workers=1, say=lines.append)
     short = [name for name in CATEGORIES if not recipe["counts"][name]]
     assert "interior_0.5-0.6" in short and len(short) < 12
     assert recipe["missing"] == {name: {"not_made": 1} for name in short}
-    assert [line.split(":")[0] for line in said] == [f"{name} has 0 of 1 masks" for name in short]
-    assert all("raw masks from videos with" in line for line in said)
+    assert [line.split(":")[0] for line in lines] == [f"{name} has 0 of 1 masks" for name in short]
+    assert all("raw masks from videos with" in line for line in lines)
     assert find_faults(tmp_path / "out", workers=1) == (12 - len(short), [])
     again = []
     make_testset(raw, tmp_path / "out", config, workers=1, say=again.append)
-    assert again == [f"{tmp_path / 'out'} is complete already", *said]
+    assert again == [f"{tmp_path / 'out'} is complete already", *lines]
 
 
-def test_masks_that_stay_alike_are_left_out_and_said(raw, tmp_path):
-    said = []
-    recipe = make_testset(raw, tmp_path, FillConfig(per_category=1, alike=0.3), workers=1, say=said.append)
+def test_masks_that_stay_near_duplicates_are_left_out_and_reported(raw, tmp_path):
+    lines = []
+    recipe = make_testset(raw, tmp_path, FillConfig(per_category=1, alike=0.3), workers=1, say=lines.append)
     assert recipe["missing"] and recipe["closest_pair"] < 0.3
     assert all(missing == {"like_others": 1} for missing in recipe["missing"].values())
-    assert len(said) == len(recipe["missing"]) and "has 0 of 1 masks: 1 looked like others" in said[0]
+    assert len(lines) == len(recipe["missing"]) and "has 0 of 1 masks: 1 looked like others" in lines[0]
     assert find_faults(tmp_path, workers=1) == (sum(recipe["counts"].values()), [])
 
 
-def test_raw_masks_without_a_hole_end_in_one_line_and_claim_nothing(tmp_path):
-    raw = of_holes(tmp_path / "raw", [square(0, 0, 0)] * 3)
+def test_raw_masks_without_a_hole_are_refused_and_leave_no_folder(tmp_path):
+    raw = raw_set(tmp_path / "raw", [square(0, 0, 0)] * 3)
     with pytest.raises(BadInput, match="masks without any hole"):
         make_testset(raw, tmp_path / "out", CONFIG, workers=1)
     (raw / "test" / "metadata.csv").write_text(
@@ -490,7 +491,7 @@ def test_a_folder_without_an_index_is_refused(tmp_path):
         make_testset(tmp_path, tmp_path / "out", CONFIG, workers=1)
 
 
-def test_a_class_left_short_is_no_failure_of_the_command(raw, tmp_path, monkeypatch):
+def test_the_command_succeeds_although_a_class_is_incomplete(raw, tmp_path, monkeypatch):
     def fails(task, *rest, **more):
         return make_mask(task, *rest, **more) if task.category < 11 else None
 
@@ -500,7 +501,7 @@ def test_a_class_left_short_is_no_failure_of_the_command(raw, tmp_path, monkeypa
     assert done.stdout.startswith("11 masks of 11 classes in ") and "of the 5 free ones" in done.stdout
 
 
-def test_the_command_makes_the_set_and_says_how_many_touch_the_edge(raw, tmp_path):
+def test_the_command_reports_how_many_masks_touch_the_edge(raw, tmp_path):
     code = "import cli; cli.maskgen(['testset', *__import__('sys').argv[1:], '--per-category', '1', '--workers', '1'])"
     command = [sys.executable, "-c", code, raw, tmp_path / "out"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
