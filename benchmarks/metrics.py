@@ -49,7 +49,7 @@ def main():
     cv2.setNumThreads(1)
     config = BenchmarkConfig()
     with tempfile.TemporaryDirectory() as folder:
-        drawing = experiments.drawn(None, "free-form", config)
+        drawing = experiments.drawn_pairs(None, "free-form", config, out=Path(folder))
         pairs = drawing.pairs
         benchmark.write_inputs(Path(folder), pairs, drawing.files)
         sources = Sources(pairing.image_folder(None), Path(folder))

@@ -383,7 +383,7 @@ def test_pairs_can_be_written_for_lama_and_for_nets_where_white_is_valid(tmp_pat
 
 def test_growing_holes_grow_under_the_same_image(tmp_path):
     images, masks = folders(tmp_path)
-    drawing = experiments.growing(images, masks, (0, 5, 15), replace(CONFIG, per_class=1))
+    drawing = experiments.growing_holes(images, masks, (0, 5, 15), replace(CONFIG, per_class=1), out=tmp_path / "out")
     pairs = drawing.pairs
     assert [pair.category for pair in pairs] == ["grown_00", "grown_05", "grown_15"]
     assert len({pair.image for pair in pairs}) == 1
@@ -405,7 +405,7 @@ def test_drawn_holes_belong_to_their_class(kind, name):
 
 def test_drawn_pairs_fill_every_class(tmp_path):
     images, _ = folders(tmp_path)
-    drawing = experiments.drawn(images, "box", replace(CONFIG, per_class=2))
+    drawing = experiments.drawn_pairs(images, "box", replace(CONFIG, per_class=2), out=tmp_path / "out")
     assert Counter(pair.category for pair in drawing.pairs) == dict.fromkeys(CATEGORIES, 2)
     assert [pair.mask for pair in drawing.pairs] == list(drawing.files)
 
@@ -426,7 +426,7 @@ def test_the_small_image_averages_blocks():
 def test_super_resolution_needs_a_multiple_of_the_factor(tmp_path):
     images, _ = folders(tmp_path)
     with pytest.raises(BadInput, match="66x64 is no multiple of the factor 4"):
-        experiments.enlarging(images, replace(CONFIG, size=(66, 64), factor=4))
+        experiments.enlarged_pairs(images, replace(CONFIG, size=(66, 64), factor=4), out=tmp_path / "out")
 
 
 def test_the_recipe_tells_how_the_scores_came_about(tmp_path):
@@ -508,7 +508,7 @@ def test_a_size_is_height_by_width():
 def test_super_resolution_scores_every_method_on_the_large_image(tmp_path):
     images, _ = folders(tmp_path)
     config = replace(CONFIG, factor=4, raw=True)
-    pairs = experiments.enlarging(images, config)
+    pairs = experiments.enlarged_pairs(images, config, out=tmp_path / "out").pairs
     scores = benchmark.run(
         parse_all(["bicubic", "mean"]), pairs, Sources(images, tmp_path), tmp_path / "out", config, workers=1
     )
