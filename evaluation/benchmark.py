@@ -35,7 +35,7 @@ from evaluation.settings import TOGETHER, BenchmarkConfig, ReportConfig
 from maskgen import maskset
 from maskgen.errors import BadInput, warn
 from maskgen.runtime import files, parallel
-from maskgen.runtime.output import PROGRESS, RECIPE, Journal, OutputFolder, libraries, opencv
+from maskgen.runtime.output import PROGRESS, RECIPE, Journal, OutputFolder, library_versions
 
 DRAWN = "masks"  # folder in the results for masks that were drawn for them
 JOURNALS = "journal"
@@ -82,7 +82,7 @@ def run(
         journals = _open_journals(folder, job, pairs, retry)
         unfinished = {label for label, journal in journals.items() if len(journal.rows) < len(pairs)}
         if folder.complete and not unfinished:
-            say(folder.already)
+            say(folder.complete_message)
         else:
             if folder.complete:
                 folder.reopen()
@@ -123,7 +123,7 @@ def results_folder(
         "made_by": (experiment or {}).get("made_by", "evaluate"),
         "settings": settings,
         "sources": {"pairs": len(pairs), "pairs_sha256": pairs_sha256(pairs)},
-        "libraries": {**libraries("numpy", "pillow", "scipy"), **opencv(), **metrics.identity(config.metrics)},
+        "libraries": {**library_versions("numpy", "pillow", "scipy", "opencv"), **metrics.identity(config.metrics)},
         "methods": identities,
     }
 
@@ -137,9 +137,9 @@ def results_folder(
         out,
         recipe,
         grows=("methods",),
-        about={"folders": dict(zip(("images", "masks"), names, strict=True))},
-        made=has_scores,
-        detail=partial(changes, out / PAIRS_CSV, pairs),
+        info={"folders": dict(zip(("images", "masks"), names, strict=True))},
+        has_result=has_scores,
+        explain=partial(changes, out / PAIRS_CSV, pairs),
     )
 
 
@@ -182,7 +182,7 @@ def _open_journals(folder, job, pairs, retry):
     if any(metrics.SETS[name].with_truth for name in job.config.metrics if name in metrics.SETS):
         labels.insert(0, TRUTH)
     # A run without a score may have left a journal of other pairs, or of another method with the same label.
-    old = (out / JOURNALS).glob("*.jsonl") if folder.fresh else [_journal_file(out, label) for label in new]
+    old = (out / JOURNALS).glob("*.jsonl") if folder.is_new else [_journal_file(out, label) for label in new]
     for path in old:
         path.unlink(missing_ok=True)
     journals, known = {label: _journal(out, label) for label in labels}, {pair.pair: pair for pair in pairs}
@@ -222,8 +222,8 @@ def write_inputs(out: Path, pairs: list[Pair], drawn: dict[str, bytes]) -> None:
 
 def _fill_journals(job, pairs, journals, workers, cluster, recipe_file):
     """Fill and score all pairs that the journals lack."""
-    sees = [recipe_file, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
-    on_workers = partial(parallel.run, workers=workers, cluster=cluster, sees=sees)
+    shared_files = [recipe_file, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
+    on_workers = partial(parallel.run, workers=workers, cluster=cluster, shared_files=shared_files)
     groups = by_image(pairs)
     try:
         if job.shared:

@@ -104,8 +104,8 @@ def test_a_function_is_never_taken_for_an_earlier_one_of_its_label(tmp_path):
 def test_python_and_the_command_write_the_same_bytes(tmp_path):
     images, masks = folders(tmp_path)
     run(tmp_path, ["telea", "ns"], out=tmp_path / "python", per_class=1, seed=3, raw=True, pages=True, by="psnr")
-    line = f"--method telea --method ns --images {images} --masks {masks} --per-class 1 --seed 3 --raw --pages --by psnr --workers 1"
-    line += f" --metric l1_hole --metric psnr --size {SIDE} --out {tmp_path / 'command'}"
+    line = f"-m telea -m ns --images {images} --masks {masks} --per-class 1 --seed 3 --raw --pages --by psnr -j 1"
+    line += f" --metric l1_hole --metric psnr --size {SIDE} -o {tmp_path / 'command'}"
     told = CliRunner().invoke(commands.evaluate, line.split())
     assert told.exit_code == 0, told.output
     assert every_file(tmp_path / "python") == every_file(tmp_path / "command")

@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluation.methods.errors import Failed
 from maskgen.errors import BadInput, install_hint
-from maskgen.runtime.output import libraries, opencv
+from maskgen.runtime.output import library_versions
 
 PACKAGES = {"biharmonic": ("scikit-image", "scipy"), "patchmatch": ("pypatchmatch",)}  # all others use OpenCV
 
@@ -88,7 +88,7 @@ def load(name: str):
 
 def identity(name: str) -> dict:
     """The method and the version of the package that computes it, for recipe.json."""
-    return {"method": name, **(libraries(*PACKAGES[name]) if name in PACKAGES else opencv())}
+    return {"method": name, **library_versions(*PACKAGES.get(name, ("opencv",)))}
 
 
 def _filled(image, hole, colour):

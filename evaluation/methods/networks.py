@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from maskgen.runtime import files
-from maskgen.runtime.output import libraries
+from maskgen.runtime.output import library_versions
 from pconv_model import inpaint
 
 
@@ -37,7 +37,7 @@ def identity(net: str, weights: Path | None, options: dict[str, bool]) -> dict:
     weights = weights or inpaint.WEIGHTS / f"{net}.safetensors"
     if not weights.is_file():
         inpaint.load(None, net)  # raises BadInput with what to do
-    return {"method": net, "weights": files.sha256(weights), **options, **libraries("torch"), "device": device()}
+    return {"method": net, "weights": files.sha256(weights), **options, **library_versions("torch"), "device": device()}
 
 
 def device() -> str:

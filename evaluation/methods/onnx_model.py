@@ -9,7 +9,7 @@ import numpy as np
 from evaluation.methods.errors import Failed
 from maskgen.errors import BadInput, install_hint
 from maskgen.runtime import files
-from maskgen.runtime.output import libraries
+from maskgen.runtime.output import library_versions
 
 TYPES = {"float": np.float32, "float16": np.float16, "double": np.float64, "uint8": np.uint8, "bool": np.bool_}
 FORMS = "image (1, 3, H, W) and mask (1, 1, H, W), or one input of four channels"
@@ -182,7 +182,7 @@ def identity(path: Path) -> dict:
 
     Raises BadInput where the file or onnxruntime is missing.
     """
-    return {"method": "onnx", **hashes(path), **libraries("onnxruntime"), "device": device()}
+    return {"method": "onnx", **hashes(path), **library_versions("onnxruntime"), "device": device()}
 
 
 def device() -> str:

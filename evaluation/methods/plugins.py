@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maskgen.errors import BadInput
 from maskgen.runtime import files
-from maskgen.runtime.output import libraries
+from maskgen.runtime.output import library_versions
 
 GROUP = "irregular_masks.methods"  # group of the entry points
 CODE = (".py", ".so", ".pyd")  # endings of files that hold code
@@ -37,7 +37,7 @@ def identity(name: str) -> dict:
     point = entry_point(name)
     package = point.dist
     needed = [re.match(r"[\w.-]+", text)[0] for text in package.requires or () if "extra ==" not in text]
-    found = {"package": f"{package.name} {package.version}", "requires": libraries(*sorted(set(needed)))}
+    found = {"package": f"{package.name} {package.version}", "requires": library_versions(*sorted(set(needed)))}
     spec = find_spec(point.module.partition(".")[0])
     folders = spec and spec.submodule_search_locations
     if folders:

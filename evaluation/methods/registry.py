@@ -203,7 +203,7 @@ def checked_label(label: str) -> str:
     """The label. Raises BadInput for one that cannot be a file name everywhere, and for "truth"."""
     if not re.fullmatch(r"[\w+-][\w.+-]*", label):
         raise BadInput(f"a method's label is a file name of letters, digits and -_.+, got {label!r}: use LABEL=METHOD")
-    if files.cut(label) != label:
+    if files.shortened(label) != label:
         raise BadInput(f"a method's label has {files.LONGEST} bytes at most, got {label!r}: use a shorter LABEL=METHOD")
     if label.lower() == "truth":
         raise BadInput("no method can be called truth, which names the true images: use another LABEL=METHOD")
@@ -221,4 +221,4 @@ def _default_label(prefix, argument):
         name = Path(argument).absolute().name
     else:
         name = Path(external.words_of(argument)[0] if prefix == "cmd" else argument).stem
-    return files.cut(re.sub(r"[^\w.+-]+", "_", name).strip("._")) or prefix
+    return files.shortened(re.sub(r"[^\w.+-]+", "_", name).strip("._")) or prefix

@@ -123,7 +123,7 @@ def libraries(names: Iterable[str]) -> list[str]:
 
 def identity(names: Iterable[str]) -> dict[str, str]:
     """All that decides the scores, for recipe.json: versions of packages, SHA-256 of the networks' weights."""
-    found = output.libraries(*libraries(names))
+    found = output.library_versions(*libraries(names))
     for name in names:
         path: Path | None = ALL[name].weights and ALL[name].weights()
         if path:

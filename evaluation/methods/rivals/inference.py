@@ -14,7 +14,7 @@ from evaluation.methods.rivals import srgan, tf_checkpoint, weights
 from evaluation.methods.rivals.gl import blend
 from maskgen.errors import BadInput
 from maskgen.runtime import files
-from maskgen.runtime.output import libraries
+from maskgen.runtime.output import library_versions
 
 READERS = {
     "gl": weights.read_gl,
@@ -42,7 +42,7 @@ def identity(net: str, path: Path | None, options: dict[str, bool]) -> dict:
     Raises BadInput where the weights are missing.
     """
     found = {name: files.sha256(file) for name, file in files_of(net, path).items()}
-    return {"method": net, **found, **options, **libraries("torch"), "device": device()}
+    return {"method": net, **found, **options, **library_versions("torch"), "device": device()}
 
 
 def load(net: str, path: Path | None = None, *, threads: int = 1, post: bool = False) -> Callable:
