@@ -85,7 +85,9 @@ def find_masks(masks: Path, polarity: str = "hole-white", threshold: int | None 
                 break
     else:
         rows = []
-        for path in tqdm(maskset.find_masks(masks), desc="measuring masks", unit="mask", disable=None, leave=False):
+        for path in tqdm(
+            pictures.find(masks, kind="mask"), desc="measuring masks", unit="mask", disable=None, leave=False
+        ):
             size = measure(maskset.read_hole(path, polarity=polarity, threshold=threshold))
             rows.append(
                 {
