@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from maskgen.extraction.occlusion import (
-    flow_variance,
-    holes_of_pair,
-    motion_boundaries,
-    occlusion,
-    remove_specks,
-    still_camera,
-)
+import maskgen.extraction.occlusion as occlusion_module
+from maskgen.extraction.occlusion import holes_of_pair, motion_boundaries, occlusion, remove_specks
 from maskgen.settings import ExtractConfig
 
 
@@ -22,8 +16,15 @@ def draw(*rows):
     return np.array([[c == "#" for c in row] for row in rows])
 
 
+def flow_statistics(first, second, flow):
+    """`FlowStatistics` of one direction. Frames uint8 (H, W, 3), flow float32 (H, W, 2)."""
+    halves = occlusion_module._grey_at_half_size(first, second, flow)
+    difference = occlusion_module._difference_without_light(*halves)
+    return occlusion_module._flow_statistics(*halves, difference, cv2.split(flow))
+
+
 def moving(dx, dy, height=40, width=60):
-    """The flow of a frame that moves as one."""
+    """The flow of a frame that moves as a whole."""
     return np.full((height, width, 2), (dx, dy), np.float32)
 
 
@@ -34,7 +35,7 @@ def texture(height, width, seed=0):
     return np.clip(128 + 40 * smooth / smooth.std(), 0, 255).astype(np.uint8)
 
 
-def test_a_pan_by_eight_pixels_hides_just_the_eight_columns_that_leave():
+def test_a_pan_by_eight_pixels_hides_exactly_the_eight_columns_that_leave():
     hole = occlusion(moving(8, 0), moving(-8, 0))
     assert hole[:, -8:].all() and not hole[:, :-8].any()
     hole = occlusion(moving(0, -8), moving(0, 8))
@@ -51,37 +52,37 @@ def test_a_square_that_moves_right_hides_what_it_moves_over():
     forward[10:30, 10:30] = (5, 0)
     backward[10:30, 15:35] = (-5, 0)
     expected = np.zeros((40, 60), bool)
-    expected[10:30, 30:35] = True  # the far side; what it leaves free was not visible before
+    expected[10:30, 30:35] = True  # the side that it moves to; what it uncovers was not visible before
     assert np.array_equal(occlusion(forward, backward), expected)
     uncovered = np.zeros((40, 60), bool)
     uncovered[10:30, 10:15] = True
     assert np.array_equal(occlusion(backward, forward), uncovered)
 
 
-def test_the_bound_itself_is_still_consistent():
-    # |w + v|^2 = 0.25 and offset 0.25, in numbers that are exact in binary
+def test_an_error_equal_to_the_bound_is_consistent():
+    # |w + v|^2 = 0.25 and offset 0.25, which are exact in binary
     forward, backward = moving(0, 0.5), moving(0, 0)
     assert not occlusion(forward, backward, slope=0, offset=0.25).any()
     assert occlusion(forward, backward, slope=0, offset=0.24).any()
 
 
-def test_the_check_is_that_of_the_paper_for_any_flow():
+def test_the_check_equals_the_formula_of_the_paper_for_a_random_flow():
     rng = np.random.default_rng(5)
     forward, backward = (cv2.GaussianBlur(rng.normal(0, 9, (50, 70, 2)).astype(np.float32), (0, 0), 2) for _ in "ab")
     y, x = np.indices((50, 70))
     to_x, to_y = x + forward[..., 0], y + forward[..., 1]
     v = np.stack([map_coordinates(backward[..., i], (to_y, to_x), order=1, mode="nearest") for i in (0, 1)], axis=-1)
-    missed = ((forward + v) ** 2).sum(-1) - 0.01 * ((forward**2).sum(-1) + (v**2).sum(-1)) - 0.5
-    left = (to_x < -0.5) | (to_x > 69.5) | (to_y < -0.5) | (to_y > 49.5)
-    clear = np.abs(missed) > 1e-3  # the rest is rounding
-    assert clear.mean() > 0.99 and 0.2 < (missed > 0).mean() < 0.95
-    assert np.array_equal(occlusion(forward, backward)[clear], ((missed > 0) | left)[clear])
+    excess = ((forward + v) ** 2).sum(-1) - 0.01 * ((forward**2).sum(-1) + (v**2).sum(-1)) - 0.5
+    leaves = (to_x < -0.5) | (to_x > 69.5) | (to_y < -0.5) | (to_y > 49.5)
+    clear = np.abs(excess) > 1e-3  # not decided by rounding
+    assert clear.mean() > 0.99 and 0.2 < (excess > 0).mean() < 0.95
+    assert np.array_equal(occlusion(forward, backward)[clear], ((excess > 0) | leaves)[clear])
 
 
 def test_a_step_in_the_flow_is_a_motion_boundary_two_pixels_wide():
     flow = moving(0, 0)
     flow[:, 30:] = (1, 0)
-    hole = motion_boundaries(flow)
+    hole = motion_boundaries(cv2.split(flow))
     assert hole[:, 29:31].all() and not hole[:, :29].any() and not hole[:, 31:].any()
 
 
@@ -89,20 +90,20 @@ def test_a_fast_object_needs_a_steeper_step():
     # Central difference of a step of 2 px: |grad u|^2 = 1, against 0.01 * |w|^2 + 0.002.
     flow = moving(20, 0)
     flow[:, 30:] = (18, 0)
-    assert not motion_boundaries(flow).any()
-    assert motion_boundaries(flow, slope=0.001)[:, 29:31].all()
+    assert not motion_boundaries(cv2.split(flow)).any()
+    assert motion_boundaries(cv2.split(flow), slope=0.001)[:, 29:31].all()
 
 
-def test_an_offset_per_pixel_hides_boundaries_where_it_is_large():
+def test_a_large_offset_per_pixel_suppresses_boundaries():
     flow = moving(0, 0)
     flow[:, 30:] = (1, 0)
     offset = np.full((40, 60), 0.002, np.float32)
     offset[:20] = 1
-    hole = motion_boundaries(flow, offset=offset)
+    hole = motion_boundaries(cv2.split(flow), offset=offset)
     assert not hole[:20].any() and hole[20:, 29:31].all()
 
 
-def test_specks_go_and_shapes_stay():
+def test_specks_are_removed_and_larger_components_keep_their_shape():
     hole = draw(
         "#.......",
         ".#...##.",
@@ -121,46 +122,47 @@ def test_specks_go_and_shapes_stay():
     assert np.array_equal(remove_specks(hole, 1), hole)
     hole[0, 0] = False
     assert remove_specks(hole, 3)[4, :3].all()  # three in a row are three pixels
-    assert remove_specks(draw("#..", ".#.", "..#"), 3).sum() == 3  # corners that touch are one piece
+    assert remove_specks(draw("#..", ".#.", "..#"), 3).sum() == 3  # pixels that touch at corners are one component
 
 
-def test_an_empty_and_a_full_hole_stay_so():
+def test_an_empty_and_a_full_hole_do_not_change():
     assert not remove_specks(np.zeros((5, 5), bool), 3).any()
     assert remove_specks(np.ones((5, 5), bool), 3).all()
 
 
-def test_the_variance_is_that_of_one_grey_level_where_frames_are_equal():
+def test_the_variance_for_equal_frames_is_that_of_noise_of_one_grey_level():
     ramp = np.repeat(np.arange(64, dtype=np.uint8)[None, :, None] * 4, 64, axis=0).repeat(3, axis=2)
     # four grey levels per px: 1^2 / 4^2
-    assert flow_variance(ramp, ramp, moving(0, 0, 64, 64))[16:48, 16:48] == pytest.approx(1 / 16, rel=1e-3)
+    variance = flow_statistics(ramp, ramp, moving(0, 0, 64, 64)).variance
+    assert variance[16:48, 16:48] == pytest.approx(1 / 16, rel=1e-3)
 
 
-def test_texture_tells_a_still_camera_from_a_pan():
+def test_texture_distinguishes_a_still_camera_from_a_pan():
     frame = texture(96, 128).astype(np.float32)
     frame[:, 64:] = 90  # the wall
-    light = np.float32(np.linspace(0, 12, 128))[None, :, None]  # a shadow comes over it
+    light = np.float32(np.linspace(0, 12, 128))[None, :, None]  # a shadow falls on it
     first, second = frame.astype(np.uint8), np.clip(frame + light, 0, 255).astype(np.uint8)
     drifting = moving(0, 0, 96, 128)
     drifting[:, 70:] = (9, -4)
-    assert still_camera(first, second, drifting)
+    assert flow_statistics(first, second, drifting).is_still
     photo = texture(96, 136)
     pan = np.ascontiguousarray(photo[:, 8:]), np.ascontiguousarray(photo[:, :-8])
-    assert not still_camera(*pan, moving(8, 0, 96, 128))
+    assert not flow_statistics(*pan, moving(8, 0, 96, 128)).is_still
     # A dark scene with little contrast is still a pan.
-    assert not still_camera(*(frame // 8 + 4 for frame in pan), moving(8, 0, 96, 128))
+    assert not flow_statistics(*(frame // 8 + 4 for frame in pan), moving(8, 0, 96, 128)).is_still
 
 
-def test_noise_makes_the_flow_uncertain_where_there_is_nothing_to_see():
+def test_noise_makes_the_flow_uncertain_where_there_is_no_texture():
     frame = texture(96, 128)
     frame[:, 64:] = 128
     rng = np.random.default_rng(0)
     noisy = [np.clip(frame + rng.normal(0, 3, frame.shape), 0, 255).astype(np.uint8) for _ in "ab"]
-    variance = flow_variance(*noisy, moving(0, 0, 96, 128))
+    variance = flow_statistics(*noisy, moving(0, 0, 96, 128)).variance
     assert np.median(variance[:, 80:]) > 20 * np.median(variance[:, :48])
 
 
-def square_over_ground():
-    """A textured square that moves 6 px to the right over a ground that stays."""
+def square_over_background():
+    """Two frames of a textured square that moves 6 px to the right over a static background."""
     first = texture(128, 160)
     second, square = first.copy(), texture(48, 48, seed=1)
     first[40:88, 40:88] = square
@@ -168,9 +170,9 @@ def square_over_ground():
     return first, second
 
 
-def test_a_pair_gives_what_is_covered_and_what_is_uncovered():
+def test_a_pair_gives_the_covered_and_the_uncovered_pixels():
     config = replace(ExtractConfig(), motion_boundaries=False)
-    occluded, disoccluded = holes_of_pair(*square_over_ground(), config)
+    occluded, disoccluded = holes_of_pair(*square_over_background(), config)
     assert occluded.shape == disoccluded.shape == (128, 160) and occluded.dtype == disoccluded.dtype == bool
     assert occluded[44:84, 88:94].mean() > 0.7 and occluded[44:84, 40:46].mean() < 0.2
     assert disoccluded[44:84, 40:46].mean() > 0.7 and disoccluded[44:84, 88:94].mean() < 0.2
@@ -180,18 +182,18 @@ def test_a_pair_gives_what_is_covered_and_what_is_uncovered():
 
 
 def test_swapping_the_frames_swaps_the_holes():
-    first, second = square_over_ground()
+    first, second = square_over_background()
     there, back = holes_of_pair(first, second, ExtractConfig()), holes_of_pair(second, first, ExtractConfig())
     assert np.array_equal(there[0], back[1]) and np.array_equal(there[1], back[0])
 
 
-def test_motion_boundaries_are_joined_in_unless_switched_off():
-    first, second = square_over_ground()
+def test_motion_boundaries_are_added_unless_switched_off():
+    first, second = square_over_background()
     config = replace(ExtractConfig(), min_area=1)
     without = holes_of_pair(first, second, replace(config, motion_boundaries=False))[0]
     joined = holes_of_pair(first, second, config)[0]
     assert (joined | ~without).all() and joined.sum() > without.sum()
-    assert joined[44:84, 38:42].any(axis=1).mean() > 0.8  # the side that hides nothing has a contour too
+    assert joined[44:84, 38:42].any(axis=1).mean() > 0.8  # the side that covers nothing has a contour too
 
 
 def test_noise_on_a_plain_wall_makes_far_fewer_holes_than_the_published_bounds():
@@ -204,14 +206,14 @@ def test_noise_on_a_plain_wall_makes_far_fewer_holes_than_the_published_bounds()
         assert hole.sum() < before.sum() / 2 and not hole[:, :90].any()
 
 
-def test_a_still_camera_has_no_ring_of_holes():
+def test_noise_and_a_still_camera_give_no_holes():
     frame = texture(128, 160).astype(np.float32)
     rng = np.random.default_rng(2)
     pair = [np.clip(frame + rng.normal(0, 2, frame.shape), 0, 255).astype(np.uint8) for _ in "ab"]
     assert not any(hole.any() for hole in holes_of_pair(*pair, ExtractConfig()))
 
 
-def test_a_wall_whose_light_changes_makes_no_strip_at_the_border():
+def test_a_wall_under_changing_light_gives_no_strip_at_the_border():
     frame = texture(128, 160).astype(np.float32)
     frame[:, :70] = 90 + cv2.resize(texture(4, 4)[..., 0].astype(np.float32) / 60, (70, 128))[..., None]
     light = np.float32(np.linspace(8, 0, 160))[None, :, None]
@@ -233,12 +235,12 @@ def test_unequal_shapes_are_refused():
     with pytest.raises(ValueError, match="one shape"):
         occlusion(moving(0, 0), moving(0, 0, 40, 61))
     with pytest.raises(ValueError, match="one shape"):
-        flow_variance(texture(64, 64), texture(64, 64), moving(0, 0, 64, 65))
+        flow_statistics(texture(64, 64), texture(64, 64), moving(0, 0, 64, 65))
     with pytest.raises(ValueError, match="one shape"):
         holes_of_pair(texture(64, 64), texture(64, 66), ExtractConfig())
 
 
-def test_an_object_before_a_plain_wall_draws_no_frame_of_holes():
+def test_an_object_in_front_of_a_plain_wall_gives_no_holes_along_the_border():
     def scene(y):
         wall = np.full((256, 256, 3), 90.0) + np.linspace(0, 10, 256)[None, :, None]
         wall[y : y + 150, 60:200] = films.texture(150, 140, 3)
@@ -247,6 +249,6 @@ def test_an_object_before_a_plain_wall_draws_no_frame_of_holes():
     rng = np.random.default_rng(0)
     rim = np.ones((256, 256), bool)
     rim[8:-8, 8:-8] = False
-    for step in (6, 24):  # px that the object moves up; the wall stands still
+    for step in (6, 24):  # px that the object moves up; the wall is static
         for hole in holes_of_pair(scene(60), scene(60 - step), ExtractConfig()):
             assert hole[rim].mean() < 0.01
