@@ -310,6 +310,18 @@ def test_a_still_camera_gives_no_mask(tmp_path):
     assert recipe["counts"]["masks"]["train"] == 0 and recipe["counts"]["passed_over"] == {"near-empty": 8}
 
 
+def test_almost_identical_masks_of_repeated_motion_are_made_once(tmp_path):
+    folder, rng = tmp_path / "film", np.random.default_rng(0)
+    folder.mkdir()
+    for index in range(8):  # two frames over and over, with noise: the masks differ in some pixels
+        noisy = np.clip(frame(index % 2) + rng.normal(0, 1, (96, 128, 3)), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), noisy)
+    recipe = silent_extract([folder], tmp_path / "raw", replace(SMALL, train=100, test=0, size=96))
+    assert recipe["counts"]["pairs"]["train"] == 7
+    assert recipe["counts"]["masks"]["train"] <= 6  # two directions, occluded and disoccluded, and few that differ
+    assert recipe["counts"]["passed_over"] == {"almost identical to another": 14 - recipe["counts"]["masks"]["train"]}
+
+
 def test_repeated_motion_gives_each_mask_once(tmp_path):
     folder = write_frames(tmp_path / "film", 2)
     for index in range(2, 10):  # the same two frames over and over
@@ -429,70 +441,3 @@ def test_the_recipe_names_versions_settings_and_sources(films, tmp_path):
     film = recipe["sources"][0]
     assert film["sha256"] == hashlib.sha256((films / "film0.avi").read_bytes()).hexdigest()
     assert (film["frames"], film["width"], film["height"], film["licence"]) == (20, 128, 96, "CC0")
-
-
-def test_masks_are_asked_first_of_the_sources_that_have_given_least():
-    assert schedule.distribute(4, given=[0, 0, 6], capacities=[9, 9, 9]) == [2, 2, 0]
-    assert schedule.distribute(9, given=[0, 0, 0], capacities=[2, 9, 9]) == [2, 4, 3]
-    assert schedule.distribute(9, given=[0, 0], capacities=[1, 2]) == [1, 2]
-
-
-def examined(wanted, masks_of):
-    """Which of the pairs 0, 1, ... a task for `wanted` masks examines, if pair i gives masks_of[i] masks."""
-    piece = task.Task(Path(), tuple((i, 1, 0) for i in range(len(masks_of))), wanted, (), (0, 0), SMALL, Path())
-    selector, chosen = task._PairSelector(piece), []
-    for i, masks in enumerate(masks_of):
-        if selector.is_needed():
-            chosen.append(i)
-            selector.add_result(masks)
-    return chosen
-
-
-def test_a_task_spreads_the_examined_pairs_and_continues_where_nothing_moves():
-    assert examined(4, [2] * 16) == [0, 8]
-    assert examined(4, [1] * 16) == [0, 4, 8, 12]
-    assert examined(4, [0] * 10 + [1] * 6) == [*range(14)]  # none from the first ten: the next pairs make up for it
-    assert examined(4, [0] * 16) == [*range(16)]
-
-
-def test_an_examined_pair_is_not_offered_again():
-    film = video.Source(Path("film.mp4"), "film", 20, 640, 480, "0" * 64, 20)
-    segment = schedule.Segment(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2), crops=2))
-
-    def offered():
-        return segment.pairs(segment.offer(1000, np.random.default_rng(0)))
-
-    all_of_them = offered()
-    assert list(all_of_them) == [(f, g, s) for f in range(20) for g in (1, 2) for s in (0, 1) if f + g < 20]
-    segment.mark_examined(all_of_them[::3])
-    assert offered() == tuple(pair for i, pair in enumerate(all_of_them) if i % 3)
-    segment.mark_examined(all_of_them[1::3])
-    assert offered() == all_of_them[2::3] and segment.remaining == len(all_of_them[2::3])
-    assert segment.examined == len(all_of_them) - segment.remaining
-
-
-def test_a_segment_of_a_film_offers_its_own_pairs_only():
-    film = video.Source(Path("film.mp4"), "film", 900, 640, 480, "0" * 64, 900)
-    segment = schedule.Segment(film, "test", 600, 700, replace(SMALL, gaps=(4, 1)))
-    segment.mark_examined([(650, 1, 0), (600, 4, 0)])
-    offered = segment.pairs(segment.offer(1000, np.random.default_rng(0)))
-    own_pairs = [(f, g, 0) for f in range(600, 700) for g in (4, 1) if f + g < 700]
-    assert list(offered) == [pair for pair in own_pairs if pair not in ((650, 1, 0), (600, 4, 0))]
-
-
-def test_a_stratified_sample_is_spread_over_the_whole_range():
-    chosen = schedule.stratified_sample(10, 100, np.random.default_rng(0))
-    assert [i // 10 for i in chosen] == list(range(10))
-    assert schedule.stratified_sample(7, 7, np.random.default_rng(0)).tolist() == list(range(7))
-
-
-def test_a_long_film_gets_folders_of_at_most_ten_thousand_files():
-    from maskgen.extraction.run import _file_name
-    from maskgen.extraction.task import Candidate
-    from maskgen.extraction.video import Source
-
-    film = Source(Path("film.mp4"), "film", 300_000, 640, 480, "0" * 64, 300_000)
-    segment = schedule.Segment(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2)))
-    names = [_file_name(Candidate(i, gap, 0, kind), segment) for i in range(6000) for gap in (1, 2) for kind in "ab"]
-    assert len(set(names)) == len(names)
-    assert max(Counter(name.rsplit("/", 1)[0] for name in names).values()) <= 10_000

@@ -252,3 +252,95 @@ def test_an_object_in_front_of_a_plain_wall_gives_no_holes_along_the_border():
     for step in (6, 24):  # px that the object moves up; the wall is static
         for hole in holes_of_pair(scene(60), scene(60 - step), ExtractConfig()):
             assert hole[rim].mean() < 0.01
+
+
+def hole_above_noise(forward, backward, *, noise=0.0, is_still=False, change=0.0, **settings):
+    """The hole of constant noise and change, without motion boundaries, noise variance or removal of specks."""
+    height, width = forward.shape[:2]
+    statistics = occlusion_module.FlowStatistics(np.zeros((height, width), np.float32), noise, is_still)
+    config = replace(ExtractConfig(), **{"motion_boundaries": False, "min_area": 1, **settings})
+    small = np.full((height // 2, width // 2), change, np.float32)
+    planes = cv2.split(forward), cv2.split(backward)
+    return occlusion_module._hole_above_noise(*planes, statistics, small, np.ones((height, width), bool), config)
+
+
+@pytest.mark.parametrize(("noise", "change", "counts"), [(3, 36, False), (3, 37, True), (0, 1, False), (0, 1.1, True)])
+def test_at_the_edge_of_the_frame_a_hole_counts_only_where_the_frame_changed_by_twice_the_noise(noise, change, counts):
+    hole = hole_above_noise(moving(0, 0), moving(3, 0), noise=noise, change=change)  # contradict each other everywhere
+    assert hole[8:-8, 10:-10].all() and hole[10:-10, 8:-8].all()
+    edges = hole[:8, 20:40], hole[-8:, 20:40], hole[15:25, :8], hole[15:25, -8:]
+    assert all(edge.all() if counts else not edge.any() for edge in edges)
+
+
+def test_a_pixel_is_occluded_if_most_of_the_25_around_it_are():
+    backward = moving(0, 0)
+    backward[12:15, 12:15] = (3, 0)  # 9 of 25
+    backward[24:28, 24:28] = (3, 0)  # up to 16 of 25
+    hole = hole_above_noise(moving(0, 0), backward)
+    assert hole[24:28, 24:28].any() and not hole[:20].any()
+
+
+def step_of_one_pixel(error):
+    """Flows that jump by 1 px at column 30, vertically, and miss the start by |w + v|^2 = error from column 32 on."""
+    forward, backward = moving(0, 0), moving(0, 0)
+    forward[:, 30:, 1], backward[:, 30:, 1] = 1, -1
+    backward[:, 32:, 0] = np.sqrt(error)
+    return forward, backward
+
+
+@pytest.mark.parametrize(("share", "counts"), [(0.19, False), (0.21, True)])
+def test_a_contour_counts_where_the_flows_miss_by_a_fifth_of_the_bound(share, counts):
+    forward, backward = step_of_one_pixel(0)
+    backward[..., 0] = np.sqrt(share * 0.5)  # the bound is 0.5 px^2 without a slope
+    hole = hole_above_noise(forward, backward, slope=0, motion_boundaries=True, change=9)
+    assert hole[10:30, 29:31].all() == hole[10:30].any() == counts
+
+
+@pytest.mark.parametrize(("is_still", "columns"), [(True, [30]), (False, [])])
+def test_with_a_still_camera_a_contour_may_lie_two_pixels_beside_the_error(is_still, columns):
+    hole = hole_above_noise(*step_of_one_pixel(0.4 * 0.5), is_still=is_still, slope=0, motion_boundaries=True, change=9)
+    assert np.flatnonzero(hole[20]).tolist() == columns
+
+
+@pytest.mark.parametrize(
+    ("side", "difference", "changed"),  # px; grey levels
+    [
+        (6, 3, False),  # its share in the mean of 30x30 px leaves 0.96 of a difference: 2.9
+        (6, 4, True),  # 3.8
+        (2, 20, False),  # the mean over 6x6 px leaves a ninth: 2.1
+        (2, 40, True),  # 4.3
+        (18, 10, True),  # 0.64 is left: 6.4
+        (30, 10, False),  # fills the 30x30 px: light
+    ],
+)
+def test_changed_pixels_differ_by_more_than_three_grey_levels_beside_light(side, difference, changed):
+    first = np.full((96, 96, 3), 100, np.uint8)
+    second, start = first.copy(), 48 - side // 2 // 2 * 2
+    second[start : start + side, start : start + side, 1] += difference
+    middle = start + side // 2
+    assert occlusion_module._changed_pixels(first, second)[middle, middle] == changed
+    assert not occlusion_module._changed_pixels(first, first + 30).any()  # a change of light
+
+
+def test_the_variance_is_noise_over_the_mean_squared_gradient_of_15_pixels():
+    small = np.zeros((40, 40), np.float32)
+    small[:, 20:] = 64  # a gradient of 16 grey levels a px of the full size, in two columns
+    planes = np.zeros((80, 80), np.float32), np.zeros((80, 80), np.float32)
+    statistics = occlusion_module._flow_statistics(small, small, np.zeros_like(small), planes)
+    assert statistics.noise == 0 and statistics.variance[40, 38:42] == pytest.approx(7 / (2 * 16**2))  # noise is 1
+    assert statistics.variance[40, 10] > 1e5  # no gradient within 15 px
+
+
+@pytest.mark.parametrize(("in_place", "along", "is_still"), [(3.2, 2, 1), (3.4, 2, 0), (0.29, 0, 1), (0.31, 0, 0)])
+def test_a_camera_is_still_if_frames_differ_in_place_as_little_as_along_the_flow(in_place, along, is_still):
+    checkers = np.indices((60, 60)).sum(0) % 2 * -2 + 1  # of mean 0: no light
+    difference = np.full((60, 60), in_place, np.float32)
+    residual = (along * checkers).astype(np.float32)
+    assert occlusion_module._is_still(difference, residual, np.ones((60, 60), np.float32)) == bool(is_still)
+
+
+@pytest.mark.parametrize(("moving_share", "is_still"), [(0.11, True), (0.14, False)])
+def test_only_the_best_textured_quarter_decides_whether_a_camera_is_still(moving_share, is_still):
+    texture = np.random.default_rng(0).permutation(100 * 100).reshape(100, 100).astype(np.float32)
+    difference = np.where(texture >= (1 - moving_share) * 100 * 100, 100, 0).astype(np.float32)
+    assert occlusion_module._is_still(difference, np.zeros_like(texture), texture) == is_still

@@ -89,9 +89,9 @@ def test_interlaced_and_hdr_films_get_a_remark(tmp_path):
     assert video.probe(write_video(tmp_path / "plain.mp4", 3), "plain").remarks == ()
 
 
-@pytest.mark.parametrize(("lightest", "is_one"), [(40, True), (60, False)])
+@pytest.mark.parametrize(("lightest", "is_one"), [(46, True), (47, False)])  # from 30: 16 or 17 grey levels
 def test_a_frame_of_one_colour_may_have_some_noise(lightest, is_one):
-    noisy = np.random.default_rng(0).integers(30, lightest, (96, 96, 3), np.uint8)
+    noisy = np.random.default_rng(0).integers(30, lightest, (96, 96, 3), np.uint8, endpoint=True)
     assert video.is_one_colour(noisy) is is_one
     noisy = np.full((96, 96, 3), (200, 10, 90), np.uint8)
     assert video.is_one_colour(noisy)
@@ -123,6 +123,23 @@ def test_a_change_of_scene_is_a_cut_but_motion_or_a_change_of_light_is_not():
     day, night = texture(96, 96, 0), texture(96, 96, 0) // 4
     assert is_cut(day, night) and is_cut(texture(96, 96, 0), texture(96, 96, 0)[:, :, ::-1] // 2)
     assert not is_cut(frame(0), frame(1)) and not is_cut(day, cv2.convertScaleAbs(day, alpha=1, beta=4))
+
+
+@pytest.mark.parametrize(("changed", "is_cut"), [(0.29, False), (0.31, True)])
+def test_a_cut_changes_the_colours_of_three_tenths_of_the_frame(changed, is_cut):
+    before, after = np.zeros((9, 8, 8, 8)), np.zeros((9, 8, 8, 8))
+    before[:, 0, 0, 0] = 1
+    after[:, 0, 0, 0], after[:, 7, 7, 7] = 1 - changed, changed
+    assert video.is_cut(before, after) == is_cut
+
+
+def test_colour_histograms_tell_fields_and_colours_apart():
+    frame = np.zeros((90, 90, 3), np.uint8)
+    frame[30:60, 60:] = (255, 0, 128)  # the sixth of 3x3 fields
+    histograms = video.colour_histograms(frame)
+    assert histograms.shape == (9, 8, 8, 8) and histograms.sum((1, 2, 3)) == pytest.approx(1)
+    places = [np.unravel_index(field.argmax(), field.shape) for field in histograms]
+    assert places == [(0, 0, 0)] * 5 + [(7, 0, 4)] + [(0, 0, 0)] * 3
 
 
 def test_credits_beside_the_videos_are_read(tmp_path):
