@@ -2,8 +2,8 @@
 
 docs/occlusion.md describes the steps. The constants below belong to the suppression of noise, which is not in the
 paper: they were chosen on the scenes of `benchmarks/occlusion.py` and on real clips, and `noise=0` switches all of it
-off. They are free to choose, but each of them changes the masks; except where a comment says otherwise a test fails if
-one changes. Sizes with "half-size px" refer to frames at half the size.
+off. They are free to choose, but each of them changes the masks, and a test fails if one changes, except where a
+comment says that it is not tested. Sizes with "half-size px" refer to frames at half the size.
 """
 
 from typing import NamedTuple
@@ -16,9 +16,11 @@ from maskgen.extraction.flow import both
 from maskgen.settings import ExtractConfig
 
 MIN_NOISE = 1  # grey levels, standard deviation: rounding and compression leave at least this much
-NOISE_BLUR = 0.75  # half-size px, Gaussian deviation that smooths frames before they are compared; free within 0.5 to 1
+NOISE_BLUR = 0.75  # half-size px, Gaussian deviation that smooths frames before they are compared; not tested
 GRADIENT_WINDOW = 7  # half-size px, side of the square over which squared gradients are averaged
-CHANGE_WINDOW = 9  # half-size px, side of the square over which a change at the edge of the frame is averaged
+CHANGE_WINDOW = (
+    9  # half-size px, side of the square over which a change at the edge of the frame is averaged; not tested
+)
 SIGNIFICANT = 2.0  # times the noise: a larger change at the edge of the frame is not due to noise
 EDGE = 8  # px, width of the edge of the frame, where the flow lacks support from outside
 MAJORITY = 5  # px, side of the square whose majority decides whether a pixel is occluded
