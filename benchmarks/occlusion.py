@@ -54,7 +54,7 @@ def pairs_in(folder: Path) -> list[Pair]:
 
 
 def stereo_pair() -> Pair:
-    """The motorcycle of Middlebury 2014, from scikit-image. Its disparity gives the pixels hidden from the right eye."""
+    """The motorcycle of Middlebury 2014, from scikit-image. Its disparity gives what the right eye cannot see."""
     left, right, disparity = skimage.data.stereo_motorcycle()
     known = np.isfinite(disparity)
     disparity = np.where(known, disparity, 0)

@@ -3,8 +3,8 @@
     python benchmarks/study_load.py [--raters 50] [--seconds 120] [--pause 1.0] [--kill]
 
 Server and raters run on this machine and use its loopback interface. A rater loads the pages, fetches the pictures in
-advance as the real page does, and answers after a pause. With --kill the server is killed and restarted half way; raters
-repeat their requests until it is back, and this wait does not count as latency.
+advance as the real page does, and answers after a pause. With --kill the server is killed and restarted half way;
+raters repeat their requests until it is back, and this wait does not count as latency.
 """
 
 import argparse

@@ -24,7 +24,7 @@ from maskgen.errors import BadInput
 from maskgen.extraction import flow, schedule, task, video
 from maskgen.extraction.schedule import SPLITS, Request
 from maskgen.runtime import files, parallel
-from maskgen.runtime.output import RECIPE, OutputFolder, libraries, locked, opencv
+from maskgen.runtime.output import RECIPE, OutputFolder, library_versions, locked
 from maskgen.settings import ExtractConfig
 
 # The size of tasks changes neither a pair's masks nor how many there are, but it changes which pairs are examined.
@@ -78,9 +78,9 @@ def extract(
                 "give a smaller --gap, or longer videos"
             )
         recipe = _recipe(sources, segments, config)
-        with OutputFolder(out, recipe, about={"unusable": unusable}, notes=video.CREDIT) as folder:
+        with OutputFolder(out, recipe, info={"unusable": unusable}, item_info=video.CREDIT) as folder:
             if folder.complete:
-                say(folder.already)
+                say(folder.complete_message)
                 return folder.finish(counts=_finished_counts(out))  # with the current SOURCES.csv
             rows, passed_over = _run_rounds(segments, folder, config, workers, cluster, strict)
             counts = _counts(segments, rows, passed_over)
@@ -143,7 +143,7 @@ def _check(config):
 def _probe_sources(paths, out, workers, cluster, strict, say):
     """The usable sources, and a row with the reason for each of the others."""
     found = video.find(paths, outside=out)
-    probes = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, sees=[found[0][0]])
+    probes = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, shared_files=[found[0][0]])
     sources, unusable, first = [], [], {}
     bar = tqdm(found, "probing videos", unit="", leave=False)
     for (path, name), probe in zip(bar, probes, strict=True):
@@ -215,7 +215,7 @@ def _recipe(sources, segments, config):
     return {
         "made_by": "maskgen extract",
         "settings": asdict(config),
-        "libraries": {**opencv(), **libraries("numpy", "av", "pillow", *flow.packages(config.flow))},
+        "libraries": library_versions("opencv", "numpy", "av", "pillow", *flow.packages(config.flow)),
         "sources": rows,
     }
 
@@ -236,7 +236,7 @@ def _run_rounds(segments, target, config, workers, cluster, strict):
     """The index rows of each split, and a Counter of (source, reason) of the masks passed over."""
     rows, passed_over, hashes = {split: [] for split in SPLITS}, Counter(), set()
     wanted = {split: getattr(config, split) for split in SPLITS}
-    sees = (target.recipe_file, segments[0].source.path)
+    shared_files = (target.recipe_file, segments[0].source.path)
     with tqdm(total=sum(wanted.values()), desc="masks", unit=" masks", smoothing=0.05) as bar:
         for number in count():
             missing = {split: wanted[split] - len(rows[split]) for split in SPLITS}
@@ -246,7 +246,7 @@ def _run_rounds(segments, target, config, workers, cluster, strict):
             folder = target.progress / f"round{number:03d}"
             pieces = _pieces(requests)
             tasks = (_task(piece, _result(folder, i)) for i, piece in enumerate(pieces))  # one by one: they are large
-            done = parallel.run(task.extract_masks, tasks, workers=workers, cluster=cluster, sees=sees)
+            done = parallel.run(task.extract_masks, tasks, workers=workers, cluster=cluster, shared_files=shared_files)
             for i, (piece, _) in enumerate(zip(pieces, done, strict=True)):
                 segment = piece.segment
                 room = wanted[segment.split] - len(rows[segment.split])
