@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from maskgen.extraction import mending
-from maskgen.extraction.flow import both
 
 
 def flat(level, height=48, width=64):
@@ -40,19 +39,50 @@ def test_both_flows_are_mended():
     assert np.abs(backward - right)[20:44, 40:60].max() < np.abs(wrong - right)[20:44, 40:60].max() / 4
 
 
-def test_a_dark_scene_of_low_contrast_has_a_flow():
-    noise = np.random.default_rng(0).normal(size=(128, 160, 3)).astype(np.float32)
+def test_wrong_flow_far_from_any_right_one_is_replaced_too():
+    frame = np.zeros((128, 256, 3), np.uint8)
+    frame[:, :128], frame[:, 128:] = (200, 30, 30), (30, 30, 200)
+    forward = np.zeros((128, 256, 2), np.float32)
+    forward[:, 128:, 0] = 2
+    right = forward.copy()
+    forward[40:88, 80:128, 0] = 2  # farther than the 12 px of the last pass
+    mended, _ = mending.mend(frame, frame, forward, -right)
+    assert np.abs(mended - right)[64, 104].max() < 0.05
+
+
+def test_the_search_finds_the_same_flow_in_a_dim_copy_of_the_frames(monkeypatch):
+    noise = np.random.default_rng(0).normal(size=(128, 160)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), 2)
-    photo = np.clip(8 + 2 * smooth / smooth.std(), 0, 255).astype(np.uint8)
-    forward, backward = both("dis", photo[16:112, 16:144].copy(), photo[18:114, 12:140].copy())
-    assert np.median(forward[16:-16, 16:-16], axis=(0, 1)) == pytest.approx((4, -2), abs=0.2)
-    assert np.median(backward[16:-16, 16:-16], axis=(0, 1)) == pytest.approx((-4, 2), abs=0.2)
+    photo = cv2.cvtColor(np.clip(60 + 25 * smooth / smooth.std(), 0, 127).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+    pair = photo[16:112, 16:144].copy(), photo[18:114, 12:140].copy()
+    monkeypatch.setattr(mending, "mend", lambda first, second, forward, backward: (forward, backward))
+    dim, bright = mending.mended_dis(*pair), mending.mended_dis(*(2 * frame for frame in pair))
+    assert np.array_equal(dim, bright)
+    assert np.median(dim[0][16:-16, 16:-16], axis=(0, 1)) == pytest.approx((4, -2), abs=0.2)
+    assert np.median(dim[1][16:-16, 16:-16], axis=(0, 1)) == pytest.approx((-4, 2), abs=0.2)
 
 
 def test_the_curve_makes_the_joint_histogram_flat():
     first, second = np.zeros((8, 8), np.uint8), np.full((8, 8), 200, np.uint8)
     curve = mending._equalization_curve(first, second)
     assert (curve[0], curve[200]) == pytest.approx((255 / 4, 255 * 3 / 4))  # the middles of the two halves
+
+
+def test_neighbours_are_compared_by_colours_half_way_to_a_flat_histogram(monkeypatch):
+    frames, filtered = [], mending._filtered
+    monkeypatch.setattr(mending, "_filtered", lambda *args: (frames.append(args[0]), filtered(*args))[1])
+    mending.mend(flat(0), flat(200), moving(0, 0), moving(0, 0))
+    levels = [(frame.min(), frame.max()) for frame in frames]
+    assert levels == [(32, 32), (196, 196)] * 3  # (0 + 63.75) / 2 and (200 + 191.25) / 2, in three passes
+
+
+def test_a_colour_difference_is_that_of_the_worst_channel_averaged_over_3x3_pixels():
+    first, second = flat(100), flat(100)
+    second[20, 30] = (100, 190, 40)
+    difference = mending._colour_difference(first, second, *cv2.split(moving(2, 0)))
+    expected = np.zeros((48, 64), np.uint8)
+    expected[19:22, 27:30] = 10  # 90 / 9, at the pixels that lead there
+    assert np.array_equal(difference, expected)
 
 
 def test_confidence_follows_its_formula():

@@ -254,14 +254,15 @@ def test_an_object_in_front_of_a_plain_wall_gives_no_holes_along_the_border():
             assert hole[rim].mean() < 0.01
 
 
-def hole_above_noise(forward, backward, *, noise=0.0, is_still=False, change=0.0, **settings):
-    """The hole of constant noise and change, without motion boundaries, noise variance or removal of specks."""
+def hole_above_noise(forward, backward, *, variance=0, noise=0, is_still=False, change=0, changed=None, **settings):
+    """The hole of constant variance, noise and change, without motion boundaries and removal of specks."""
     height, width = forward.shape[:2]
-    statistics = occlusion_module.FlowStatistics(np.zeros((height, width), np.float32), noise, is_still)
+    changed = np.ones((height, width), bool) if changed is None else changed
+    statistics = occlusion_module.FlowStatistics(np.full((height, width), variance, np.float32), noise, is_still)
     config = replace(ExtractConfig(), **{"motion_boundaries": False, "min_area": 1, **settings})
     small = np.full((height // 2, width // 2), change, np.float32)
     planes = cv2.split(forward), cv2.split(backward)
-    return occlusion_module._hole_above_noise(*planes, statistics, small, np.ones((height, width), bool), config)
+    return occlusion_module._hole_above_noise(*planes, statistics, small, changed, config)
 
 
 @pytest.mark.parametrize(("noise", "change", "counts"), [(3, 36, False), (3, 37, True), (0, 1, False), (0, 1.1, True)])
@@ -270,6 +271,31 @@ def test_at_the_edge_of_the_frame_a_hole_counts_only_where_the_frame_changed_by_
     assert hole[8:-8, 10:-10].all() and hole[10:-10, 8:-8].all()
     edges = hole[:8, 20:40], hole[-8:, 20:40], hole[15:25, :8], hole[15:25, -8:]
     assert all(edge.all() if counts else not edge.any() for edge in edges)
+
+
+def test_where_the_flow_leaves_the_frame_a_hole_counts_only_where_the_frame_changed():
+    pan = moving(20, 0), moving(-20, 0)
+    assert not hole_above_noise(*pan, change=0).any()
+    hole = hole_above_noise(*pan, change=9)
+    assert hole[4:-4, 40:].all() and not hole[:, :40].any()
+
+
+@pytest.mark.parametrize(("variance", "counts"), [(7, True), (8, False)])
+def test_both_bounds_are_raised_by_a_fifth_of_the_variance(variance, counts):
+    contradicting = moving(0, 0), moving(np.sqrt(2), 0)  # |w + v|^2 = 2, and 0.5 + 0.2 * 7 = 1.9
+    assert hole_above_noise(*contradicting, variance=variance, slope=0, change=9).any() == counts
+    forward, backward = moving(0, 0), moving(10, 0)  # |w + v|^2 = 100 or 106, half of the offset
+    forward[:, 30:, 1] = 2 * np.sqrt(1.5)  # |grad v|^2 = 1.5, and 0.002 + 0.2 * 7 = 1.402
+    settings = {"offset": 200, "slope": 0, "boundary_slope": 0, "motion_boundaries": True}
+    contour = hole_above_noise(forward, backward, variance=variance, change=9, **settings)
+    assert contour[10:30, 29:31].all() == contour[10:30].any() == counts
+
+
+def test_with_a_still_camera_only_changed_pixels_are_holes():
+    changed = np.zeros((40, 60), bool)
+    changed[10:30, 20:40] = True
+    hole = hole_above_noise(moving(0, 0), moving(3, 0), is_still=True, changed=changed, change=9)
+    assert np.array_equal(hole, changed)
 
 
 def test_a_pixel_is_occluded_if_most_of_the_25_around_it_are():
@@ -329,6 +355,13 @@ def test_the_variance_is_noise_over_the_mean_squared_gradient_of_15_pixels():
     statistics = occlusion_module._flow_statistics(small, small, np.zeros_like(small), planes)
     assert statistics.noise == 0 and statistics.variance[40, 38:42] == pytest.approx(7 / (2 * 16**2))  # noise is 1
     assert statistics.variance[40, 10] > 1e5  # no gradient within 15 px
+
+
+def test_noise_is_the_standard_deviation_of_what_differs_along_the_flow():
+    small = np.zeros((100, 100), np.float32)
+    noisy = np.random.default_rng(0).normal(0, 3, small.shape).astype(np.float32)
+    planes = np.zeros((200, 200), np.float32), np.zeros((200, 200), np.float32)
+    assert occlusion_module._flow_statistics(small, noisy, small, planes).noise == pytest.approx(3, rel=0.05)
 
 
 @pytest.mark.parametrize(("in_place", "along", "is_still"), [(3.2, 2, 1), (3.4, 2, 0), (0.29, 0, 1), (0.31, 0, 0)])

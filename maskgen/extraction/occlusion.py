@@ -18,9 +18,7 @@ from maskgen.settings import ExtractConfig
 MIN_NOISE = 1  # grey levels, standard deviation: rounding and compression leave at least this much
 NOISE_BLUR = 0.75  # half-size px, Gaussian deviation that smooths frames before they are compared; not tested
 GRADIENT_WINDOW = 7  # half-size px, side of the square over which squared gradients are averaged
-CHANGE_WINDOW = (
-    9  # half-size px, side of the square over which a change at the edge of the frame is averaged; not tested
-)
+CHANGE_WINDOW = 9  # half-size px, side of the square over which change at the edge of the frame is averaged; not tested
 SIGNIFICANT = 2.0  # times the noise: a larger change at the edge of the frame is not due to noise
 EDGE = 8  # px, width of the edge of the frame, where the flow lacks support from outside
 MAJORITY = 5  # px, side of the square whose majority decides whether a pixel is occluded
