@@ -18,7 +18,7 @@ from maskgen.errors import BadInput, collected_warnings, warn
 from maskgen.runtime import files
 from maskgen.runtime.files import leads_inside, write_whole
 from maskgen.runtime.images import ENDINGS, decode_stored, read_bytes
-from maskgen.runtime.output import RECIPE
+from maskgen.runtime.recipe import RECIPE
 from maskgen.settings import BORDER, EDGES
 
 INDEX = "metadata.csv"

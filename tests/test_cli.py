@@ -167,7 +167,7 @@ def test_extract_says_what_it_made(tmp_path):
 def test_extract_fails_where_not_one_mask_came_and_says_why_last(tmp_path):
     encode(tmp_path / "black.mp4", [np.zeros((96, 128, 3), np.uint8)] * 12)
     words = ["extract", tmp_path / "black.mp4", "--out", tmp_path / "raw", *"--train 4 --test 0 --workers 1".split()]
-    for _ in range(2):  # the second run is no "complete already"
+    for _ in range(2):  # the second run is not "already complete"
         done = typed("maskgen", *words)
         assert done.exit_code == 1 and not (tmp_path / "raw").exists()
         assert "no mask came from black: its frames are all of one colour" in done.stdout

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import av
@@ -112,7 +113,7 @@ def test_a_finished_run_is_not_repeated(films, tmp_path):
     before = fingerprint(tmp_path / "raw")
     lines = []
     silent_extract([films], tmp_path / "raw", SMALL, say=lines.append)
-    assert fingerprint(tmp_path / "raw") == before and "complete already" in lines[0]
+    assert fingerprint(tmp_path / "raw") == before and "already complete" in lines[0]
 
 
 CHANGES = {  # what differs between two runs into one folder: the change, and what the error names
@@ -143,8 +144,8 @@ def swap(one, other):
 
 
 def change_version(patch, package):
-    known = output.version
-    patch.setattr(output, "version", lambda name: "9.9" if name == package else known(name))
+    known = metadata.version
+    patch.setattr("maskgen.runtime.recipe.version", lambda name: "9.9" if name == package else known(name))
 
 
 @pytest.mark.parametrize("is_finished", [True, False])
@@ -160,7 +161,7 @@ def test_a_folder_of_a_run_with_anything_else_is_refused_and_the_difference_name
     change, message = CHANGES[what]
     changed = change(films, monkeypatch)
     config = changed["config"] if isinstance(changed, dict) else SMALL
-    with pytest.raises(BadInput, match=f"was begun with other settings.*{message}"):
+    with pytest.raises(BadInput, match=f"was created with other settings.*{message}"):
         silent_extract([films], tmp_path / "raw", config)
     assert fingerprint(tmp_path / "raw") == before
 

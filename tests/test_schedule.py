@@ -101,6 +101,28 @@ def test_a_single_source_is_cut_with_a_second_between_the_segments():
     assert "its frames 0 to 583 are for training, 611 to 999 for testing" in lines[0]
 
 
+def test_of_a_short_single_source_at_most_a_quarter_is_left_out():
+    film = replace(FILM, frames=40)
+    train, test = schedule.assign_splits([film], replace(SMALL, train=60, test=40), lambda line: None)
+    assert (train.start, train.stop, test.start, test.stop) == (0, 18, 28, 40)  # 10 frames; 0.6 * 30
+
+
+def test_the_seed_decides_among_films_of_similar_length_and_long_films_come_first():
+    def assigned(lengths, seed):
+        films = [replace(FILM, name=str(i), frames=length) for i, length in enumerate(lengths)]
+        return tuple(one.split for one in schedule.assign_splits(films, replace(SMALL, train=4, test=4, seed=seed)))
+
+    assert len({assigned([100] * 4, seed) for seed in range(20)}) > 1
+    assert {assigned([100, 100, 100, 1000], seed) for seed in range(20)} == {("test", "test", "test", "train")}
+
+
+def test_rounds_and_segments_of_one_film_draw_different_pairs():
+    segments = [schedule.Segment(FILM, "train", 0, 500, SMALL), schedule.Segment(FILM, "test", 500, 1000, SMALL)]
+    first, second = (schedule.plan_round(segments, {"train": 10, "test": 10}, number) for number in (0, 1))
+    drawn = [tuple(one.codes - one.segment.start) for one in (*first, *second)]
+    assert len(set(drawn)) == 4
+
+
 def test_sources_are_assigned_so_that_each_split_gets_its_share_of_the_frames():
     films = [video.Source(Path(f"{i}.mp4"), str(i), 100, 640, 480, f"{i:064x}", 100) for i in range(20)]
     segments = schedule.assign_splits(films, replace(SMALL, train=75, test=25))

@@ -107,7 +107,7 @@ def test_an_existing_study_is_not_overwritten(run, study):
     before = (study / "study.sqlite").read_bytes()
     drawing.make([run], study, SMALL)
     assert (study / "study.sqlite").read_bytes() == before
-    with pytest.raises(BadInput, match=r"was begun with other settings \(seed was 0, is 1"):
+    with pytest.raises(BadInput, match=r"was created with other settings \(seed was 0, is 1"):
         drawing.make([run], study, replace(SMALL, seed=1))
 
 
@@ -116,7 +116,7 @@ def test_the_error_for_a_study_with_other_settings_gives_the_number_of_answers(r
     rater = all_raters(store)[0]
     position = store.ahead(rater)[0]["position"]
     store.answer(rater, position, "left", 250, 900, 300, 1)
-    with pytest.raises(BadInput, match=r"seed was 0, is 1; it holds 1 answers of raters\): name another folder"):
+    with pytest.raises(BadInput, match=r"seed was 0, is 1; it holds 1 answers of raters\): choose another folder"):
         drawing.make([run], study, replace(SMALL, seed=1))
 
 
@@ -124,7 +124,7 @@ def test_making_a_complete_study_again_says_so(run, tmp_path):
     words = ("make", run, tmp_path / "study", "--per-class", 1)
     first, second = run_command(*words), run_command(*words)
     assert first.exit_code == second.exit_code == 0
-    assert second.output.splitlines()[0] == f"{tmp_path / 'study'} is complete already"
+    assert second.output.splitlines()[0] == f"{tmp_path / 'study'} is already complete"
     assert second.output.splitlines()[1:] == first.output.splitlines()[-2:]
 
 
@@ -158,7 +158,7 @@ def test_a_study_of_changed_results_is_refused_and_the_change_named(change, mess
     shutil.copytree(run, tmp_path / "results")
     drawing.make([tmp_path / "results"], study, SMALL)  # a copy is the same
     change(tmp_path / "results")
-    with pytest.raises(BadInput, match=rf"was begun with other settings \(.*{message}"):
+    with pytest.raises(BadInput, match=rf"was created with other settings \(.*{message}"):
         drawing.make([tmp_path / "results"], study, SMALL)
 
 

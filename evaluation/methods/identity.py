@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evaluation.methods import doors
 from maskgen.runtime import files
-from maskgen.runtime.output import library_versions
+from maskgen.runtime.recipe import library_versions
 
 PACKAGES = {"biharmonic": ("scikit-image", "scipy"), "patchmatch": ("pypatchmatch",)}  # behind a method; else OpenCV
 CODE = (".py", ".so", ".pyd")  # endings of the files of a package that compute something

@@ -22,7 +22,8 @@ from evaluation.study.settings import PARTS, StudyConfig
 from maskgen import maskset
 from maskgen.errors import BadInput
 from maskgen.runtime import files, images
-from maskgen.runtime.output import OutputFolder, library_versions
+from maskgen.runtime.output import OutputFolder
+from maskgen.runtime.recipe import library_versions
 
 SPOILT = "spoilt"  # label, among the methods, of a true image with coloured blots: the wrong answer of a catch trial
 LARGEST = 2**14  # px, side of a result; a recipe with a larger one was not written by evaluate

@@ -24,7 +24,9 @@ from maskgen.errors import BadInput
 from maskgen.extraction import flow, schedule, task, video
 from maskgen.extraction.schedule import SPLITS, Request
 from maskgen.runtime import files, parallel
-from maskgen.runtime.output import RECIPE, OutputFolder, library_versions, locked
+from maskgen.runtime.lock import locked
+from maskgen.runtime.output import OutputFolder
+from maskgen.runtime.recipe import RECIPE, library_versions
 from maskgen.settings import ExtractConfig
 
 # The size of tasks changes neither a pair's masks nor how many there are, but it changes which pairs are examined.
