@@ -22,7 +22,7 @@ from maskgen.commands import maskgen
 from maskgen.errors import BadInput, InputWarning
 from maskgen.maskset import describe, encode, read_hole, write_index
 from maskgen.runtime.files import read_rows
-from maskgen.runtime.output import Journal
+from maskgen.runtime.journal import Journal
 from maskgen.settings import EDGES, FillConfig
 from maskgen.testset import make_testset
 from maskgen.testset.near_duplicates import near_duplicates
@@ -220,7 +220,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(raw, testset, tmp_path, monke
 def test_a_finished_set_is_not_touched(raw, testset):
     before, lines = contents(testset), []
     make_testset(raw, testset, CONFIG, workers=1, say=lines.append)
-    assert contents(testset) == before and lines == [f"{testset} is complete already"]
+    assert contents(testset) == before and lines == [f"{testset} is already complete"]
 
 
 @pytest.mark.parametrize("lost", ["test/free_0.1-0.2/00001.png", "test/metadata.csv", "CREDITS.md", "checksums.sha256"])
@@ -268,12 +268,12 @@ def test_a_change_of_anything_that_decides_the_result_is_refused_by_name(raw, te
         lines = index.read_text().splitlines(keepends=True)
         index.write_text("".join(lines[:-1]) + (lines[-1].replace(",39,", ",38,") if what[0] == "f" else ""))
     elif what == "numpy":
-        monkeypatch.setattr("maskgen.runtime.output.version", lambda name: "99")
+        monkeypatch.setattr("maskgen.runtime.recipe.version", lambda name: "99")
     elif what == "opencv":
         monkeypatch.setattr(cv2, "__version__", "99")
     else:
         monkeypatch.setattr("maskgen.runtime.output.__version__", "99")
-    with pytest.raises(BadInput, match=rf"set was begun with other settings \({CHANGES[what]}"):
+    with pytest.raises(BadInput, match=rf"set was created with other settings \({CHANGES[what]}"):
         make_testset(raw, out, config, workers=1)
     assert contents(out) == before
 
@@ -454,7 +454,7 @@ def test_a_class_that_cannot_be_filled_is_reported(tmp_path):
     assert find_faults(tmp_path / "out", workers=1) == (12 - len(short), [])
     again = []
     make_testset(raw, tmp_path / "out", config, workers=1, say=again.append)
-    assert again == [f"{tmp_path / 'out'} is complete already", *lines]
+    assert again == [f"{tmp_path / 'out'} is already complete", *lines]
 
 
 def test_masks_that_stay_near_duplicates_are_left_out_and_reported(raw, tmp_path):
@@ -498,12 +498,12 @@ def test_the_command_succeeds_although_a_class_is_incomplete(raw, tmp_path, monk
     monkeypatch.setattr("maskgen.testset.run.make_mask", fails)
     done = CliRunner().invoke(maskgen, ["testset", str(raw), str(tmp_path / "out"), "--per-category=1", "--workers=1"])
     assert done.exit_code == 0 and "free_0.5-0.6 has 0 of 1 masks: 1 could not be made" in done.stderr
-    assert done.stdout.startswith("11 masks of 11 classes in ") and "of the 5 free ones" in done.stdout
+    assert done.stdout.startswith("11 masks in 11 classes in ") and "of the 5 free ones" in done.stdout
 
 
 def test_the_command_reports_how_many_masks_touch_the_edge(raw, tmp_path):
     code = "import cli; cli.maskgen(['testset', *__import__('sys').argv[1:], '--per-category', '1', '--workers', '1'])"
     command = [sys.executable, "-c", code, raw, tmp_path / "out"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0 and run.stdout.startswith("12 masks of 12 classes in ")
+    assert run.returncode == 0 and run.stdout.startswith("12 masks in 12 classes in ")
     assert "of the 6 free ones touch the image edge" in run.stdout

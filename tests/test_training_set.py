@@ -16,7 +16,7 @@ import pytest
 
 from maskgen.errors import BadInput
 from maskgen.maskset import encode, read_hole
-from maskgen.runtime.output import Journal
+from maskgen.runtime.journal import Journal
 from maskgen.sampler import MaskSampler
 from maskgen.training_set import augment_folder
 from maskgen.verify import find_faults
@@ -110,7 +110,7 @@ def test_a_killed_run_is_resumed_and_no_smaller_one_replaces_it(raw, masks, tmp_
 def test_a_finished_set_is_not_touched_and_missing_masks_are_made_again(raw, masks, tmp_path):
     out, lines = shutil.copytree(masks, tmp_path / "out"), []
     augment_folder(MaskSampler(raw, 64), out, 60, workers=1, say=lines.append)
-    assert lines == [f"{out} is complete already"]
+    assert lines == [f"{out} is already complete"]
     (out / "train" / "0000" / "000003.png").unlink()
     (out / "train" / "0000" / "000004.png").write_bytes(b"changed")
     augment_folder(MaskSampler(raw, 64), out, 60, workers=1)
@@ -150,7 +150,7 @@ def test_a_change_of_anything_that_decides_the_result_is_refused_by_name(raw, ma
     elif what == "raw mask less":
         path.unlink()
     elif what == "numpy":
-        monkeypatch.setattr("maskgen.runtime.output.version", lambda name: "99")
+        monkeypatch.setattr("maskgen.runtime.recipe.version", lambda name: "99")
     elif what == "opencv":
         monkeypatch.setattr(cv2, "__version__", "99")
     elif what == "version":
@@ -160,7 +160,7 @@ def test_a_change_of_anything_that_decides_the_result_is_refused_by_name(raw, ma
         sampler.raw.polarity = "hole-black"
     elif what == "shape":
         sampler.config = replace(sampler.config, shape="disc")
-    with pytest.raises(BadInput, match=rf"out was begun with other settings \((.*; )?{CHANGES[what]}"):
+    with pytest.raises(BadInput, match=rf"out was created with other settings \((.*; )?{CHANGES[what]}"):
         augment_folder(sampler, out, 60, workers=1)
     assert contents(out) == before
 
