@@ -190,6 +190,12 @@ def test_a_window_may_not_be_almost_all_hole():
     assert all(part.mean() < 0.8 for part in parts)
 
 
+def test_a_window_that_holds_almost_no_hole_is_not_used():
+    hole = np.zeros((100, 100), bool)
+    hole[50, 50] = True  # 1 of 2500 pixels of a window, below 0.003
+    assert all(data.random_window(hole, (0.5, 0.5), np.random.default_rng(i)) is hole for i in range(20))
+
+
 def test_a_scale_of_one_takes_the_whole_mask_and_draws_nothing():
     hole, rng = np.eye(8, dtype=bool), np.random.default_rng(0)
     assert data.random_window(hole, (1.0, 1.0), rng) is hole
