@@ -457,7 +457,7 @@ def test_the_command_prints_a_table_and_names_the_report(tmp_path):
         ("--method dir:lama", "no such folder: lama"),
         ("--method cmd:not-there", "has no {image}"),
         ("--weights net.pth", "expected one network among the methods"),
-        ("--by kid", "--by kid is no metric"),
+        ("--by kid", "--by kid is not a metric"),
     ],
 )
 def test_a_mistake_in_an_option_is_told_before_any_file_is_read(name, words, told, tmp_path, monkeypatch):
