@@ -36,7 +36,7 @@ JOBS = {  # {work} is where the inputs lie
     "bin": "maskgen bin {work}/raw/test --polarity hole-white --out out --workers 2",
     "publish": "maskgen publish {work}/set out",
     "train": f"pconv train {{work}}/photos --masks {{work}}/raw --out out {TINY} --phase1-steps 30 --phase2-steps 10"
-    " --validate-every 10 --log-every 5 --minutes 0.002",
+    " --validate-every 10 --minutes 0.002",
     "search": f"pconv search {{work}}/photos --masks {{work}}/raw --out out {TINY} --steps 8 --hole 6,3"
     " --minutes 0.002",
     "inpaint": "pconv inpaint {work}/photos {work}/holes out --weights {work}/net.safetensors --device cpu",
