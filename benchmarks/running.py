@@ -196,10 +196,10 @@ def _watch_changes(place, change):
 
 
 def said(place):
-    """What the last command in `place` said on stderr, without warnings and what only tells where it goes on from."""
+    """Lines that the last command in `place` wrote to stderr, without warnings and the line on where it continues."""
     lines = (place / "said").read_text(errors="replace").splitlines()
     told = [line for line in lines if line.strip() and ": warning: " not in line and "%|" not in line]  # nor bars
-    return [line for line in told if not line.startswith(("goes on from", "only one source"))]
+    return [line for line in told if not line.startswith(("continues from", "only one source"))]
 
 
 def outcome(name, out):
