@@ -280,6 +280,14 @@ def test_batches_are_images_in_0_to_1_and_planes_of_valid_pixels_in_the_order_of
     assert all((valid == 1 - torch.eye(4)).all() and valid.shape[1] == 1 for _, valid in made)
 
 
+def test_a_square_is_reduced_by_means_of_areas_and_enlarged_by_bicubic_interpolation():
+    image = np.repeat(np.array([0, 100, 200, 60], np.uint8)[None, :, None], 4, 0).repeat(3, 2)
+    assert data.resize_square(image, 2)[0, :, 0].tolist() == [50, 130]
+    edge = np.repeat(np.array([50, 50, 150, 150], np.uint8)[None, :, None], 4, 0).repeat(3, 2)
+    row = data.resize_square(edge, 16)[0, :, 0]
+    assert row.min() < 50 and row.max() > 150  # bicubic interpolation overshoots at edges, linear does not
+
+
 def test_a_photo_is_reduced_to_its_short_side_and_never_enlarged(tmp_path):
     write_ramp(tmp_path)  # 90 x 60
     assert data.read_rgb(tmp_path / "ramp.png", 20).shape == (20, 30, 3)
