@@ -312,3 +312,13 @@ def test_a_missing_folder_of_masks_is_refused_with_the_command_that_makes_one(tm
     with pytest.raises(BadInput, match="maskgen extract"):
         data.mask_sampler(tmp_path / "none", TrainConfig())
     assert data.mask_sampler(tmp_path / "none", TrainConfig(factor=2, size=(32,))) is None
+
+
+def test_training_masks_have_the_ratios_and_the_seed_of_the_settings(tmp_path, monkeypatch):
+    asked = []
+    module = type(sys)("maskgen.sampler")
+    module.MaskSampler = lambda masks, **settings: asked.append((masks, settings))
+    monkeypatch.setitem(sys.modules, "maskgen.sampler", module)
+    data.mask_sampler(tmp_path, TrainConfig(ratio=(0.1, 0.3), uniform=True, seed=5))
+    settings = {"size": 512, "preset": "nvidia", "ratio": (0.1, 0.3), "seed": 5, "uniform": True}
+    assert asked == [(tmp_path, settings)]
