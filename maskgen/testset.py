@@ -17,7 +17,9 @@ from maskgen.making import finish, is_there, is_whole, journal_of, sources_of
 from maskgen.maskset import INDEX, credit_lines, describe, encode, split_of
 from maskgen.runtime import parallel
 from maskgen.runtime.files import write_whole
-from maskgen.runtime.output import PROGRESS, Journal, OutputFolder, library_versions
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.output import PROGRESS, OutputFolder
+from maskgen.runtime.recipe import library_versions
 from maskgen.settings import EDGES, PRESETS, FillConfig
 
 ROUNDS = "rounds.jsonl"  # in the folder of an unfinished run: which masks were too much like others, round by round

@@ -21,7 +21,7 @@ from maskgen.errors import BadInput
 from maskgen.fill import make_one
 from maskgen.likeness import alike
 from maskgen.maskset import describe, encode, read_hole, write_index
-from maskgen.runtime.output import Journal
+from maskgen.runtime.journal import Journal
 from maskgen.settings import EDGES, FillConfig
 from maskgen.testset import make_testset, plan
 from maskgen.verify import find_faults
@@ -134,7 +134,7 @@ def test_a_run_ended_by_kill_9_goes_on_to_the_same_bytes(raw, testset, tmp_path,
 def test_a_finished_set_is_left_as_it_is(raw, testset):
     before, said = contents(testset), []
     make_testset(raw, testset, CONFIG, workers=1, say=said.append)
-    assert contents(testset) == before and said == [f"{testset} is complete already"]
+    assert contents(testset) == before and said == [f"{testset} is already complete"]
 
 
 @pytest.mark.parametrize("lost", ["test/free_0.1-0.2/00001.png", "test/metadata.csv", "CREDITS.md", "checksums.sha256"])
@@ -182,12 +182,12 @@ def test_a_change_of_whatever_decides_the_result_is_refused_by_name(raw, testset
         lines = index.read_text().splitlines(keepends=True)
         index.write_text("".join(lines[:-1]) + (lines[-1].replace(",39,", ",38,") if what[0] == "f" else ""))
     elif what == "numpy":
-        monkeypatch.setattr("maskgen.runtime.output.version", lambda name: "99")
+        monkeypatch.setattr("maskgen.runtime.recipe.version", lambda name: "99")
     elif what == "opencv":
         monkeypatch.setattr(cv2, "__version__", "99")
     else:
         monkeypatch.setattr("maskgen.runtime.output.__version__", "99")
-    with pytest.raises(BadInput, match=rf"set was begun with other settings \({CHANGES[what]}"):
+    with pytest.raises(BadInput, match=rf"set was created with other settings \({CHANGES[what]}"):
         make_testset(raw, out, config, workers=1)
     assert contents(out) == before
 
@@ -323,7 +323,7 @@ def test_a_class_that_cannot_be_filled_is_left_short_and_said(tmp_path):
     assert find_faults(tmp_path / "out", workers=1) == (12 - len(short), [])
     again = []
     make_testset(raw, tmp_path / "out", config, workers=1, say=again.append)
-    assert again == [f"{tmp_path / 'out'} is complete already", *said]
+    assert again == [f"{tmp_path / 'out'} is already complete", *said]
 
 
 def test_masks_that_stay_alike_are_left_out_and_said(raw, tmp_path):
@@ -367,12 +367,12 @@ def test_a_class_left_short_is_no_failure_of_the_command(raw, tmp_path, monkeypa
     monkeypatch.setattr("maskgen.testset.make_one", fails)
     done = CliRunner().invoke(maskgen, ["testset", str(raw), str(tmp_path / "out"), "--per-category=1", "--workers=1"])
     assert done.exit_code == 0 and "free_0.5-0.6 has 0 of 1 masks: 1 could not be made" in done.stderr
-    assert done.stdout.startswith("11 masks of 11 classes in ") and "of the 5 free ones" in done.stdout
+    assert done.stdout.startswith("11 masks in 11 classes in ") and "of the 5 free ones" in done.stdout
 
 
 def test_the_command_makes_the_set_and_says_how_many_touch_the_edge(raw, tmp_path):
     code = "import cli; cli.maskgen(['testset', *__import__('sys').argv[1:], '--per-category', '1', '--workers', '1'])"
     command = [sys.executable, "-c", code, raw, tmp_path / "out"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0 and run.stdout.startswith("12 masks of 12 classes in ")
+    assert run.returncode == 0 and run.stdout.startswith("12 masks in 12 classes in ")
     assert "of the 6 free ones touch the image edge" in run.stdout
