@@ -170,7 +170,8 @@ def test_each_markdown_table_has_the_legend_of_its_own_marks():
 
 
 def test_a_legend_does_not_claim_tests_that_were_not_made():
-    line = tables.legend(results(tests=TESTS.assign(p_holm=np.nan)))[0]
+    tests = pd.DataFrame({"metric": ["psnr", "ssim"], "p_holm": [np.nan, 0.01]})
+    line = tables.legend(results(tests=tests), "psnr")[0]
     assert "~: not tested against the best: a test needs six images in a class" in line and "Wilcoxon" not in line
 
 
@@ -187,6 +188,16 @@ def test_failures_and_identical_results_are_listed_below_the_table():
         "my_net: 2 pairs failed and are not in its means; see scores.csv for the reasons",
         "telea: 3 identical results, infinite PSNR, not in its mean",
     ]
+
+
+def test_a_failed_pair_is_counted_once_for_all_metrics():
+    rows = [(metric, "telea", "free_0.1-0.2", 1.0, np.nan, np.nan, True, False) for metric in ("psnr", "ssim")]
+    table = summary(*rows).assign(failed=3, identical=[2, 0], n=[0, 2])
+    assert tables.legend(results(table))[1:] == [
+        "telea: 2 identical results, infinite PSNR, not in its mean",
+        "telea: 3 pairs failed and are not in its means; see scores.csv for the reasons",
+    ]
+    assert len(tables.legend(results(table), "ssim")) == 2  # nothing on identical results
 
 
 def test_metrics_of_sets_join_the_summary_without_an_interval():
