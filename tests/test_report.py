@@ -16,7 +16,7 @@ from evaluation.pairing import make_pairs
 from evaluation.pairs import Sources, jpeg, load_pair
 from evaluation.report import page, statistics, tables
 from evaluation.report.grid import GAP, HEADER, MARGIN, TILE, grid
-from evaluation.report.pictures import select_pairs
+from evaluation.report.pictures import Pictures, select_pairs
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
@@ -285,6 +285,17 @@ def test_the_grid_of_a_run_shows_the_hole_in_the_input_and_the_photo_in_true_col
     assert np.abs(shrunk[-1] - truth).mean() < 8
     assert np.abs(shrunk[-1][..., ::-1] - truth).mean() > 16  # so red and blue could not be swapped
     assert np.abs(shrunk[2][hole] - 128).mean() < 12  # grey
+
+
+def test_a_pair_that_failed_later_does_not_show_its_earlier_picture(small):
+    scores = pd.read_csv(small / "out" / "scores.csv", dtype={"pair": str}).assign(error="")
+    scores.loc[scores["method"] == "grey", "error"] = "no result"
+    pairs = {pair.pair: pair for pair in make_pairs(small / "images", small / "masks", CONFIG)}
+    sources = Sources(small / "images", small / "masks")
+    pictures = Pictures(small / "out", scores, pairs, sources, CONFIG, ReportConfig())
+    name = next(iter(pairs))
+    assert list(pictures.load(name)) == ["input", "telea", "truth"] and pictures.missing(name, "grey") == "failed"
+    assert pictures.missing(name, "telea") == "no picture"
 
 
 def test_a_long_name_does_not_run_into_the_next_column(tmp_path):
