@@ -53,7 +53,7 @@ def find_images(images: Path | None, *, outside: Iterable[Path] = ()) -> list[st
     folder = image_folder(images)
     if images is None:
         return [name for name in PHOTOS if (folder / name).is_file()]
-    return [path.relative_to(folder).as_posix() for path in pictures.find(folder, besides=outside)]
+    return [path.relative_to(folder).as_posix() for path in pictures.find(folder, exclude=outside)]
 
 
 def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None = None) -> None:
@@ -145,7 +145,7 @@ class Hashes:
     def __getitem__(self, name: str) -> str:
         if name not in self.known:
             data = read_bytes(self.folder / name)
-            if not pictures.seems_whole(data):
+            if not pictures.looks_complete(data):
                 pictures.decode_rgb(data, self.folder / name)  # raises now, and not when a long run comes to it
             self.known[name] = hashlib.sha256(data).hexdigest()
         return self.known[name]

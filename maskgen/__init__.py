@@ -10,5 +10,5 @@ from maskgen.runtime import opencv
 
 __version__ = "0.1.0"
 
-opencv.settle()
+opencv.configure_opencv()
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

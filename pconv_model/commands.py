@@ -9,14 +9,14 @@ import click
 from maskgen import __version__
 from maskgen.errors import BadInput
 from maskgen.runtime.command import (
-    ANY,
     CONTEXT,
     FILE,
+    FILE_OR_FOLDER,
     FOLDER,
     Numbers,
     Tool,
-    picked,
-    settings_of,
+    config_from,
+    config_options,
 )
 from maskgen.settings import RAW, RESULTS
 from pconv_model.settings import (
@@ -83,15 +83,15 @@ def training_options(command):
         click.option("--minutes", default=10.0, help="Between checkpoints."),
         click.option("--log-every", type=click.IntRange(1), default=50, help="Steps between rows of the history."),
         click.option("--validate-every", type=click.IntRange(1), default=2000, help="Steps between validations."),
-        click.option("--workers", type=click.IntRange(1), help="Threads that prepare photos. [default: up to 4]"),
+        click.option("--workers", "-j", type=click.IntRange(1), help="Threads that prepare photos. [default: up to 4]"),
         device_option,
-        settings_of(
+        config_options(
             NetConfig,
             width="Times the paper's channels.",
             depth="Layers of the encoder.",
             detail="Channels of convolutions at full size that mend seams; 0: the paper's net.",
         ),
-        settings_of(
+        config_options(
             TrainConfig,
             size="px, side of the training crops; several numbers are stages.",
             batch="Images in a step of one process, one number or one per size.",
@@ -133,7 +133,7 @@ def training(images, masks, vgg, exclude, favour, cache, options):
     from pconv_model.data import mask_sampler, read_names, sha256_of_masks
     from pconv_model.features import load_vgg, lpips_file
 
-    config = picked(TrainConfig, options)
+    config = config_from(TrainConfig, options)
     factors = [part.rpartition("=") for part in favour]
     if not all(pattern and factor.replace(".", "", 1).isdigit() for pattern, _, factor in factors):
         raise BadInput(f"--favour is PATTERN=FACTOR, such as 'clothing*=0.2', got {', '.join(favour)}")
@@ -145,7 +145,7 @@ def training(images, masks, vgg, exclude, favour, cache, options):
         "sampler": sampler,
         "config": config,
         "device": picked_device(options["device"], config.precision),
-        "net": picked(NetConfig, options),
+        "net": config_from(NetConfig, options),
         "features": features,
         "inputs": inputs | ({"vgg": sha256(vgg or lpips_file("vgg16"))} if features else {}),
         "exclude": frozenset().union(*(read_names(path) for path in exclude)),
@@ -158,7 +158,7 @@ def training(images, masks, vgg, exclude, favour, cache, options):
 @pconv.command()
 @training_options
 @kind_option
-@settings_of(
+@config_options(
     TrainConfig,
     phase1_steps="Steps with batch norm on.",
     phase2_steps="Steps with batch norm frozen.",
@@ -167,8 +167,8 @@ def training(images, masks, vgg, exclude, favour, cache, options):
     decay="constant, or cosine from the first rate to the second and to 0.",
     vgg_from="Step from which the perceptual and style terms are added.",
 )
-@settings_of(LossConfig, **{name: f"Weight of the {name} term." for name in LOSSES})
-@settings_of(
+@config_options(LossConfig, **{name: f"Weight of the {name} term." for name in LOSSES})
+@config_options(
     LossConfig,
     ssim="Weight of a term 1 - SSIM, which the paper has not.",
     near="Weight of L1 in the outer 8 px of holes, which the paper has not.",
@@ -189,19 +189,19 @@ def training(images, masks, vgg, exclude, favour, cache, options):
     help="Leave the perceptual and style terms out.",
 )
 @click.option("--resume/--fresh", default=True, help="Go on from the checkpoint in --out, or begin anew.")
-@click.option("--out", type=FOLDER, default="runs/pconv", help="Checkpoint, weights, history, samples.")
+@click.option("--out", "-o", type=FOLDER, default="runs/pconv", help="Checkpoint, weights, history, samples.")
 def train(images, masks, vgg, exclude, favour, cache, resume, at, out, **options):
     """Train on photos of the folders IMAGES (default: images) under masks of --masks."""
     from pconv_model import train as training_room
 
     how = training(images, masks, vgg, exclude, favour, cache, options)
-    path = training_room.train(out=out, loss=picked(LossConfig, options), resume=resume, at=at, **how)
+    path = training_room.train(out=out, loss=config_from(LossConfig, options), resume=resume, at=at, **how)
     click.echo(f"weights in {path}")
 
 
 @pconv.command()
-@click.argument("images", type=ANY)
-@click.argument("masks", type=ANY)
+@click.argument("images", type=FILE_OR_FOLDER)
+@click.argument("masks", type=FILE_OR_FOLDER)
 @click.argument("out", type=NEW, default=f"{RESULTS}/inpaint")
 @weights_option
 @kind_option
@@ -227,7 +227,7 @@ def inpaint(images, masks, out, weights, kind, device, precision, mirror, scales
 
 
 @pconv.command()
-@click.argument("images", type=ANY)
+@click.argument("images", type=FILE_OR_FOLDER)
 @click.argument("out", type=NEW, default=f"{RESULTS}/superres")
 @click.option("--factor", type=click.IntRange(1, 64), default=4, help="How many times as large.")
 @weights_option
@@ -271,7 +271,7 @@ def convert(source, out, form, half):
 
 @pconv.command()
 @click.argument("sources", type=FILE, nargs=-1, required=True)
-@click.option("--out", type=FILE, required=True, help="The file to write, .safetensors.")
+@click.option("--out", "-o", type=FILE, required=True, help="The file to write, .safetensors.")
 @click.option("--half", is_flag=True, help="Kernels in float16, half the size.")
 def average(sources, out, half):
     """Write the mean of the weights in SOURCES: of two or more nets of one training, often better than the last.
@@ -308,13 +308,13 @@ def export(out, weights, kind):
 @pconv.command()
 @training_options
 @kind_option
-@settings_of(TrainConfig, lr="Learning rate, the first one.")
+@config_options(TrainConfig, lr="Learning rate, the first one.")
 @click.option("--steps", default=1000, help="Training steps of every candidate.")
 @click.option(
     "--no-vgg", "use_vgg", flag_value=False, default=True, show_default=False, help="Search without VGG's terms."
 )
 @candidate_options
-@click.option("--out", type=FOLDER, default="runs/search", help="A run per candidate, and table.csv.")
+@click.option("--out", "-o", type=FOLDER, default="runs/search", help="A run per candidate, and table.csv.")
 def search(images, masks, vgg, exclude, favour, cache, steps, out, **options):
     """Try loss weights on a validation set, as the paper did; the best comes first."""
     from pconv_model.search import search as search_weights

@@ -13,7 +13,7 @@ from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput, warn
 from maskgen.maskset import check_polarity, read_hole
 from maskgen.runtime import images
-from maskgen.runtime.output import libraries, opencv
+from maskgen.runtime.output import library_versions
 from pconv_model import checkpoints
 from pconv_model.photos import Job, each, folder_of, pairs, places, run
 from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE
@@ -357,5 +357,5 @@ def identity(model: UNet, **settings) -> dict:
         "settings": {"precision": model.precision, "mirror": model.mirror, "scales": model.scales, **settings},
         "net": {"kind": model.config.kind, "weights": digest.hexdigest()},
         "device": model.mean.device.type,
-        "libraries": libraries("torch", "numpy", "pillow") | opencv(),
+        "libraries": library_versions("torch", "numpy", "pillow", "opencv"),
     }

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from maskgen.errors import BadInput
 from maskgen.maskset import find_masks
 from maskgen.runtime import images
-from maskgen.runtime.files import cut, sha256
+from maskgen.runtime.files import sha256, shortened
 from maskgen.runtime.output import OutputFolder
 
 LONGEST = 255  # bytes of a file name that file systems take
@@ -29,7 +29,7 @@ class Job:
 
 def find(photos: Path, *others: Path) -> list[Path]:
     """One photo, or all below a folder but those in other folders of the run, such as its results."""
-    return [photos] if photos.is_file() else images.find(photos, besides=others)
+    return [photos] if photos.is_file() else images.find(photos, exclude=others)
 
 
 def pairs(photos: Path, masks: Path, out: Path) -> list[tuple[Path, Path]]:
@@ -59,7 +59,7 @@ def places(found: list[Path], photos: Path, out: Path, *endings: str) -> list[tu
         raise BadInput(f"{out} is a file: expected a folder for the results, or a name.png for that of one photo")
     found = [photo.relative_to(folder_of(photos)) for photo in found]
     longest = LONGEST - max(map(len, endings))
-    stems = [photo.stem if len(os.fsencode(photo.stem)) <= longest else cut(photo.stem) for photo in found]
+    stems = [photo.stem if len(os.fsencode(photo.stem)) <= longest else shortened(photo.stem) for photo in found]
     results = [
         tuple(out / photo.parent / f"{stem}{ending}" for ending in endings)
         for photo, stem in zip(found, stems, strict=True)
@@ -111,7 +111,7 @@ def run(
     with OutputFolder(out, {**recipe, "inputs": inputs}, grows=("inputs",)) as folder:
         todo = [job for job in jobs if not all(path.exists() for path in job.results)]
         if folder.complete and not todo:
-            say(folder.already)
+            say(folder.complete_message)
             return 0
         check(todo)
         if folder.complete:

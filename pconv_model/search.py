@@ -53,7 +53,7 @@ def search(
     rows = []
     with OutputFolder(out, recipe, grows=("candidates",)) as folder:
         if folder.complete:
-            say(folder.already)
+            say(folder.complete_message)
         for loss in candidates:
             path = out / _name(loss) / f"{net.kind}.safetensors"
             if not (folder.complete and path.exists()):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from maskgen.errors import BadInput
 from maskgen.runtime.files import remove_parts, sha256, write_whole
 from maskgen.runtime.memory import keep_memory
-from maskgen.runtime.output import libraries, locked, opencv
+from maskgen.runtime.output import library_versions, locked
 from maskgen.runtime.parallel import cores
 from pconv_model import checkpoints
 from pconv_model.data import Fixed, Pairs, batches, sha256_of_photos, split
@@ -222,7 +222,7 @@ def inputs_of(photos: list[Path], held: list[Path], start: Path | None, favour, 
 
 def machine(device: str) -> dict:
     """What runs a net, for what a run says of itself: the kind of device and the libraries."""
-    return {"device": torch.device(device).type, **libraries("torch", "numpy", "pillow"), **opencv()}
+    return {"device": torch.device(device).type, **library_versions("torch", "numpy", "pillow", "opencv")}
 
 
 def _begin(net_config, config, out, about, start, at, resume, device, rank):

@@ -92,13 +92,13 @@ def test_notes_of_a_recipe_are_kept_up_to_date_and_not_compared(tmp_path):
     def recipe(licence, seed=0):
         return {"made_by": "a test", "seed": seed, "sources": [{"name": "film", "sha256": "1", "licence": licence}]}
 
-    with OutputFolder(tmp_path, recipe("MIT"), notes=("licence",)) as folder:
+    with OutputFolder(tmp_path, recipe("MIT"), item_info=("licence",)) as folder:
         folder.finish(count=1)
-    with OutputFolder(tmp_path, recipe("CC0"), notes=("licence",)) as folder:
+    with OutputFolder(tmp_path, recipe("CC0"), item_info=("licence",)) as folder:
         assert folder.complete and folder.finish(count=1)["sources"][0]["licence"] == "CC0"
     with (
         pytest.raises(BadInput, match="seed was 0, is 1"),
-        OutputFolder(tmp_path, recipe("CC0", 1), notes=("licence",)),
+        OutputFolder(tmp_path, recipe("CC0", 1), item_info=("licence",)),
     ):
         pass
     with pytest.raises(BadInput, match="film: licence was CC0, is MIT"), OutputFolder(tmp_path, recipe("MIT")):
@@ -119,7 +119,7 @@ class Stop(Exception):
 
 def begin(path, seed=0, **recipe):
     """An output folder of the command `tool draw`."""
-    how = {name: recipe.pop(name) for name in ("grows", "rises", "about", "prepared") if name in recipe}
+    how = {name: recipe.pop(name) for name in ("grows", "rises", "info", "ignored") if name in recipe}
     return OutputFolder(path, {"made_by": "tool draw", "settings": {"seed": seed}, **recipe}, **how)
 
 
@@ -223,10 +223,14 @@ def test_another_version_of_the_package_or_another_command_is_refused(tmp_path, 
 
 
 def test_a_finished_folder_is_complete_and_keeps_its_outcome_and_what_is_only_told(tmp_path):
-    recipe = finished(begin(tmp_path, about={"folder": "here"}), "0.png", counts={"masks": 1})
+    recipe = finished(begin(tmp_path, info={"folder": "here"}), "0.png", counts={"masks": 1})
     assert (recipe["folder"], recipe["counts"]) == ("here", {"masks": 1})
-    with begin(tmp_path, about={"folder": "moved"}) as folder:
-        assert folder.complete and folder.finished == recipe and folder.already == f"{tmp_path} is complete already"
+    with begin(tmp_path, info={"folder": "moved"}) as folder:
+        assert (
+            folder.complete
+            and folder.finished == recipe
+            and folder.complete_message == f"{tmp_path} is complete already"
+        )
     assert names(tmp_path) == ["0.png", RECIPE]
 
 
@@ -265,8 +269,8 @@ def test_what_is_prepared_is_no_result(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "0.png").write_text("photo")
     (tmp_path / ".DS_Store").write_text("of a Mac")
-    interrupted(begin(tmp_path, prepared=("list.csv", "photos")))
-    finished(begin(tmp_path, 1, prepared=("list.csv", "photos")))
+    interrupted(begin(tmp_path, ignored=("list.csv", "photos")))
+    finished(begin(tmp_path, 1, ignored=("list.csv", "photos")))
     assert names(tmp_path) == [".DS_Store", "list.csv", "photos", "photos/0.png", RECIPE]
 
 
@@ -355,7 +359,7 @@ def scored(path, seed=0, **files):
         return (path / f"{name}.csv").is_file() and (path / f"{name}.csv").read_text() != "failed"
 
     recipe = {"made_by": "tool draw", "settings": {"seed": seed}, "methods": {n: {"file": f} for n, f in files.items()}}
-    return OutputFolder(path, recipe, grows=("methods",), made=made)
+    return OutputFolder(path, recipe, grows=("methods",), has_result=made)
 
 
 def failing(folder, *names, end="finished"):
@@ -372,7 +376,7 @@ def failing(folder, *names, end="finished"):
 def test_a_run_in_which_everything_failed_claims_nothing(tmp_path, end, change):
     failing(scored(tmp_path, a="1"), "a", end=end)
     with pytest.raises(Stop), scored(tmp_path, **change) as folder:
-        assert folder.fresh or change["seed"] == 0
+        assert folder.is_new or change["seed"] == 0
         raise Stop  # before it has a result of its own
     finished(scored(tmp_path, **change), "a.csv")
     with scored(tmp_path, **change) as folder:
@@ -398,7 +402,7 @@ def test_what_a_recipe_holds_as_a_hash_is_told_in_words(tmp_path):
     words = r"\(inputs was 0{12}, is 1{12}; photos: lake\.jpg is gone\)"
     with (
         pytest.raises(BadInput, match=words),
-        OutputFolder(tmp_path, recipe, detail=lambda: ["photos: lake.jpg is gone"]),
+        OutputFolder(tmp_path, recipe, explain=lambda: ["photos: lake.jpg is gone"]),
     ):
         pass
 

@@ -216,7 +216,7 @@ def test_other_papers_are_written_anew_as_if_published_for_the_first_time(masks,
 
 def test_another_version_of_a_library_that_draws_is_no_reason_to_refuse(masks, tmp_path, monkeypatch, sketched):
     publish(masks, tmp_path / "dist", PLAIN)
-    monkeypatch.setattr(press, "libraries", lambda *names: {"matplotlib": "9.9"})
+    monkeypatch.setattr(press, "library_versions", lambda *names: {"matplotlib": "9.9"})
     publish(masks, tmp_path / "dist", PLAIN)
     assert json.loads((tmp_path / "dist" / "recipe.json").read_text())["libraries"]["matplotlib"] == "9.9"
     assert find_faults(tmp_path / "dist", workers=1) == (12, [])

@@ -297,7 +297,7 @@ CHANGES = {  # what is changed: what the refusal names
     "border": (None, {"border": 20}, "border was 50, is 20"),
     "opencv": (lambda _, patch: patch.setattr(cv2, "__version__", "3.2.1"), {}, "opencv was .*, is 3.2.1"),
     "numpy": (
-        lambda _, patch: patch.setattr(sort, "libraries", lambda *n: {"numpy": "1"}),
+        lambda _, patch: patch.setattr(sort, "library_versions", lambda *n: {"numpy": "1"}),
         {},
         "numpy was .*, is 1",
     ),

@@ -262,7 +262,7 @@ def libraries(names) -> list[str]:
 
 def identity(names) -> dict[str, str]:
     """All that decides the scores, for recipe.json: versions of packages, SHA-256 of the weights of each network."""
-    found = output.libraries(*libraries(names))
+    found = output.library_versions(*libraries(names))
     for name in names:
         path = ALL[name].weights and ALL[name].weights()
         if path:

@@ -21,7 +21,7 @@ from maskgen.maskset import INDEX, read_index, read_recipe
 from maskgen.publish.croissant import croissant
 from maskgen.publish.texts import card, citation, datasheet, licence_text
 from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whole
-from maskgen.runtime.output import PROGRESS, RECIPE, OutputFolder, libraries, locked, opencv
+from maskgen.runtime.output import PROGRESS, RECIPE, OutputFolder, library_versions, locked
 from maskgen.settings import PublishConfig
 
 ARCHIVES = ("webdataset", "parquet")
@@ -82,14 +82,14 @@ def _publish(layout, write, masks, out, config, credits, say):
     fixed = {"made_by": "maskgen publish", "layout": layout, "masks": _checked_index(masks, table)}
     about = {
         "publication": asdict(config),
-        "libraries": {**opencv(), **libraries("numpy", "pandas", "matplotlib", "pyarrow")},
+        "libraries": library_versions("opencv", "numpy", "pandas", "matplotlib", "pyarrow"),
         "sources": sources,
     }
     about |= {key: value for key, value in recipe.items() if key not in {*fixed, *about, "version", "libraries"}}
     about = json.loads(json.dumps({**about, "testset_version": recipe.get("version", "")}))  # as it will be read back
-    with OutputFolder(out, fixed, about=about) as folder:
+    with OutputFolder(out, fixed, info=about) as folder:
         if folder.complete and all(folder.finished.get(key) == value for key, value in about.items()):
-            say(folder.already)
+            say(folder.complete_message)
         else:
             if folder.complete:  # other papers: whoever stops now leaves an unfinished folder
                 folder.reopen()

@@ -76,17 +76,17 @@ class OutputFolder:
         *,
         grows: tuple = (),
         rises: tuple = (),
-        about: dict | None = None,
-        notes: tuple = (),
-        prepared: tuple = (),
-        made: Callable[[str], bool] | None = None,
-        detail: Callable[[], Iterable[str]] = tuple,
+        info: dict | None = None,
+        item_info: tuple = (),
+        ignored: tuple = (),
+        has_result: Callable[[str], bool] | None = None,
+        explain: Callable[[], Iterable[str]] = tuple,
     ):
         self.path, self.grows, self.rises = path, grows, rises
-        self.notes, self.prepared = set(notes), {LOCK, *prepared}
-        self.made, self.detail = made, detail
+        self.item_info, self.ignored = set(item_info), {LOCK, *ignored}
+        self.has_result, self.explain = has_result, explain
         self.new = json.loads(json.dumps({"version": __version__, **recipe}))  # as it will be read back
-        self.about = about or {}
+        self.info = info or {}
         self.complete = False  # a finished run has all that this recipe asks for
         self.finished: dict = {}  # the recipe of the finished run, with its outcome
         self._begun: dict = {}  # the recipe of an unfinished run
@@ -104,7 +104,7 @@ class OutputFolder:
         return self._joined(self.finished, self._begun)
 
     @property
-    def fresh(self) -> bool:
+    def is_new(self) -> bool:
         """No earlier run has left a result in the folder."""
         return not self.finished and not self._begun
 
@@ -119,7 +119,7 @@ class OutputFolder:
         return begun if begun.exists() else self.path / RECIPE
 
     @property
-    def already(self) -> str:
+    def complete_message(self) -> str:
         """What to tell the user of a complete folder."""
         return f"{self.path} is complete already"
 
@@ -168,11 +168,11 @@ class OutputFolder:
         """Make the folder unfinished: for new entries, or for a complete run that is asked for more."""
         self.progress.mkdir(exist_ok=True)
         self._before = self._begun.get(BEFORE, [0, 0]) if self._begun else self._results()
-        _write(self.progress / RECIPE, {**self.recipe, **self.about, BEFORE: self._before})
+        _write(self.progress / RECIPE, {**self.recipe, **self.info, BEFORE: self._before})
 
     def finish(self, **outcome) -> dict:
         """Write `recipe.json`, which makes the folder complete. Returns the recipe. outcome: counts and the like."""
-        recipe = {**self._joined(self.finished), **self.about, **outcome}
+        recipe = {**self._joined(self.finished), **self.info, **outcome}
         _write(self.path / RECIPE, recipe)
         if not self._lacking(self._begun, recipe):  # else entries of another run wait to be resumed
             self._remove_progress()
@@ -220,7 +220,7 @@ class OutputFolder:
             inside = Path(folder).relative_to(self.path).parts
             for name in names:
                 top = (*inside, name)[0]
-                if top in self.prepared or (top != PROGRESS and is_litter(top)) or name.endswith(".part"):
+                if top in self.ignored or (top != PROGRESS and is_litter(top)) or name.endswith(".part"):
                     continue
                 path, length = Path(folder, name), 0
                 with suppress(FileNotFoundError):  # a part, renamed meanwhile by a thread or a worker
@@ -235,14 +235,16 @@ class OutputFolder:
 
     def _tells_made(self, recipe):
         """Whether `made` speaks of a recipe's entries."""
-        same = self.made is not None and recipe.get("made_by") == self.new["made_by"]
+        same = self.has_result is not None and recipe.get("made_by") == self.new["made_by"]
         return same and all(isinstance(recipe.get(key), dict) for key in self.grows)
 
     def _without_failed(self, recipe):
         """A recipe without the entries that have no result."""
         if recipe is None or not self._tells_made(recipe):
             return recipe
-        made = {key: {name: entry for name, entry in recipe[key].items() if self.made(name)} for key in self.grows}
+        made = {
+            key: {name: entry for name, entry in recipe[key].items() if self.has_result(name)} for key in self.grows
+        }
         return {**recipe, **made}
 
     def _has_failed(self, recipe, done=None):
@@ -252,7 +254,7 @@ class OutputFolder:
     def _refuse(self, old):
         if differ := self._differences(old):
             if old.get("made_by") == self.new["made_by"]:
-                differ += self.detail()
+                differ += self.explain()
             more = f"; and {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
             raise BadInput(
                 f"{self.path} was begun with other settings ({'; '.join(differ[:SHOWN])}{more}): "
@@ -270,7 +272,7 @@ class OutputFolder:
             if key in self.grows and isinstance(before, dict):
                 new = {name: entry for name, entry in new.items() if name in before}
                 before = {name: before[name] for name in new}
-            before, new = (_without(self.notes, value) for value in (before, new))
+            before, new = (_without(self.item_info, value) for value in (before, new))
             where = () if key == "settings" and isinstance(before, dict) else (key,)
             differ += differences(before, new, where) if key in old else [f"{key} is new"]
         return differ
@@ -329,22 +331,23 @@ def _shown(value):
     return text[:12] if is_hash else text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def libraries(*names: str) -> dict[str, str]:
-    """The versions of installed packages that compute a result, for a recipe."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+def library_versions(*packages: str) -> dict[str, str]:
+    """The versions of installed packages that compute a result, for a recipe.
+
+    packages: names on PyPI; "opencv" stands for whichever of OpenCV's packages is installed.
+    """
+    return {package: _version_of(package) for package in packages}
 
 
-def opencv() -> dict[str, str]:
-    """The version of OpenCV, whichever of its packages is installed."""
-    import cv2
+def _version_of(package):
+    if package == "opencv":
+        import cv2
 
-    return {"opencv": cv2.__version__}
+        return cv2.__version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _write(path, recipe):
