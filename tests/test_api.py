@@ -1,5 +1,6 @@
 """The public names of the three packages."""
 
+import doctest
 import importlib
 import inspect
 import pkgutil
@@ -44,3 +45,13 @@ def test_no_public_name_is_that_of_a_module(package):
 def test_a_name_that_is_not_there_is_an_attribute_error(package):
     with pytest.raises(AttributeError, match="nonsense"):
         importlib.import_module(package).nonsense  # noqa: B018 - looking it up is the test
+
+
+@pytest.mark.parametrize(("package", "name"), NAMES)
+def test_the_examples_in_docstrings_run(package, name):
+    member = getattr(importlib.import_module(package), name)
+    found = doctest.DocTestFinder(exclude_empty=True).find(member, name, globs={})
+    report = []
+    for example in found:
+        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example, out=report.append)
+    assert not report, "".join(report)
