@@ -1,11 +1,5 @@
-import numpy as np
-
 from maskgen.categories import CATEGORIES, border_distance, category, interval_of, measure
-
-
-def draw(*rows):
-    """A hole from text: '#' is missing, '.' is kept."""
-    return np.array([[c == "#" for c in row] for row in rows])
+from tests.rawmasks import draw
 
 
 def test_a_ratio_on_the_edge_goes_to_the_lower_interval():

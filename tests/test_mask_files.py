@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from rawmasks import draw
 
 from maskgen.errors import BadInput, InputWarning
 from maskgen.maskset import Masks, check_polarity, decode, read_hole, write_index
+from tests.rawmasks import draw
 
 HOLE = draw("##......", "##......", ".....###", "........")
 
@@ -129,7 +129,7 @@ def test_an_index_has_a_polarity(tmp_path):
     (tmp_path / "test" / "0.png").write_bytes(png(HOLE))
     write_index(tmp_path / "test", [row])
     for folder in (tmp_path, tmp_path / "test"):
-        with pytest.raises(BadInput, match="in such a mask set white is a hole"):
+        with pytest.raises(BadInput, match="in a mask set with an index white is a hole"):
             Masks(folder, polarity="hole-black")
         check_polarity(folder, "hole-white")
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 import cli
 from maskgen import plots
 from maskgen.maskset import describe, encode, write_index
-from maskgen.plots import CELL, GREY, draw_figures, read_parts, sheet
+from maskgen.plots import BACKGROUND, CELL, contact_sheet, draw_figures, read_parts
 
 
 def bar(ratio, shape=(64, 64)):
@@ -36,8 +36,8 @@ def drawn(monkeypatch):
     def draw(folder, columns=10):
         seen = []
         with monkeypatch.context() as patch:
-            patch.setattr(plots, "_write_on", lambda picture, texts: seen.append((picture.copy(), texts)) or picture)
-            sheet(folder, read_parts(folder), columns)
+            patch.setattr(plots, "_draw_texts", lambda picture, texts: seen.append((picture.copy(), texts)) or picture)
+            contact_sheet(folder, read_parts(folder), columns)
         return seen[0]
 
     return draw
@@ -101,7 +101,7 @@ def test_a_sorted_set_has_a_row_for_each_class_it_has(tmp_path, drawn):
 def test_no_sheet_is_half_empty_and_no_label_runs_into_the_next(tmp_path, drawn, videos):
     names = [f"a film with quite a long name {i:03d}/{k}.png" for i in range(videos) for k in range(12)]
     picture, texts = drawn(write(tmp_path, dict.fromkeys(names, bar(0.2, (16, 16)))))
-    assert (picture != GREY).mean() > 0.5
+    assert (picture != BACKGROUND).mean() > 0.5
     places = [(top, left, left + plots._text_width(text)) for text, left, top in texts]
     for (top, _, right), (next_top, left, _) in itertools.pairwise(places):
         assert right <= picture.shape[1] and (next_top > top or left > right)
@@ -111,7 +111,7 @@ def test_no_sheet_is_half_empty_and_no_label_runs_into_the_next(tmp_path, drawn,
 def test_masks_that_are_not_square_leave_no_gaps(tmp_path, drawn):
     picture, _ = drawn(write(tmp_path, {f"film/{i}.png": bar(0.5, (32, 128)) for i in range(20)}))
     below_the_label = picture[2 * (plots.GAP + plots.LABEL) :]
-    assert (below_the_label != GREY).mean() > 0.7
+    assert (below_the_label != BACKGROUND).mean() > 0.7
 
 
 def test_a_title_is_whole_above_a_single_mask(tmp_path, drawn):

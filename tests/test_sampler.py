@@ -134,7 +134,7 @@ def test_grey_masks_need_a_threshold(tmp_path):
 def test_masks_of_the_other_polarity_are_not_taken_for_huge_holes(tmp_path, uniform):
     for i in range(3):
         (tmp_path / f"{i}.png").write_bytes(encode(~streaks(i)))
-    with pytest.raises(BadInput, match=r"fill 9\d% of the image, with polarity hole-white.*so hole-black may be meant"):
+    with pytest.raises(BadInput, match=r"with polarity hole-white, holes fill 9\d% .*so try polarity hole-black"):
         MaskSampler(tmp_path, 64, uniform=uniform)[0]
     assert MaskSampler(tmp_path, 64, uniform=uniform, polarity="hole-black")[0].mean() <= 0.6
 

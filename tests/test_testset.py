@@ -15,15 +15,16 @@ import pytest
 from click.testing import CliRunner
 from skimage.measure import label
 
-from maskgen.categories import CATEGORIES, clipped, outline
+from maskgen.categories import CATEGORIES, clipped_share, outline
 from maskgen.commands import maskgen
 from maskgen.errors import BadInput
-from maskgen.fill import make_one
-from maskgen.likeness import alike
 from maskgen.maskset import describe, encode, read_hole, write_index
 from maskgen.runtime.output import Journal
 from maskgen.settings import EDGES, FillConfig
-from maskgen.testset import make_testset, plan
+from maskgen.testset import make_testset
+from maskgen.testset.near_duplicates import near_duplicates
+from maskgen.testset.one_mask import make_mask
+from maskgen.testset.tasks import mask_tasks
 from maskgen.verify import find_faults
 from tests.rawmasks import draw, streaks, write_raw
 
@@ -104,11 +105,12 @@ def test_a_run_interrupted_again_and_again_goes_on_to_the_same_bytes(raw, tmp_pa
 
 KILLED = """
 import os, pathlib, signal, sys
-from maskgen import making, settings, testset
+from maskgen import generated_set, settings
+from maskgen.testset import run
 def kill(*args): os.kill(os.getpid(), signal.SIGKILL)
-setattr(*{"masks": (testset, "alike"), "index": (making, "write_checksums")}[sys.argv[3]], kill)
+setattr(*{"masks": (run, "near_duplicates"), "index": (generated_set, "write_checksums")}[sys.argv[3]], kill)
 raw, out = map(pathlib.Path, sys.argv[1:3])
-testset.make_testset(raw, out, settings.FillConfig(per_category=2), workers=1)
+run.make_testset(raw, out, settings.FillConfig(per_category=2), workers=1)
 """
 
 
@@ -125,7 +127,7 @@ def test_a_run_ended_by_kill_9_goes_on_to_the_same_bytes(raw, testset, tmp_path,
             journal.write('{"file_na')
     made = []
     monkeypatch.setattr(
-        "maskgen.testset.make_one", lambda task, *how, **more: made.append(task) or make_one(task, *how)
+        "maskgen.testset.run.make_mask", lambda task, *rest, **more: made.append(task) or make_mask(task, *rest)
     )
     make_testset(raw, out, CONFIG, workers=1)
     assert contents(out) == contents(testset) and [task.file_name[-9:] for task in made] == ["00000.png", "00001.png"]
@@ -205,7 +207,7 @@ def test_the_recipe_credits_the_videos_that_were_used(testset):
 
 
 def test_ratios_are_spread_evenly_over_each_interval():
-    tasks = plan(FillConfig(per_category=100), 50)
+    tasks = mask_tasks(FillConfig(per_category=100), 50)
     for c, name in enumerate(CATEGORIES):
         low, high = EDGES[c % 6], EDGES[c % 6 + 1]
         ratios = np.sort([task.ratio for task in tasks if task.category == c])
@@ -216,12 +218,12 @@ def test_ratios_are_spread_evenly_over_each_interval():
 
 
 def test_every_raw_mask_begins_as_many_masks_as_any_other():
-    uses = Counter(task.rank for task in plan(FillConfig(per_category=100), 70)).values()
+    uses = Counter(task.rank for task in mask_tasks(FillConfig(per_category=100), 70)).values()
     assert len(uses) == 70 and max(uses) - min(uses) <= 1
 
 
 def test_small_raw_masks_begin_small_holes():
-    tasks = plan(FillConfig(per_category=100), 1000)
+    tasks = mask_tasks(FillConfig(per_category=100), 1000)
     assert np.corrcoef([task.rank for task in tasks], [task.ratio for task in tasks])[0, 1] > 0.7
 
 
@@ -233,8 +235,8 @@ def test_a_mask_and_its_copy_are_alike_and_others_are_not(tmp_path):
         hole = cv2.resize(rng.integers(0, 2, (8, 8), np.uint8), (512, 512), interpolation=cv2.INTER_NEAREST)
         paths.append(tmp_path / "free_0.1-0.2" / f"{i:05d}.png")
         paths[-1].write_bytes(encode(hole.astype(bool)))
-    later, closest = alike(paths, 0.95)
-    assert later == [2] and closest < 0.6
+    duplicates, closest = near_duplicates(paths, 0.95)
+    assert duplicates == [2] and closest < 0.6
 
 
 def test_an_outline_is_the_hole_beside_valid_pixels():
@@ -243,19 +245,19 @@ def test_an_outline_is_the_hole_beside_valid_pixels():
     assert not outline(np.ones((4, 4), bool)).any()  # the image edge is no neighbour
 
 
-def test_a_square_on_the_border_line_is_all_clipped():
+def test_a_square_on_the_border_line_is_all_clipped_share():
     hole = np.zeros((512, 512), bool)
     hole[50:462, 50:462] = True
     # Four sides of 412 px, and the outline counts their corners once.
-    assert clipped(hole) == pytest.approx(4 * 412 / (4 * 412 - 4))
+    assert clipped_share(hole) == pytest.approx(4 * 412 / (4 * 412 - 4))
 
 
 def test_a_diamond_is_not_clipped_and_one_straight_side_is():
     y, x = np.mgrid[:512, :512]
     diamond = abs(y - 256) + abs(x - 256) <= 200
-    assert clipped(diamond) == 0
+    assert clipped_share(diamond) == 0
     cut = diamond | ((y >= 60) & (y < 64) & (abs(x - 256) < 20))
-    assert 0 < clipped(cut) < 0.1
+    assert 0 < clipped_share(cut) < 0.1
 
 
 def of_holes(folder, holes):
@@ -347,10 +349,10 @@ def test_raw_masks_without_a_hole_end_in_one_line_and_claim_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_an_index_lists_in_vain_is_named(raw, tmp_path):
+def test_a_missing_raw_mask_is_named(raw, tmp_path):
     raw = shutil.copytree(raw, tmp_path / "raw")
     (raw / "test" / "clip1" / "000003_occluded.png").unlink()
-    with pytest.raises(BadInput, match=r"lists clip1/000003_occluded\.png, which is not there"):
+    with pytest.raises(BadInput, match=r"lists clip1/000003_occluded\.png, which is missing"):
         make_testset(raw, tmp_path / "out", CONFIG, workers=1)
     assert not (tmp_path / "out").exists()
 
@@ -361,10 +363,10 @@ def test_a_folder_without_an_index_is_refused(tmp_path):
 
 
 def test_a_class_left_short_is_no_failure_of_the_command(raw, tmp_path, monkeypatch):
-    def fails(task, *how, **few):
-        return make_one(task, *how, **few) if task.category < 11 else None
+    def fails(task, *rest, **more):
+        return make_mask(task, *rest, **more) if task.category < 11 else None
 
-    monkeypatch.setattr("maskgen.testset.make_one", fails)
+    monkeypatch.setattr("maskgen.testset.run.make_mask", fails)
     done = CliRunner().invoke(maskgen, ["testset", str(raw), str(tmp_path / "out"), "--per-category=1", "--workers=1"])
     assert done.exit_code == 0 and "free_0.5-0.6 has 0 of 1 masks: 1 could not be made" in done.stderr
     assert done.stdout.startswith("11 masks of 11 classes in ") and "of the 5 free ones" in done.stdout

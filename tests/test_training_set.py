@@ -93,8 +93,8 @@ def test_a_run_interrupted_again_and_again_goes_on_to_the_same_bytes(raw, masks,
 
 
 def test_a_run_ended_by_kill_9_goes_on_and_no_smaller_one_takes_its_place(raw, masks, tmp_path):
-    code = "import os, pathlib, signal, sys\nfrom maskgen import making, sampler, training_set\n"
-    code += "making.write_index = lambda *rows: os.kill(os.getpid(), signal.SIGKILL)\n"
+    code = "import os, pathlib, signal, sys\nfrom maskgen import generated_set, sampler, training_set\n"
+    code += "generated_set.write_index = lambda *rows: os.kill(os.getpid(), signal.SIGKILL)\n"
     code += (
         "training_set.augment_folder(sampler.MaskSampler(sys.argv[1], 64), pathlib.Path(sys.argv[2]), 60, workers=1)"
     )
