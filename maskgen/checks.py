@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 from maskgen.errors import BadInput
 
@@ -12,7 +13,7 @@ from maskgen.errors import BadInput
 class Rule:
     """allows: tells whether a value is good. says: what is, to follow the word "is"."""
 
-    allows: Callable[[object], bool]
+    allows: Callable[[Any], bool]
     says: str
 
 

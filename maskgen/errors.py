@@ -28,9 +28,10 @@ def warn(line: str) -> None:
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
     """Keep the lines of `warn` instead of issuing them, in this thread: a worker sends them to whoever asked."""
-    before = _collected.set([])
+    lines: list[str] = []
+    before = _collected.set(lines)
     try:
-        yield _collected.get()
+        yield lines
     finally:
         _collected.reset(before)
 

@@ -7,7 +7,7 @@ import zlib
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -189,7 +189,8 @@ class Masks:
     def __init__(self, path: Path, *, polarity: str = "hole-white", threshold: int | None = None, cache: bool = False):
         self.path, self.polarity, self.threshold = Path(path), polarity, threshold
         self.packed: dict | None = {} if cache else None
-        self.process, self.archive = None, None
+        self.process: int | None = None
+        self.archive: Any = None
         self.names_hash: str | None = None  # in a copy from a pickle: of the names that the original found
         if polarity not in POLARITIES:
             raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
@@ -239,7 +240,7 @@ class Masks:
         name = self.names[i]
         if self.path.is_dir():
             return read_bytes(self.path / name)
-        if self.process != os.getpid():
+        if self.archive is None or self.process != os.getpid():
             self._open()  # a fork shares file positions, so each process opens its own
         return self.archive.read(name)
 
@@ -251,7 +252,7 @@ class Masks:
             return flat.view(bool).reshape(shape)
         hole = decode(self.data(i), f"{self.path}: {self.names[i]}", polarity=self.polarity, threshold=self.threshold)
         if self.packed is not None:
-            self.packed[i] = hole.shape, zlib.compress(np.packbits(hole), 1)
+            self.packed[i] = hole.shape, zlib.compress(np.packbits(hole).data, 1)
         return hole
 
     def _open(self):
@@ -272,7 +273,9 @@ def split_of(folder: Path, split: str) -> Path:
     return folder / split if (folder / split).is_dir() else folder
 
 
-def describe(hole: np.ndarray, file_name: str, data: bytes, *, edges=EDGES, border: int = BORDER) -> dict:
+def describe(
+    hole: np.ndarray, file_name: str, data: bytes, *, edges: tuple[float, ...] = EDGES, border: int = BORDER
+) -> dict:
     """The measured columns of an index row. hole: bool (H, W). data: the PNG's bytes, for `sha256`."""
     size = measure(hole)
     return {
