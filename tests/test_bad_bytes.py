@@ -16,7 +16,7 @@ from rawmasks import streaks, write_raw
 from small_run import SIDE, folders, score
 
 from evaluation import pairing
-from evaluation.methods.doors import Folder
+from evaluation.methods.external import Folder
 from evaluation.settings import BenchmarkConfig
 from maskgen import maskset
 from maskgen.errors import BadInput

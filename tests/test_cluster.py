@@ -202,5 +202,5 @@ def test_evaluate_leaves_no_method_running_on_the_workers(machines, address, tmp
     folders(tmp_path)
     score(tmp_path.relative_to(tmp_path), ["mean"], cluster=address)
     with distributed.Client(address) as client:
-        running = client.run(lambda: len(__import__("evaluation.scoring").scoring._hands))
+        running = client.run(lambda: len(__import__("evaluation.scoring").scoring._processes))
     assert running and not any(running.values())

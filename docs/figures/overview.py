@@ -14,7 +14,7 @@ import matplotlib.figure
 import numpy as np
 from skimage import data
 
-from evaluation.methods import telea
+from evaluation.methods.classical import telea
 from maskgen.augment import augment
 from maskgen.categories import category, measure
 from maskgen.extraction import video
