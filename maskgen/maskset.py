@@ -40,7 +40,7 @@ def encode(hole: np.ndarray) -> bytes:
     return cv2.imencode(".png", hole.astype(np.uint8) * 255, options)[1].tobytes()
 
 
-def read_hole(path: Path, *, polarity: str = "hole-white", threshold: int | None = None) -> np.ndarray:
+def read_hole(path: Path | str, *, polarity: str = "hole-white", threshold: int | None = None) -> np.ndarray:
     """Read a mask file as bool (H, W), True where pixels are missing.
 
     polarity: what white means, "hole-white" or "hole-black". threshold: grey levels from it upwards are white, 1 to
@@ -53,6 +53,7 @@ def read_hole(path: Path, *, polarity: str = "hole-white", threshold: int | None
 
     Raises BadInput for any other file, for one that is no image, and for one of more than MAX_PIXELS pixels.
     """
+    path = Path(path)
     return decode(read_bytes(path), path, polarity=polarity, threshold=threshold)
 
 
@@ -288,8 +289,9 @@ def describe(
     }
 
 
-def write_index(folder: Path, rows: list[dict]) -> None:
+def write_index(folder: Path | str, rows: list[dict]) -> None:
     """Write `metadata.csv` in a folder."""
+    folder = Path(folder)
     write_table(folder / INDEX, rows)
 
 
@@ -302,12 +304,13 @@ def write_table(path: Path, rows: list[dict]) -> None:
     write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
-def read_index(folder: Path) -> "pd.DataFrame":
+def read_index(folder: Path | str) -> "pd.DataFrame":
     """Read the `metadata.csv` of a folder as a DataFrame.
 
     Raises BadInput if it is missing, has no column `file_name`, lists a name that leads out of the folder, or has a
     measured value that is not a number.
     """
+    folder = Path(folder)
     import pandas as pd
 
     path = folder / INDEX
@@ -346,8 +349,9 @@ def credit_lines(sources: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def read_recipe(folder: Path) -> dict:
+def read_recipe(folder: Path | str) -> dict:
     """Read the `recipe.json` of a mask set or a benchmark. Raises BadInput if it is missing or malformed."""
+    folder = Path(folder)
     path = folder / RECIPE
     try:
         recipe = json.loads(path.read_text())

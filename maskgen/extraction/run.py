@@ -46,8 +46,8 @@ ALIKE = 0.9  # intersection over union of two masks' occupied cells from which t
 
 
 def extract(
-    paths: Iterable[Path],
-    out: Path,
+    paths: Path | str | Iterable[Path | str],
+    out: Path | str,
     config: ExtractConfig | None = None,
     *,
     workers: int | None = None,
@@ -62,10 +62,12 @@ def extract(
     called with lines for the user. Raises BadInput for what the user can mend; what was made until then is kept.
     Where not one mask could be made nothing is written.
     """
+    paths = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
+    out = Path(out)
     config = config or ExtractConfig()
     _check(config)
     with locked(out):
-        sources, unusable = _look_at(list(paths), out, workers, cluster, strict, say)
+        sources, unusable = _look_at(paths, out, workers, cluster, strict, say)
         parts = schedule.divide(sources, config, say)
         if not any(part.left for part in parts):
             longest = max(source.frames for source in sources)
