@@ -35,7 +35,9 @@ from evaluation.settings import TOGETHER, BenchmarkConfig, ReportConfig
 from maskgen import maskset
 from maskgen.errors import BadInput, warn
 from maskgen.runtime import files, parallel
-from maskgen.runtime.output import PROGRESS, RECIPE, Journal, OutputFolder, library_versions
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.output import PROGRESS, OutputFolder
+from maskgen.runtime.recipe import RECIPE, library_versions
 
 DRAWN = "masks"  # folder in the results for masks that were drawn for them
 JOURNALS = "journal"

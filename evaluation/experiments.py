@@ -17,7 +17,9 @@ from maskgen import maskset
 from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
 from maskgen.runtime import files, images
-from maskgen.runtime.output import Journal, OutputFolder, library_versions
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.output import OutputFolder
+from maskgen.runtime.recipe import library_versions
 
 ARRAYS = "images"  # folder in the results for images that were given as arrays
 

@@ -17,7 +17,8 @@ from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
 from maskgen.runtime import files
 from maskgen.runtime import images as pictures
-from maskgen.runtime.output import RECIPE, check_finished, differences
+from maskgen.runtime.output import check_finished
+from maskgen.runtime.recipe import RECIPE, differences
 from maskgen.settings import SIZE, TESTSET
 
 PHOTOS = (  # of those that scikit-image installs, the ones a camera took
@@ -62,7 +63,7 @@ def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None
         raise BadInput(f"no such folder: {masks} (expected masks, `maskgen testset` makes them)")
     check_finished(masks)
     if (masks / "test" / "made.jsonl").exists() and not (masks / RECIPE).exists():  # as earlier versions left it
-        raise BadInput(f"{masks} is unfinished: finish it first, by the same `maskgen testset` command that began it")
+        raise BadInput(f"{masks} is unfinished: finish it first with the same `maskgen testset` command")
     maskset.check_polarity(masks, polarity)
     index = maskset.index_of(masks)
     if index and threshold is not None:
@@ -84,7 +85,9 @@ def find_masks(masks: Path, polarity: str = "hole-white", threshold: int | None 
                 break
     else:
         rows = []
-        for path in tqdm(maskset.find_masks(masks), desc="measuring masks", unit="mask", disable=None, leave=False):
+        for path in tqdm(
+            pictures.find(masks, kind="mask"), desc="measuring masks", unit="mask", disable=None, leave=False
+        ):
             size = measure(maskset.read_hole(path, polarity=polarity, threshold=threshold))
             rows.append(
                 {

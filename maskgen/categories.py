@@ -8,7 +8,7 @@ import numpy as np
 from maskgen.settings import BORDER, EDGES
 
 RUN = 16  # px, shortest straight piece of an outline that counts as clipped
-BAND = 16  # px, how far inside the border line it may lie
+BAND = 16  # px, width of the band inside the border line where it may lie
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def outline(hole: np.ndarray) -> np.ndarray:
 def clipped_share(hole: np.ndarray) -> float:
     """Share of a hole's outline that lies straight along the border line, as if cut off there. bool (H, W).
 
-    Counts outline pixels in straight runs of RUN px or more, parallel to an image edge and facing it, that lie from
-    BORDER to BORDER + BAND px from that edge. 0 for a hole without an outline.
+    Counts outline pixels in straight runs of RUN px or more that are parallel to an image edge, face it, and lie less
+    than BAND px inside the border line. 0 for a hole without an outline.
     """
     total = np.count_nonzero(outline(hole))
     straight = 0

@@ -28,7 +28,10 @@ from maskgen.maskset import (
 )
 from maskgen.runtime import parallel
 from maskgen.runtime.files import CHECKSUMS, leads_inside, read_rows, write_checksums, write_whole
-from maskgen.runtime.output import Journal, OutputFolder, library_versions, locked
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.lock import locked
+from maskgen.runtime.output import OutputFolder
+from maskgen.runtime.recipe import library_versions
 from maskgen.settings import BORDER, EDGES
 
 NVIDIA = {"test": 12_000, "train": 55_116}  # files in their archives

@@ -12,7 +12,8 @@ from maskgen.generated_set import finish_set, mask_is_intact, open_journal, set_
 from maskgen.maskset import describe, encode
 from maskgen.runtime import parallel
 from maskgen.runtime.files import sha256, sha256_of_files, write_whole
-from maskgen.runtime.output import PROGRESS, OutputFolder, library_versions
+from maskgen.runtime.output import PROGRESS, OutputFolder
+from maskgen.runtime.recipe import library_versions
 from maskgen.sampler import MaskSampler
 
 BATCH = 50  # masks per task of a worker

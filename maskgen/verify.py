@@ -12,7 +12,8 @@ from maskgen.maskset import INDEX, decode_grey, describe, read_recipe
 from maskgen.runtime import parallel
 from maskgen.runtime.files import CHECKSUMS, checksummed_files, find, leads_inside, read_rows, sha256
 from maskgen.runtime.images import ENDINGS
-from maskgen.runtime.output import PROGRESS, RECIPE
+from maskgen.runtime.output import PROGRESS
+from maskgen.runtime.recipe import RECIPE
 from maskgen.settings import BORDER, EDGES
 
 BATCH = 50  # masks per task of a worker

@@ -13,7 +13,7 @@ from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput, warn
 from maskgen.maskset import check_polarity, read_hole
 from maskgen.runtime import images
-from maskgen.runtime.output import library_versions
+from maskgen.runtime.recipe import library_versions
 from pconv_model import checkpoints
 from pconv_model.photos import Job, each, folder_of, pairs, places, run
 from pconv_model.settings import BROAD, DEEP, KINDS, OVERLAP, PRECISIONS, SHALLOW, SMALLEST, TILE

@@ -55,6 +55,11 @@ def test_a_disc_leaves_out_the_corners():
     assert (dilated.astype(bool) == draw(".###.", "#####", "#####", "#####", ".###.")).all()
 
 
+def test_a_disc_includes_pixels_at_exactly_its_radius():
+    dilated = dilate(draw(".....", ".....", "..#..", ".....", "....."), 4, "disc")
+    assert (dilated.astype(bool) == draw("..#..", ".###.", "#####", ".###.", "..#..")).all()
+
+
 @pytest.mark.parametrize("side", [1, 2, 3, 8, 9])
 def test_a_square_brush_dilates_as_scipy_does(side):
     raw = streaks(1, 128)
@@ -118,12 +123,16 @@ def test_the_radius_for_an_area_is_that_of_the_first_ring_that_suffices():
 def test_a_part_of_the_outermost_ring_is_filled_from_one_side():
     levels = distance_levels(dot(), IN_PLACE, 512, "disc", 40)
     whole = levels < 2 * 30
-    for seed in range(4):
+    quadrants = set()
+    for seed in range(12):
         hole = dilate_to(levels, int(whole.sum()) + 60, np.random.default_rng(seed))
         ring = levels == levels[hole].max()
         y, x = np.nonzero(ring)
         chosen = hole[y, x][np.argsort(np.arctan2(y - 256, x - 256))]
         assert 0 < chosen.sum() < ring.sum() and (chosen != np.roll(chosen, 1)).sum() == 2  # one arc
+        rows, columns = np.nonzero(hole & ring)
+        quadrants.add((rows.mean() > 256, columns.mean() > 256))
+    assert len(quadrants) == 4  # any side
 
 
 # Random masks.
@@ -230,10 +239,8 @@ def test_every_second_mask_is_flipped_and_angles_and_zooms_fill_their_ranges():
 
 
 def test_the_columns_of_an_index_say_how_a_mask_was_placed():
-    columns = Placement(True, -12.345, 1.25, 100.04, 7).columns()
-    assert columns == {"rotation": "-12.35", "zoom": "1.250", "flip": 1, "centre": "100.0 7.0"} or (
-        columns["rotation"] == "-12.34"
-    )
+    columns = Placement(True, -12.346, 1.25, 100.04, 7).columns()
+    assert columns == {"rotation": "-12.35", "zoom": "1.250", "flip": 1, "centre": "100.0 7.0"}
 
 
 # Masks of an exact area.

@@ -28,8 +28,9 @@ from maskgen.settings import ExtractConfig, FillConfig, PublishConfig
 from maskgen.testset import make_testset
 from maskgen.training_set import augment_folder
 from maskgen.verify import find_faults
-from pconv_model import checkpoints, features, foreign, train
+from pconv_model import checkpoints, features, foreign
 from pconv_model.settings import NetConfig, TrainConfig
+from pconv_model.state import TrainingState
 from pconv_model.torch_files import torch_file
 from pconv_model.unet import build
 
@@ -208,13 +209,13 @@ def test_what_a_task_left_is_made_again_where_any_byte_of_it_has_changed(tmp_pat
     write_video(tmp_path / "film.avi", 6)
     offered, config = tuple((frame, 1, 0) for frame in range(4)), ExtractConfig(size=64, min_area=1, min_ratio=0)
     piece = task.Task(tmp_path / "film.avi", offered, 4, ((16, 0, 96),), (96, 128), config, tmp_path / "piece.npz")
-    task.make(piece)
-    whole, wanted = piece.result.read_bytes(), task.results(piece.result)
+    task.extract_masks(piece)
+    whole, wanted = piece.result.read_bytes(), task.read_candidates(piece.result)
     assert len(wanted) == 4
     for first in range(0, len(whole), 512):
         piece.result.write_bytes(whole[:first] + bytes(len(whole[first : first + 512])) + whole[first + 512 :])
-        task.make(piece)
-        assert task.results(piece.result) == wanted, f"zeros from {first}"
+        task.extract_masks(piece)
+        assert task.read_candidates(piece.result) == wanted, f"zeros from {first}"
 
 
 @pytest.fixture
@@ -295,7 +296,7 @@ def test_results_whose_recipe_makes_no_sense_are_left_alone(tmp_path, change):
     score(tmp_path, ["mean"])
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
     (tmp_path / "out" / "recipe.json").write_text(json.dumps(recipe | change))
-    with pytest.raises(BadInput, match="was begun with other settings"):
+    with pytest.raises(BadInput, match="was created with other settings"):
         score(tmp_path, ["mean"])
 
 
@@ -369,13 +370,13 @@ def test_no_byte_of_a_checkpoint_breaks_its_reader(tmp_path, new):
     [{"phase": None}, {"about": {}}, {"net": {}}, {"optimiser": {"state": {}, "param_groups": []}}, {"history": 3}],
 )
 def test_a_training_checkpoint_with_a_part_missing_is_refused(tmp_path, change):
-    run = train.Run(SMALL, TrainConfig(), "cpu")
+    run = TrainingState(SMALL, TrainConfig(), "cpu")
     about = {"net": vars(SMALL), "train": {}, "loss": {}}
     run.save(tmp_path / "checkpoint.pt", about)
     told = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     torch.save(told | change, tmp_path / "checkpoint.pt")
     with pytest.raises(BadInput, match=r"checkpoint\.pt is a damaged training checkpoint"):
-        train.Run(SMALL, TrainConfig(), "cpu").load(tmp_path / "checkpoint.pt", about)
+        TrainingState(SMALL, TrainConfig(), "cpu").load(tmp_path / "checkpoint.pt", about)
 
 
 def test_no_byte_of_an_hdf5_file_breaks_its_reader(tmp_path):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -16,8 +17,10 @@ from PIL import Image, ImageCms, ImageOps
 from skimage.data import astronaut
 
 import cli
+from maskgen.errors import BadInput
 from maskgen.runtime import images
 from pconv_model import checkpoints, data, inpaint
+from pconv_model.photos import pair_by_path
 from pconv_model.unet import ConvUNet, PConvUNet
 
 ROOT = Path(__file__).parents[1]
@@ -81,10 +84,8 @@ def change_a_byte(path):
 
 
 def another_version(package, monkeypatch):
-    from maskgen.runtime import output
-
-    real = output.version
-    monkeypatch.setattr(output, "version", lambda name: "0.0.1" if name == package else real(name))
+    real = metadata.version
+    monkeypatch.setattr("maskgen.runtime.recipe.version", lambda name: "0.0.1" if name == package else real(name))
 
 
 CHANGES = {  # what is changed between two runs, and the words that name it
@@ -122,7 +123,7 @@ def test_a_folder_of_another_run_is_refused_and_the_difference_named(place, monk
     if change:
         change(monkeypatch)
     line = refusal(*command, *words)
-    assert line.startswith(f"pconv: out was begun with other settings ({told}")
+    assert line.startswith(f"pconv: out was created with other settings ({told}")
     assert line.count("; ") == (what == "the kind")  # its weights are others too; nothing else is named
     assert contents(place / "out") == before
 
@@ -138,7 +139,7 @@ def test_the_kind_of_device_is_part_of_what_decides_a_result(place):
 def test_a_second_run_has_nothing_to_do_and_says_so(place, command):
     assert run(*command) == ["3 images in out"]
     before = contents(place / "out")
-    assert run(*command) == ["out is complete already"] and contents(place / "out") == before
+    assert run(*command) == ["out is already complete"] and contents(place / "out") == before
     assert set(json.loads(before["recipe.json"])["inputs"]) == {"0.png", "1.png", "2.png"}
 
 
@@ -148,7 +149,7 @@ def test_photos_may_be_added_to_a_finished_folder(place, command):
     before = contents(place / "out")
     images.write(Path("photos/more/3.png"), picture(seed=3))
     write_mask("masks/more/3.png")
-    assert run(*command) == ["1 images in out"] and run(*command) == ["out is complete already"]
+    assert run(*command) == ["1 images in out"] and run(*command) == ["out is already complete"]
     after = contents(place / "out")
     assert all(after[name] == before[name] for name in before if name != "recipe.json")
     shutil.rmtree("out")
@@ -174,6 +175,7 @@ import os, signal, pathlib
 from maskgen.runtime import files, images
 from pconv_model import inpaint
 import cli
+from maskgen.errors import BadInput
 inpaint.WEIGHTS = pathlib.Path("weights").absolute()
 real, written = files.write_whole, []
 def write_whole(path, data):
@@ -193,7 +195,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(place, command):
     words = [sys.executable, "-c", KILLED, *map(str, command)]
     killed = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
     assert killed.returncode == -9 and not Path("out/recipe.json").exists() and list(Path("out").rglob("*.part"))
-    assert "begun with other settings (tile" in refusal(*command, "--tile", 16)
+    assert "created with other settings (tile" in refusal(*command, "--tile", 16)
     assert run(*command) == ["1 images in out" if command is INPAINT else "2 images in out"]
     resumed = contents(place / "out")
     shutil.rmtree("out")
@@ -305,7 +307,7 @@ def test_a_name_of_250_bytes_and_one_with_spaces_and_umlauts_work(place, command
     for name in ("n" * 246, "m" * 246, "Größe 1 " + "ü" * 119):
         shutil.copy("photos/0.png", f"photos/{name}.png")
         shutil.copy("masks/0.png", f"masks/{name}.png")
-    assert run(*command) == ["6 images in out"] and run(*command) == ["out is complete already"]
+    assert run(*command) == ["6 images in out"] and run(*command) == ["out is already complete"]
 
 
 def test_two_photos_of_one_stem_are_refused(place):
@@ -315,9 +317,9 @@ def test_two_photos_of_one_stem_are_refused(place):
 
 def test_results_and_masks_below_the_folder_of_photos_are_no_photos(place):
     assert run("inpaint", "photos", "masks", "photos/out") == ["3 images in photos/out"]
-    assert run("inpaint", "photos", "masks", "photos/out") == ["photos/out is complete already"]
+    assert run("inpaint", "photos", "masks", "photos/out") == ["photos/out is already complete"]
     shutil.move("masks", "photos/masks")
-    assert run("inpaint", "photos", "photos/masks", "photos/out") == ["photos/out is complete already"]
+    assert run("inpaint", "photos", "photos/masks", "photos/out") == ["photos/out is already complete"]
 
 
 def test_litter_is_passed_over_links_are_followed_and_endings_have_any_case(place):
@@ -480,3 +482,35 @@ def test_photos_larger_than_a_tile_go_through_one_by_one_and_smaller_ones_togeth
     done = [len(read) for _ in filled]
     assert groups == [[(40, 48)] * 2, [(40, 48)], [(40, 65)], [(40, 65)], [(40, 48)] * 2]
     assert done[3] == 4 and done[4] == 5  # a large one is done before the next is read
+
+
+def paired(photos, masks):
+    """The mask that pair_by_path finds for each photo, as names."""
+    found = pair_by_path(*(part for names in (photos, masks) for part in (list(map(Path, names)), Path())))
+    return {photo.as_posix(): mask.as_posix() for photo, mask in found}
+
+
+def test_the_same_name_in_two_folders_is_paired_within_its_folder():
+    assert paired(["a/0.jpg", "b/0.jpg"], ["b/0.png", "a/0.png"]) == {"a/0.jpg": "a/0.png", "b/0.jpg": "b/0.png"}
+
+
+def test_a_bare_name_decides_where_it_is_unique():
+    assert paired(["x/0.jpg", "1.jpg"], ["0.png", "deep/1.png"]) == {"x/0.jpg": "0.png", "1.jpg": "deep/1.png"}
+
+
+@pytest.mark.parametrize(
+    ("photos", "masks"),
+    [
+        (["0.jpg"], ["a/0.png", "b/0.png"]),  # two masks of that name
+        (["a/0.jpg", "b/0.jpg"], ["0.png"]),  # two photos of that name
+        (["0.jpg"], ["0.png", "0.tif"]),  # two masks at that place
+    ],
+)
+def test_doubt_is_refused(photos, masks):
+    with pytest.raises(BadInput, match=r"could belong to the mask .*: name it"):
+        paired(photos, masks)
+
+
+def test_a_photo_without_a_mask_is_named():
+    with pytest.raises(BadInput, match=r"no mask for a/7\.jpg in .*expected a/7\.png"):
+        paired(["a/7.jpg"], ["a/8.png"])

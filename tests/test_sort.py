@@ -91,7 +91,7 @@ def test_edges_that_do_not_rise_are_refused(text):
         parse_edges(text)
 
 
-def test_polarity_is_found_by_evidence(tmp_path):
+def test_polarity_is_found_by_measuring(tmp_path):
     for name, turn in (("white", False), ("black", True)):
         (tmp_path / name).mkdir()
         for i in range(8):
@@ -100,7 +100,7 @@ def test_polarity_is_found_by_evidence(tmp_path):
         assert polarity == f"hole-{name}" and "of 8 masks" in why
 
 
-def test_polarity_is_not_guessed_where_masks_disagree_or_say_nothing(tmp_path):
+def test_polarity_is_not_guessed_where_masks_disagree_or_are_in_between(tmp_path):
     for name, ratios in (("mixed", (0.1, 0.9)), ("half", (0.45, 0.5))):
         (tmp_path / name).mkdir()
         for i, ratio in enumerate(ratios):
@@ -109,7 +109,62 @@ def test_polarity_is_not_guessed_where_masks_disagree_or_say_nothing(tmp_path):
             find_polarity(Masks(tmp_path / name))
 
 
-def test_a_mask_set_of_ours_says_its_polarity_itself(tmp_path):
+def polarity_of(folder, ratios, side=100):
+    """The polarity of masks with these shares of white, or None where it is not clear."""
+    folder.mkdir()
+    for i, ratio in enumerate(ratios):
+        hole = np.zeros((side, side), bool)
+        hole.ravel()[: round(ratio * side**2)] = True
+        (folder / f"{i}.png").write_bytes(encode(hole))
+    try:
+        return find_polarity(Masks(folder))[0]
+    except BadInput:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("ratios", "polarity"),
+    [
+        ([0.39], "hole-white"),
+        ([0.4], None),
+        ([0.6], None),
+        ([0.61], "hole-black"),
+        ([0.1] * 19 + [0.9], "hole-white"),  # 95 % of them agree
+        ([0.1] * 18 + [0.9], None),
+        ([0.9] * 19 + [0.1], "hole-black"),
+        ([0.1] * 2 + [0.5] * 6, "hole-white"),  # a quarter of them is clear
+        ([0.1] * 2 + [0.5] * 7, None),
+    ],
+)
+def test_nearly_all_masks_that_are_clear_have_to_agree_and_a_quarter_has_to_be_clear(tmp_path, ratios, polarity):
+    assert polarity_of(tmp_path / "masks", ratios) == polarity
+
+
+def test_the_masks_that_are_measured_for_the_polarity_span_the_set():
+    assert sort._evenly_spaced(3).tolist() == [0, 1, 2]
+    chosen = sort._evenly_spaced(1000)
+    assert len(chosen) == 64 and (chosen[0], chosen[-1]) == (0, 999) and set(np.diff(chosen)) == {15, 16}
+
+
+def test_the_class_of_a_block_is_the_most_frequent_one_and_of_two_the_first_by_name():
+    rows = [{"category": name} for name in ("b", "a", "a", "b", "", "", "a")]
+    assert classes_by_block(rows, 4).splitlines() == [
+        "00000 to 00003: 2 of 4 are a",
+        "00004 to 00006: 2 of 3 are other",
+    ]
+
+
+def test_the_table_counts_interior_and_free_masks_in_columns_of_their_own():
+    rows = [{"category": name} for name in ("interior_0.1-0.25", *["free_0.1-0.25"] * 2, *["free_0.25-1"] * 3, "")]
+    assert [line.split() for line in count_table(rows, (0.1, 0.25, 1)).splitlines()[1:]] == [
+        ["(0.1,", "0.25]", "1", "2"],
+        ["(0.25,", "1]", "0", "3"],
+        ["other", "1"],
+        ["all", "7"],
+    ]
+
+
+def test_a_mask_set_with_an_index_has_white_holes(tmp_path):
     write_raw(tmp_path, 3)
     assert "as in every mask set" in find_polarity(Masks(tmp_path / "test"))[1]
 
@@ -157,7 +212,7 @@ def test_a_copy_of_nvidias_test_masks_is_indexed_by_measuring(tmp_path):
     ]
 
 
-def test_something_else_than_nvidias_masks_is_refused(folder):
+def test_other_masks_than_nvidias_are_refused(folder):
     with pytest.raises(BadInput, match="expected NVIDIA's 12,000 test masks"):
         open_masks(folder, SortConfig(), "nvidia")
 
@@ -177,7 +232,7 @@ def test_the_command_writes_an_index_where_it_is_asked_to(folder, tmp_path):
     assert len((tmp_path / "i.csv").read_text().splitlines()) == 7
 
 
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
+def test_a_missing_folder_is_one_line_and_exit_code_2(tmp_path):
     run = maskgen("bin", tmp_path / "nowhere")
     assert run.returncode == 2 and run.stderr.count("\n") == 1 and "no such file or folder" in run.stderr
 
@@ -186,7 +241,7 @@ def everything(top):
     return {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
 
 
-def test_a_set_whose_making_was_interrupted_is_made_to_its_end(folder, out, monkeypatch):
+def test_an_interrupted_run_is_resumed_to_the_same_bytes(folder, out, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -210,7 +265,7 @@ def after_three(stop):
     return limited
 
 
-def test_a_run_that_goes_on_measures_only_what_is_not_sorted_yet(folder, out, monkeypatch):
+def test_a_resumed_run_measures_only_masks_that_are_not_sorted_yet(folder, out, monkeypatch):
     measured = []
     monkeypatch.setattr(sort, "BATCH", 2)
     measure_one = sort._measure_one
@@ -219,7 +274,7 @@ def test_a_run_that_goes_on_measures_only_what_is_not_sorted_yet(folder, out, mo
         patch.setattr(sort, "write_whole", after_three(lambda: (_ for _ in ()).throw(KeyboardInterrupt)))
         measure_masks(Masks(folder), SortConfig(), out, workers=1)
     assert measured == [0, 1, 2, 3]
-    (out / "test" / "interior_0.1-0.2" / "00000.png").unlink()  # what is gone is made again
+    (out / "test" / "interior_0.1-0.2" / "00000.png").unlink()  # a deleted mask is written again
     measured.clear()
     measure_masks(Masks(folder), SortConfig(), out, workers=1)
     assert measured == [1, 2, 3, 4, 5] and find_faults(out, workers=1) == (6, [])
@@ -229,7 +284,7 @@ SPOILT = ["", "x", "{}", "[1]", '{"file_name": "../x.png"}', '{"category": []}',
 
 
 @pytest.mark.parametrize("line", SPOILT)
-def test_a_journal_that_makes_no_sense_is_dropped_from_there(line, folder, out, monkeypatch):
+def test_a_damaged_journal_is_used_up_to_the_damage(line, folder, out, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(sort, "write_index", lambda *_: 1 / 0)
         measure_masks(Masks(folder), SortConfig(), out, workers=1)
@@ -251,7 +306,7 @@ def test_the_index_of_a_finished_set_that_was_changed_is_refused(folder, out, ol
         measure_masks(Masks(folder), SortConfig(), out, workers=1)
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
+def test_a_killed_run_is_resumed_to_the_same_bytes(tmp_path):
     (tmp_path / "many").mkdir()
     for i in range(250):
         (tmp_path / "many" / f"{i}.png").write_bytes(encode(block(0.02 + 0.001 * i, i % 100, 256)))
@@ -275,7 +330,7 @@ def test_a_finished_set_made_again_is_complete_and_prints_the_same(folder, out):
     before = everything(out)
     again = maskgen("bin", folder, "--workers", 1, "--out", out, "--index", out.parent / "b.csv")
     assert first.returncode == again.returncode == 0 and first.stdout == again.stdout
-    assert f"6 masks in {out}" in first.stderr and f"{out} is complete already" in again.stderr
+    assert f"6 masks in {out}" in first.stderr and f"{out} is already complete" in again.stderr
     assert everything(out) == before
     assert (out.parent / "a.csv").read_bytes() == (out.parent / "b.csv").read_bytes()
     assert (out.parent / "a.csv").read_bytes() == (out / "test" / "metadata.csv").read_bytes()
@@ -314,7 +369,7 @@ CHANGES = {  # what is changed: what the refusal names
 
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("name", CHANGES)
-def test_whatever_decides_the_result_is_refused_by_name_when_it_changes(name, finished, folder, out, monkeypatch):
+def test_a_change_of_anything_that_decides_the_result_is_refused_by_name(name, finished, folder, out, monkeypatch):
     change, config, says = CHANGES[name]
     with monkeypatch.context() as patch:
         if not finished:
@@ -324,7 +379,7 @@ def test_whatever_decides_the_result_is_refused_by_name_when_it_changes(name, fi
     before = everything(out)
     if change:
         change(folder, monkeypatch)
-    with pytest.raises(BadInput, match=f"was begun with other settings .*{says}"):
+    with pytest.raises(BadInput, match=f"was created with other settings .*{says}"):
         measure_masks(Masks(folder), SortConfig(**config), out, workers=1)
     assert everything(out) == before
 
@@ -335,11 +390,11 @@ def test_another_path_to_the_same_masks_is_the_same_set(folder, out, tmp_path_fa
     shutil.copytree(folder, elsewhere)
     said = []
     measure_masks(Masks(elsewhere), SortConfig(), out, workers=1, say=said.append)
-    assert said == [f"{out} is complete already"]
+    assert said == [f"{out} is already complete"]
 
 
 @pytest.mark.parametrize(("threshold", "used"), [(None, 153), (100, 100)])
-def test_nvidias_threshold_gives_way_to_the_one_asked_for(tmp_path, monkeypatch, threshold, used):
+def test_a_given_threshold_replaces_that_of_nvidia(tmp_path, monkeypatch, threshold, used):
     monkeypatch.setattr(sort, "NVIDIA", {"test": 4})
     grey = np.full((64, 64), 40, np.uint8)
     grey[:16], grey[:8] = 120, 200  # 16 rows from 100 upwards, 8 rows from 153 upwards
@@ -387,7 +442,7 @@ def test_masks_with_grey_levels_ask_for_a_threshold_in_one_line(tmp_path):
     assert taken.returncode == 0 and taken.stdout.splitlines()[2].split() == ["(0.1,", "0.2]", "1", "0"]
 
 
-def test_what_a_mac_and_a_notebook_leave_is_skipped_with_one_line(folder, tmp_path_factory):
+def test_files_of_macos_and_notebooks_are_skipped_with_one_line(folder, tmp_path_factory):
     top = tmp_path_factory.mktemp("mac")
     with zipfile.ZipFile(top / "masks.zip", "w") as archive:
         for path in sorted(folder.glob("*.png")):
@@ -403,7 +458,7 @@ def test_what_a_mac_and_a_notebook_leave_is_skipped_with_one_line(folder, tmp_pa
         assert sum("are skipped" in line for line in run.stderr.splitlines()) == 1
 
 
-def test_a_tar_of_everything_here_and_a_link_to_a_folder_are_followed(folder, tmp_path_factory):
+def test_a_tar_of_a_folder_and_a_link_to_a_folder_are_read(folder, tmp_path_factory):
     top = tmp_path_factory.mktemp("tar")
     with tarfile.open(top / "masks.tar", "w") as archive:
         archive.add(folder, ".")
@@ -443,7 +498,7 @@ def test_a_folder_without_masks_is_refused_in_one_line(tmp_path):
         ("hole-white", (0, 0), None),
     ],
 )
-def test_masks_that_are_holes_all_over_are_reported(tmp_path, polarity, values, says, recwarn):
+def test_masks_that_are_all_hole_are_reported(tmp_path, polarity, values, says, recwarn):
     for i, value in enumerate(values):
         (tmp_path / f"{i}.png").write_bytes(encode(np.full((64, 64), bool(value))))
     (tmp_path / "2.png").write_bytes(encode(block(0.3, 0, 64)))
@@ -453,14 +508,14 @@ def test_masks_that_are_holes_all_over_are_reported(tmp_path, polarity, values, 
 
 
 @pytest.mark.parametrize("polarity", ["hole-white", "hole-black"])
-def test_a_run_without_any_hole_says_so(tmp_path, out, polarity):
+def test_a_set_without_any_hole_is_reported(tmp_path, out, polarity):
     (tmp_path / "0.png").write_bytes(encode(np.full((64, 64), polarity == "hole-black")))
-    for _ in range(2):  # also when the set is complete already
+    for _ in range(2):  # also when the set is already complete
         with pytest.warns(InputWarning, match=f"no mask has a hole .polarity {polarity}"):
             measure_masks(Masks(tmp_path), SortConfig(polarity), out, workers=1)
 
 
-# What an index says of the polarity.
+# The index and the polarity.
 
 
 def test_hole_black_is_refused_for_a_mask_set_with_an_index(tmp_path):
@@ -469,7 +524,7 @@ def test_hole_black_is_refused_for_a_mask_set_with_an_index(tmp_path):
     assert run.returncode == 2 and run.stderr.count("\n") == 1 and "has an index" in run.stderr
 
 
-def test_an_index_of_something_else_says_nothing(tmp_path):
+def test_an_index_of_another_kind_is_ignored(tmp_path):
     for i in range(4):
         (tmp_path / f"{i}.png").write_bytes(encode(~block(0.15, 0)))
     (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,a cat\n")
@@ -496,6 +551,17 @@ def test_an_index_that_does_not_fit_the_masks_is_not_used(tmp_path):
         assert find_polarity(Masks(tmp_path))[0] == "hole-black"
 
 
+@pytest.mark.parametrize(("difference", "used"), [(0.009, True), (0.011, False)])
+def test_hole_ratios_of_an_index_may_differ_by_less_than_a_hundredth(tmp_path, difference, used, recwarn):
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(encode(block(0.2, 0)))
+    row = describe(block(0.2, 0), "0.png", b"")
+    ratio = float(row["hole_ratio"]) + difference
+    write_index(tmp_path, [{**row, "file_name": f"{i}.png", "hole_ratio": f"{ratio:.6f}"} for i in range(4)])
+    polarity, reason = find_polarity(Masks(tmp_path))
+    assert polarity == "hole-white" and ("as in every mask set" in reason) == used and bool(recwarn.list) != used
+
+
 def test_an_index_that_fits_all_but_one_mask_is_used_and_the_one_is_named(tmp_path):
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(encode(block(0.3 if i == 5 else 0.05, 0)))
@@ -504,7 +570,7 @@ def test_an_index_that_fits_all_but_one_mask_is_used_and_the_one_is_named(tmp_pa
         assert "as in every mask set" in find_polarity(Masks(tmp_path))[1]
 
 
-def test_an_index_that_measures_the_black_is_refused(tmp_path):
+def test_an_index_that_measures_black_pixels_is_refused(tmp_path):
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(encode(~block(0.05 + 0.02 * i, 0)))
     index_for(tmp_path, [0.05 + 0.02 * i for i in range(8)])
@@ -512,13 +578,13 @@ def test_an_index_that_measures_the_black_is_refused(tmp_path):
         find_polarity(Masks(tmp_path))
 
 
-def test_a_class_of_a_set_and_the_whole_set_are_read_by_its_index(folder, out):
+def test_the_index_counts_for_a_set_its_part_and_a_class_of_it(folder, out):
     measure_masks(Masks(folder), SortConfig(), out, workers=1)
     for part in (out, out / "test", out / "test" / "free_0.5-0.6"):
         assert "as in every mask set" in find_polarity(Masks(part))[1]
 
 
-# Where things are written.
+# Paths of the output.
 
 
 @pytest.mark.parametrize(
@@ -534,7 +600,7 @@ def test_a_class_of_a_set_and_the_whole_set_are_read_by_its_index(folder, out):
         ("bin masks --polarity white", "'white' is not one of"),
     ],
 )
-def test_what_would_do_harm_is_refused_in_one_line_before_the_work(folder, tmp_path_factory, monkeypatch, words, says):
+def test_harmful_options_are_refused_in_one_line_before_the_work(folder, tmp_path_factory, monkeypatch, words, says):
     top = tmp_path_factory.mktemp("work")
     monkeypatch.chdir(top)
     shutil.copytree(folder, top / "masks")

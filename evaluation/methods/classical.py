@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluation.methods.errors import Failed
 from maskgen.errors import BadInput, install_hint
-from maskgen.runtime.output import library_versions
+from maskgen.runtime.recipe import library_versions
 
 PACKAGES = {"biharmonic": ("scikit-image", "scipy"), "patchmatch": ("pypatchmatch",)}  # all others use OpenCV
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from maskgen.runtime import files
-from maskgen.runtime.output import library_versions
+from maskgen.runtime.recipe import library_versions
 from pconv_model import inpaint
 
 

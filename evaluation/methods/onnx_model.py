@@ -9,7 +9,7 @@ import numpy as np
 from evaluation.methods.errors import Failed
 from maskgen.errors import BadInput, install_hint
 from maskgen.runtime import files
-from maskgen.runtime.output import library_versions
+from maskgen.runtime.recipe import library_versions
 
 TYPES = {"float": np.float32, "float16": np.float16, "double": np.float64, "uint8": np.uint8, "bool": np.bool_}
 FORMS = "image (1, 3, H, W) and mask (1, 1, H, W), or one input of four channels"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maskgen.errors import BadInput
 from maskgen.runtime import files
-from maskgen.runtime.output import library_versions
+from maskgen.runtime.recipe import library_versions
 
 GROUP = "irregular_masks.methods"  # group of the entry points
 CODE = (".py", ".so", ".pyd")  # endings of files that hold code

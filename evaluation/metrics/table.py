@@ -11,7 +11,8 @@ import numpy as np
 
 from evaluation.metrics import classifier, inception, perceptual, pixel
 from maskgen.errors import BadInput
-from maskgen.runtime import files, output
+from maskgen.runtime import files
+from maskgen.runtime.recipe import library_versions
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def libraries(names: Iterable[str]) -> list[str]:
 
 def identity(names: Iterable[str]) -> dict[str, str]:
     """All that decides the scores, for recipe.json: versions of packages, SHA-256 of the networks' weights."""
-    found = output.library_versions(*libraries(names))
+    found = library_versions(*libraries(names))
     for name in names:
         path: Path | None = ALL[name].weights and ALL[name].weights()
         if path:

@@ -15,7 +15,9 @@ from maskgen.generated_set import finish_set, mask_is_intact, open_journal, set_
 from maskgen.maskset import INDEX, credit_lines, describe, encode, split_of
 from maskgen.runtime import parallel
 from maskgen.runtime.files import write_whole
-from maskgen.runtime.output import PROGRESS, Journal, OutputFolder, library_versions
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.output import PROGRESS, OutputFolder
+from maskgen.runtime.recipe import library_versions
 from maskgen.settings import EDGES, PRESETS, FillConfig
 from maskgen.testset.near_duplicates import near_duplicates
 from maskgen.testset.one_mask import are_scarce, list_raw_masks, make_mask

@@ -14,7 +14,7 @@ from evaluation.methods.rivals import srgan, tf_checkpoint, weights
 from evaluation.methods.rivals.gl import blend
 from maskgen.errors import BadInput
 from maskgen.runtime import files
-from maskgen.runtime.output import library_versions
+from maskgen.runtime.recipe import library_versions
 
 READERS = {
     "gl": weights.read_gl,
