@@ -63,7 +63,7 @@ def kill(lab, trial):
     else:
         row, late = Row("kill -9 at a moment", name), 0
         workers = trial.number % 4 == 3  # later, as workers that cannot start are replaced by the main process
-        command = lab.reached(name, place, 0.5 + trial.moment / 2 if workers else trial.moment)
+        command = lab.started(name, place, 0.5 + trial.moment / 2 if workers else trial.moment)
         below = command.workers() if workers else []
         late += command.poll() is not None
         with suppress(psutil.Error, ProcessLookupError):
@@ -76,27 +76,27 @@ def kill(lab, trial):
                 row.fault("messages", f"exit code {code}, {said(place)[-2:]}")
         command.ended()
         row.unaffected += bool(late)
-    lab.look(row, name, place / "out")
+    lab.check_whole(row, name, place / "out")
     if trial.number % 5 == 4:  # once more as it continues; this may come too late
         command = lab.start(name, place)
         command.wait(float(rng.random() * lab.seconds[name]))
         command.signal(signal.SIGKILL)
         command.ended()
-    lab.judge(row, name, place)
+    lab.check_resumed(row, name, place)
     return row
 
 
 def ctrl_c(lab, trial):
     """SIGINT to the process group, as a terminal sends it."""
     name, place = trial.name, trial.place
-    row, command = Row("Ctrl-C", name), lab.reached(name, place, 0.03 + 0.97 * trial.moment)
+    row, command = Row("Ctrl-C", name), lab.started(name, place, 0.03 + 0.97 * trial.moment)
     command.signal(signal.SIGINT)
     code = command.end()
     row.unaffected += code == 0
     if code not in (0, 130) or command.is_odd(place):
         row.fault("messages", f"after {trial.moment:.0%}: exit code {code}, {said(place)[-3:]}")
-    lab.look(row, name, place / "out")
-    lab.judge(row, name, place)
+    lab.check_whole(row, name, place / "out")
+    lab.check_resumed(row, name, place)
     return row
 
 
@@ -142,9 +142,9 @@ def disk(lab, trial):
             refused(row, place, code, "No space left on device")
         row.unaffected += code == 0
         row.parts += len(list((place / "out").rglob("*.part")))
-        lab.look(row, name, place / "out")
+        lab.check_whole(row, name, place / "out")
         remount("size=500m")
-        lab.judge(row, name, place)
+        lab.check_resumed(row, name, place)
     return row
 
 
@@ -160,7 +160,7 @@ def readonly(lab, trial):
         remount("ro")
         refused(row, place, lab.start(name, place).ended(), "Read-only file system")
         remount("rw")
-        lab.judge(row, name, place)
+        lab.check_resumed(row, name, place)
     return row
 
 
@@ -181,7 +181,7 @@ def two(lab, trial):
         row.unaffected += 1
     if first.ended():
         row.fault("messages", f"the first of two runs ended with {first.returncode}: {said(place)[-1:]}")
-    lab.judge(row, name, place)
+    lab.check_resumed(row, name, place)
     return row
 
 

@@ -1,4 +1,4 @@
-"""Commands for `benchmarks/faults.py`: run in forks of one process, their results compared."""
+"""Runs commands in forks of one process and compares their results; used by `benchmarks/faults.py`."""
 
 import atexit
 import csv
@@ -29,14 +29,14 @@ from maskgen.runtime.output import PROGRESS
 
 TINY = "--no-vgg --width 0.05 --size 32 --batch 2 --workers 1 --device cpu"
 SCORED = "--images {work}/photos --size 96 --method telea --method mean --metric psnr --workers 2 --out out"
-JOBS = {  # {work}: the folder of the inputs
+JOBS = {  # {work} is the folder of the inputs
     "extract": "maskgen extract {work}/film.mp4 --out out --train 60 --test 40 --size 128 --min-area 8 --workers 2",
     "augment": "maskgen augment {work}/raw out --count 120 --size 128 --workers 2",
     "testset": "maskgen testset {work}/raw out --per-category 3 --workers 2",
     "bin": "maskgen bin {work}/raw/test --polarity hole-white --out out --workers 2",
     "publish": "maskgen publish {work}/set out",
     "train": f"pconv train {{work}}/photos --masks {{work}}/raw --out out {TINY} --phase1-steps 30 --phase2-steps 10"
-    " --validate-every 10 --log-every 5 --minutes 0.002",
+    " --validate-every 10 --minutes 0.002",
     "search": f"pconv search {{work}}/photos --masks {{work}}/raw --out out {TINY} --steps 8 --hole 6,3"
     " --minutes 0.002",
     "inpaint": "pconv inpaint {work}/photos {work}/holes out --weights {work}/net.safetensors --device cpu",
@@ -48,45 +48,45 @@ JOBS = {  # {work}: the folder of the inputs
     "superres": f"evaluate superres {SCORED}",
     "study": "evaluate study make {work}/results out --images {work}/photos --per-class 2 --catches 0",
 }
-SECRET = "secret.json"  # of a study; random
-HEAVY = (  # modules whose import takes longer than most of these jobs
+SECRET = "secret.json"  # of a study: random, so not compared
+HEAVY = (  # modules that commands import; importing them takes longer than most of these jobs
     *("maskgen.extraction.run", "maskgen.testset", "maskgen.publish", "maskgen.plots", "evaluation.study.make"),
     *("evaluation.benchmark", "evaluation.experiments", "evaluation.report", "pconv_model.search"),
     *("pconv_model.inpaint", "pconv_model.superres"),
 )
-HANGS = 120  # s after which a command counts as hanging; undisturbed, it takes some seconds
+HANGS = 120  # s after which a command counts as hanging; undisturbed ones take some seconds
 
 
 @dataclass
 class Row:
-    """The outcome of one trial, or the sums over several of one kind."""
+    """The result of one trial, or the sum over all trials of one kind."""
 
     what: str
     command: str
     times: int = 1
-    unaffected: int = 0  # runs that had ended before, or completed anyway
-    files: int = 0  # that differ from the undisturbed run's, are missing or extra
-    parts: int = 0  # half-written files under their final name, and temporary files and locks that stayed
-    rows: int = 0  # of an index or table, lost or duplicate
-    messages: int = 0  # runs with an unexpected exit code, a traceback or more than one line, or that hung
+    unaffected: int = 0  # runs that ended before the fault, or in spite of it
+    files: int = 0  # files that differ from those of the undisturbed run, are missing or surplus
+    parts: int = 0  # half-written files under a final name, and left-over parts and locks
+    rows: int = 0  # lost or duplicate rows of an index or table
+    messages: int = 0  # runs with more than one line of output, a traceback, an unexpected exit code, or that hung
     notes: list = field(default_factory=list)
 
     def add(self, other):
-        """Add the counts of another row."""
+        """Add the counts of another trial."""
         for name in ("times", "unaffected", "files", "parts", "rows", "messages", "notes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def fault(self, kind, note):
-        """Count a fault and note it."""
+        """Count a fault and add a note."""
         setattr(self, kind, getattr(self, kind) + 1)
         self.notes.append(f"{self.command}, {self.what}: {note}")
 
 
 class Command:
-    """A command that runs in a fork of this process, which has already imported the slow modules.
+    """A command in a fork of this process, which has imported all modules already; importing them takes seconds.
 
-    The fork leads a process group, as a program in a terminal does. change: number of the change of a file before which
-    it is killed; -1: it writes the number of changes to `place`/changes.
+    The fork leads a process group, like a program in a terminal. change: it is killed before the file change of this
+    number; -1: it writes the number of file changes to `place`/changes.
     """
 
     def __init__(self, words, place, change=None):
@@ -117,7 +117,7 @@ class Command:
             sys.excepthook(*sys.exc_info())
         finally:
             with suppress(BaseException):
-                threading._shutdown()  # as Python does when it exits; the outer stack frames belong to the parent
+                threading._shutdown()  # as at the end of Python; the stack above this belongs to the parent
                 atexit._run_exitfuncs()
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -132,38 +132,38 @@ class Command:
         return self.returncode
 
     def wait(self, seconds=HANGS):
-        """The exit code, None if it still runs after these seconds."""
+        """The exit code, None if it is still running after this time."""
         until = time.monotonic() + seconds
         while self.poll() is None and time.monotonic() < until:
             time.sleep(0.005)
         return self.returncode
 
     def ended(self):
-        """Wait for the end, and kill a command that hangs; returns the exit code."""
+        """Wait for the end, and kill the command if it hangs; returns the exit code."""
         if self.wait() is None:
             self.signal(signal.SIGKILL)
         return self.wait()
 
     def signal(self, number):
-        """Send a signal to the process group, as a terminal does."""
+        """Send a signal to the whole group, as a terminal does."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def end(self):
-        """Wait for the end of a disturbed command, and kill the rest of its group; returns the exit code."""
+        """Wait for the end of a command after a fault, and kill the rest of its group; returns the exit code."""
         until = time.monotonic() + HANGS
         while not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) and time.monotonic() < until:
             time.sleep(0.005)
-        self.signal(signal.SIGKILL)  # before the process is reaped, after which its id may be another's
+        self.signal(signal.SIGKILL)  # before its number is free for another process
         return self.wait()
 
     def is_odd(self, place):
-        """Whether it printed a traceback, or more than one line with an exit code other than 0."""
+        """Whether it printed more than the one line that fits its exit code, or a traceback."""
         lines = said(place)
         return "Traceback" in "".join(lines) if self.returncode == 0 else len(lines) > 1
 
     def workers(self):
-        """Its current child processes, without joblib's helper that cleans up after them."""
+        """Its current child processes, without the helper of joblib that only cleans up."""
         try:
             below = psutil.Process(self.pid).children(recursive=True)
             return [child for child in below if "resource_tracker" not in " ".join(child.cmdline())]
@@ -172,7 +172,7 @@ class Command:
 
 
 def _watch_changes(place, change):
-    """Count the changes of files below `place`/out; kill this process before one of them, or write their number."""
+    """Count the file changes below `place`/out. Kill this process before one of them, or write their number."""
     out, seen = str(place / "out"), [0]
 
     def hook(event, arguments):
@@ -196,19 +196,19 @@ def _watch_changes(place, change):
 
 
 def said(place):
-    """The lines on stderr of the last command in `place`, without warnings, progress bars and notes on resuming."""
+    """Lines that the last command in `place` wrote to stderr, without warnings, progress bars and expected notes."""
     lines = (place / "said").read_text(errors="replace").splitlines()
-    said = [line for line in lines if line.strip() and ": warning: " not in line and "%|" not in line]
-    return [line for line in said if not line.startswith(("goes on from", "only one source"))]
+    errors = [line for line in lines if line.strip() and ": warning: " not in line and "%|" not in line]
+    return [line for line in errors if not line.startswith(("continues from", "only one source"))]
 
 
 def outcome(name, out):
-    """Name -> hash of what is compared, for every file below `out`."""
+    """Every file below `out` by name, as a hash of its content without speeds."""
     found = {}
     for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != SECRET):
         try:
             data = path.read_bytes()
-        except FileNotFoundError:  # of a worker, which ends up to a second after its parent
+        except FileNotFoundError:  # workers notice the end of their parent within a second
             continue
         if name in ("train", "search"):
             data = without_speed(path, data)
@@ -217,7 +217,7 @@ def outcome(name, out):
 
 
 def without_speed(path, data):
-    """The contents of a file of a training run without its speed."""
+    """The content without the speed of a training run, which is the only thing that may differ."""
     import torch
 
     from pconv_model.checkpoints import load, read_header
@@ -228,11 +228,8 @@ def without_speed(path, data):
     if path.suffix == ".safetensors":
         history, state = read_header(path)["history"], load(path).state_dict()
     elif path.suffix == ".pt":
-        checkpoint = torch.load(path, weights_only=True)
-        history, state = (
-            checkpoint["history"],
-            {**checkpoint["net"], **checkpoint.get("average", {}), "step": checkpoint["step"]},
-        )
+        saved = torch.load(path, weights_only=True)
+        history, state = saved["history"], {**saved["net"], **saved.get("average", {}), "step": saved["step"]}
     else:
         return data
     history = [{key: value for key, value in row.items() if key != "images_per_s"} for row in history]
@@ -241,17 +238,17 @@ def without_speed(path, data):
 
 
 def is_left_over(path):
-    """Whether a file is temporary or a lock, by its path below the output folder."""
+    """Whether a file is temporary, a lock or of an unfinished run, by its path below the output folder."""
     return ".part" in Path(path).name or Path(path).name == LOCK or path.startswith(f"{PROGRESS}/")
 
 
 def grows(name, path):
-    """Whether a run appends to a file, or rewrites it as it works."""
+    """Whether a run appends to a file, or rewrites it as it continues."""
     return name in ("train", "search") or path.endswith((".jsonl", ".sqlite")) or path.startswith("journal/")
 
 
 class Lab:
-    """The inputs and the undisturbed runs."""
+    """The inputs, and the results of undisturbed runs."""
 
     def __init__(self, folder, names):
         self.folder, self.work = folder, folder / "work"
@@ -259,12 +256,12 @@ class Lab:
         self.work.mkdir()
         for module in HEAVY:
             import_module(module)
-        cv2.setNumThreads(0)  # a fork would copy the threads' state without the threads
+        cv2.setNumThreads(0)  # a fork would copy the state of the threads, but not the threads
         prepare(self.work)
         for name in names:
             place, begin = folder / name, time.monotonic()
             code = self.start(name, place).ended()
-            assert code == 0, f"{name} fails undisturbed: {said(place)}"
+            assert code == 0, f"{name} fails without any fault: {said(place)}"
             self.seconds[name] = time.monotonic() - begin
             self.wanted[name] = outcome(name, place / "out")
             self.lines[name] = {path: len(read_rows(place / "out" / path)) for path in self.tables(name)}
@@ -273,17 +270,17 @@ class Lab:
             shutil.rmtree(folder / "counted")
 
     def tables(self, name):
-        """The CSV files of a command, by their names below its output folder."""
+        """The CSV files of a command, by their paths below its output folder."""
         return [path for path in self.wanted[name] if path.endswith(".csv")]
 
     def start(self, name, place, change=None):
         """Start a command in the folder `place`."""
         return Command(JOBS[name].format(work=self.work).split(), place, change)
 
-    def reached(self, name, place, share):
-        """A command that has run for a share of its length.
+    def started(self, name, place, share):
+        """A command that has run for a share of its usual time. One that ends sooner is started again.
 
-        If it ends sooner, it is started again and its length updated, as the machine may have become faster.
+        The machine may have become faster, and a kill after the end would test nothing.
         """
         for last in (False, False, True):
             begin, command = time.monotonic(), self.start(name, place)
@@ -294,14 +291,14 @@ class Lab:
                 empty(place)
         return command
 
-    def look(self, row, name, out):
-        """Add to a row the half-written files that a run has left under their final names."""
+    def check_whole(self, row, name, out):
+        """Add to a row the files that an interrupted run left under their final name with other bytes."""
         for path, digest in outcome(name, out).items() if not grows(name, "") else ():
             if not is_left_over(path) and not grows(name, path) and digest != self.wanted[name].get(path):
                 row.fault("parts", f"{path} is half-written")
 
-    def judge(self, row, name, place):
-        """Run the command again, and compare its files."""
+    def check_resumed(self, row, name, place):
+        """Run the same command once more and compare its result."""
         code = self.start(name, place).ended()
         if code:
             row.fault("messages", f"it ended with {code}: {said(place)[-1:]}")
@@ -312,17 +309,17 @@ class Lab:
         got, wanted = outcome(name, out), self.wanted[name]
         for path in sorted({*got, *wanted}):
             if path in got and is_left_over(path):
-                row.fault("parts", f"{path} stayed")
+                row.fault("parts", f"{path} was left over")
             elif got.get(path) != wanted.get(path):
-                row.fault("files", f"{path} {'differs' if path in got and path in wanted else 'is missing or extra'}")
+                row.fault("files", f"{path} {'differs' if path in got and path in wanted else 'is missing or surplus'}")
         for path in self.tables(name):
-            with suppress(BadInput):  # counted above
+            with suppress(BadInput):  # an unreadable table was counted above
                 rows = [tuple(row.values()) for row in read_rows(out / path)]
                 row.rows += abs(len(rows) - self.lines[name][path])
 
 
 def empty(place):
-    """Remove everything in a folder; a disk mounted there stays."""
+    """Remove all that a run has left in a folder, but not the folder, which may be a mounted disk."""
     for path in place.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -331,7 +328,7 @@ def empty(place):
 
 
 def prepare(work):
-    """The inputs of all commands: a film, photos, masks, a mask set, a net, and results for a study."""
+    """Make the inputs: a film, photos, masks, a test set, a net, and results for a user study."""
     from skimage import data
 
     from pconv_model import checkpoints
