@@ -16,7 +16,7 @@ from rawmasks import streaks, write_raw
 from small_run import SIDE, folders, score
 
 from evaluation import pairing
-from evaluation.methods.doors import Folder
+from evaluation.methods.external import Folder
 from evaluation.settings import BenchmarkConfig
 from maskgen import maskset
 from maskgen.errors import BadInput
@@ -275,7 +275,7 @@ def test_pairs_with_a_name_that_no_file_can_have_are_refused(tmp_path):
     images, masks = folders(tmp_path)
     pairs = pairing.make_pairs(images, masks, BenchmarkConfig(size=(SIDE, SIDE)))
     (tmp_path / "pairs.csv").write_bytes(pairing.pairs_csv([replace(pairs[0], mask="x" * 5000), *pairs[1:]]))
-    with pytest.raises(BadInput, match=r"which is not in .*: name its folder with --masks"):
+    with pytest.raises(BadInput, match=r"which is not in .*: give its folder with --masks"):
         pairing.open_pairs(tmp_path, images=images, masks=masks)
 
 

@@ -22,7 +22,7 @@ from maskgen.errors import BadInput
 from maskgen.extraction import schedule, task, video
 from maskgen.extraction.occlusion import holes_of_pair
 from maskgen.extraction.run import extract, summary
-from maskgen.runtime import files, output
+from maskgen.runtime import files, images, output
 from maskgen.settings import ExtractConfig
 
 SMALL = ExtractConfig(train=6, test=4, size=64, min_area=4)
@@ -51,7 +51,7 @@ def test_the_wanted_numbers_are_met_exactly_and_files_hold_only_0_and_255(films,
     recipe = silent_extract([films], tmp_path / "raw", SMALL)
     assert recipe["counts"]["masks"] == {"train": 6, "test": 4}
     for split, number in (("train", 6), ("test", 4)):
-        files = maskset.find_masks(tmp_path / "raw" / split)
+        files = images.find(tmp_path / "raw" / split)
         assert len(files) == number
         for file in files:
             mask = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
