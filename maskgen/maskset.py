@@ -7,7 +7,7 @@ import zlib
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -40,7 +40,7 @@ def encode(hole: np.ndarray) -> bytes:
     return cv2.imencode(".png", hole.astype(np.uint8) * 255, options)[1].tobytes()
 
 
-def read_hole(path: Path, *, polarity: str = "hole-white", threshold: int | None = None) -> np.ndarray:
+def read_hole(path: Path | str, *, polarity: str = "hole-white", threshold: int | None = None) -> np.ndarray:
     """Read a mask file as bool (H, W), True where pixels are missing.
 
     polarity: what white means, "hole-white" or "hole-black". threshold: grey levels from it upwards are white, 1 to
@@ -53,6 +53,7 @@ def read_hole(path: Path, *, polarity: str = "hole-white", threshold: int | None
 
     Raises BadInput for any other file, for one that is no image, and for one of more than MAX_PIXELS pixels.
     """
+    path = Path(path)
     return decode(read_bytes(path), path, polarity=polarity, threshold=threshold)
 
 
@@ -179,7 +180,8 @@ class Masks:
     def __init__(self, path: Path, *, polarity: str = "hole-white", threshold: int | None = None, cache: bool = False):
         self.path, self.polarity, self.threshold = Path(path), polarity, threshold
         self.packed: dict | None = {} if cache else None
-        self.process, self.archive = None, None
+        self.process: int | None = None
+        self.archive: Any = None
         self.names_hash: str | None = None  # in a copy from a pickle: of the names that the original found
         if polarity not in POLARITIES:
             raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
@@ -229,7 +231,7 @@ class Masks:
         name = self.names[i]
         if self.path.is_dir():
             return read_bytes(self.path / name)
-        if self.process != os.getpid():
+        if self.archive is None or self.process != os.getpid():
             self._open()  # a fork shares file positions, so each process opens its own
         return self.archive.read(name)
 
@@ -241,7 +243,7 @@ class Masks:
             return flat.view(bool).reshape(shape)
         hole = decode(self.data(i), f"{self.path}: {self.names[i]}", polarity=self.polarity, threshold=self.threshold)
         if self.packed is not None:
-            self.packed[i] = hole.shape, zlib.compress(np.packbits(hole), 1)
+            self.packed[i] = hole.shape, zlib.compress(np.packbits(hole).data, 1)
         return hole
 
     def _open(self):
@@ -262,7 +264,9 @@ def split_of(folder: Path, split: str) -> Path:
     return folder / split if (folder / split).is_dir() else folder
 
 
-def describe(hole: np.ndarray, file_name: str, data: bytes, *, edges=EDGES, border: int = BORDER) -> dict:
+def describe(
+    hole: np.ndarray, file_name: str, data: bytes, *, edges: tuple[float, ...] = EDGES, border: int = BORDER
+) -> dict:
     """The measured columns of an index row. hole: bool (H, W). data: the PNG's bytes, for `sha256`."""
     size = measure(hole)
     return {
@@ -275,8 +279,9 @@ def describe(hole: np.ndarray, file_name: str, data: bytes, *, edges=EDGES, bord
     }
 
 
-def write_index(folder: Path, rows: list[dict]) -> None:
+def write_index(folder: Path | str, rows: list[dict]) -> None:
     """Write `metadata.csv` in a folder."""
+    folder = Path(folder)
     write_table(folder / INDEX, rows)
 
 
@@ -289,12 +294,13 @@ def write_table(path: Path, rows: list[dict]) -> None:
     write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
-def read_index(folder: Path) -> "pd.DataFrame":
+def read_index(folder: Path | str) -> "pd.DataFrame":
     """Read the `metadata.csv` of a folder as a DataFrame.
 
     Raises BadInput if it is missing, has no column `file_name`, lists a name that leads out of the folder, or has a
     measured value that is not a number.
     """
+    folder = Path(folder)
     import pandas as pd
 
     path = folder / INDEX
@@ -333,8 +339,9 @@ def credit_lines(sources: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def read_recipe(folder: Path) -> dict:
+def read_recipe(folder: Path | str) -> dict:
     """Read the `recipe.json` of a mask set or a benchmark. Raises BadInput if it is missing or malformed."""
+    folder = Path(folder)
     path = folder / RECIPE
     try:
         recipe = json.loads(path.read_text())

@@ -32,12 +32,13 @@ REQUIRED = ("category", "hole_ratio", "border_distance")
 COLOURS = {"interior": "#1f77b4", "free": "#d95f02"}
 
 
-def draw_figures(folder: Path, out: Path, columns: int = 10) -> list[Path]:
+def draw_figures(folder: Path | str, out: Path | str, columns: int = 10) -> list[Path]:
     """Draw a mask set into the folder `out`: sheet.png, histograms.png, heatmap.png. Returns their paths.
 
     folder: a mask set, of which all parts are drawn, or one part of it. columns: masks side by side on the sheet.
     Raises BadInput if there is no index, or one that lists no masks or lacks the measured columns.
     """
+    folder, out = Path(folder), Path(out)
     table = read_parts(folder)
     drawn = {
         "sheet.png": contact_sheet(folder, table, columns),

@@ -22,7 +22,7 @@ FOLDER_SIZE = 1000  # masks per folder
 
 def augment_folder(
     sampler: MaskSampler,
-    out: Path,
+    out: Path | str,
     count: int,
     *,
     workers: int | None = None,
@@ -34,6 +34,7 @@ def augment_folder(
     Resumes an interrupted run, and extends a set with a smaller count. say: called with lines for the user. Raises
     BadInput if `out` holds anything else.
     """
+    out = Path(out)
     expect("count", count, whole(1))
     raw = sampler.raw
     recipe = {

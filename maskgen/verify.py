@@ -21,12 +21,13 @@ FILE_BATCH = 500  # files per task of a worker that compares checksums
 MEASURED = ("hole_ratio", "border_distance", "components", "category", "sha256")
 
 
-def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None = None) -> tuple[int, list[str]]:
+def find_faults(folder: Path | str, *, workers: int | None = None, cluster: str | None = None) -> tuple[int, list[str]]:
     """Check every file of a mask set. Returns the number of masks in its index, and its faults, one line each.
 
     folder: a mask set as `maskgen` writes it (raw masks, a test set, a published set), or one part of it. Raises
     BadInput for a folder without an index.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder} (expected a mask set)")
     parts = [part for part in (folder, folder / "train", folder / "test") if (part / INDEX).exists()]

@@ -610,11 +610,11 @@ def strided(path, stride, *, joined=True):
 @pytest.mark.parametrize(
     ("stride", "size", "told"),
     [
-        (8, (100, 96), "100x96 px, but where height and width are multiples of 8: use --size 96x96"),
-        (64, (500, 512), "500x512 px, but where height and width are multiples of 64: use --size 512x512"),
-        (14, (512, 512), "512x512 px, but where height and width are multiples of 14: use --size 518x518"),
-        (5, (64, 64), "64x64 px, but at 70x70: use --size 70x70"),
-        (11, (64, 64), "64x64 px, nor at the sizes near it that were tried: the "),
+        (8, (100, 96), "100x96 px, but it works if height and width are multiples of 8: use --size 96x96"),
+        (64, (500, 512), "500x512 px, but it works if height and width are multiples of 64: use --size 512x512"),
+        (14, (512, 512), "512x512 px, but it works if height and width are multiples of 14: use --size 518x518"),
+        (5, (64, 64), "64x64 px, but it works at 70x70: use --size 70x70"),
+        (11, (64, 64), "64x64 px nor at the nearby sizes that were tried: the "),
     ],
 )
 def test_an_onnx_model_that_cannot_take_the_size_names_one_that_it_takes(stride, size, told, joined, tmp_path):
@@ -629,10 +629,10 @@ def test_an_onnx_model_that_cannot_take_the_size_names_one_that_it_takes(stride,
 
 def test_an_onnx_model_of_one_size_names_it(tmp_path):
     inside = ("Expand", ["image", "shape"], "y", {})  # the input may have any size, but only 256 x 256 can be expanded
-    with pytest.raises(BadInput, match="does not work at 250x250 px, but at 256x256: use --size 256x256"):
+    with pytest.raises(BadInput, match="does not work at 250x250 px, but it works at 256x256: use --size 256x256"):
         load(saved(tmp_path / "net.onnx", inside, whole={"shape": [1, 3, 256, 256]}), size=(250, 250))
     method = saved(tmp_path / "net.onnx", ("Identity", ["image"], "y", {}), sides=(256, 320))
-    with pytest.raises(BadInput, match="takes images of 256x320 px alone, not of 64x64: use --size 256x320"):
+    with pytest.raises(BadInput, match="takes images of 256x320 px only, not of 64x64: use --size 256x320"):
         load(method, size=(64, 64))
     load(method, size=(256, 320))
 

@@ -108,7 +108,7 @@ def test_soft_masks_need_a_threshold_and_it_decides_the_result(tmp_path):
 def test_a_mask_set_says_itself_how_it_is_read():
     for words in (("--polarity", "hole-black"), ("--threshold", 9)):
         done = typed("--masks", pairing.OWN_MASKS, *words)
-        assert done.exit_code == 2 and f"leave {words[0]}" in done.stderr and "has an index" in done.stderr
+        assert done.exit_code == 2 and words[0] in done.stderr and "has an index" in done.stderr
 
 
 def test_a_mask_that_covers_the_whole_image_is_told(tmp_path):
@@ -253,11 +253,11 @@ def test_pairs_of_a_results_folder_are_used_again_wherever_its_images_are(tmp_pa
     table.to_csv("first/pairs.csv", index=False)
     images.rename("photos")
     done = typed(*QUICK, "--pairs", "first/pairs.csv", "--out", "other")
-    assert done.exit_code == 2 and "which is not in" in done.stderr and "name its folder with --images" in done.stderr
+    assert done.exit_code == 2 and "which is not in" in done.stderr and "give its folder with --images" in done.stderr
     assert typed(*QUICK, "--pairs", "first/pairs.csv", "--images", "photos", "--out", "same").exit_code == 0
     masks.rename("holes")
     done = typed(*QUICK, "--pairs", "first", "--images", "photos", "--out", "other")
-    assert done.exit_code == 2 and "name its folder with --masks" in done.stderr
+    assert done.exit_code == 2 and "give its folder with --masks" in done.stderr
     words = ["--images", "photos", "--masks", "holes", "--size", SIDE]
     assert typed(*QUICK, "--pairs", "first/pairs.csv", *words, "--out", "again").exit_code == 0
     scores = [(tmp_path / name / "scores.csv").read_bytes() for name in ("first", "same", "again")]
@@ -281,9 +281,9 @@ def test_pairs_of_drawn_holes_are_found_with_their_masks(tmp_path):
         ("nowhere.csv", "no such file: nowhere.csv (expected a pairs.csv"),
         ("nothing", "no such file: nothing/pairs.csv (expected a pairs.csv"),
         ("pairs --per-class 1", "--per-class draws pairs and --pairs names them: leave one of the two out"),
-        ("pairs --polarity hole-black", "pairs/recipe.json says hole-white, leave the option out"),
+        ("pairs --polarity hole-black", "pairs/recipe.json says hole-white, leave out the option"),
         ("pairs --images nowhere", "no such folder: nowhere"),
-        ("enlarged", "lists pairs without masks, of super-resolution"),
+        ("enlarged", "lists super-resolution pairs, which have no masks"),
         ("half", "half is unfinished: finish it first with the same `evaluate pairs` command"),
     ],
 )

@@ -30,8 +30,8 @@ MAX_ROUNDS = 5  # times that near-duplicates are made again
 
 
 def make_testset(
-    raw: Path,
-    out: Path,
+    raw: Path | str,
+    out: Path | str,
     config: FillConfig | None = None,
     *,
     workers: int | None = None,
@@ -45,6 +45,7 @@ def make_testset(
     say: called with lines for the user. Returns the recipe; its `missing` has the number of missing masks by class and
     reason. Raises BadInput if no mask at all can be made, and if `out` holds anything else.
     """
+    raw, out = Path(raw), Path(out)
     config = config or FillConfig()
     part, videos = split_of(raw, "test"), sources_of(raw)
     names, digest = list_raw_masks(part)
