@@ -166,7 +166,7 @@ def mask_set(folder, split="test", count=6):
     settings = {"edges": [0.01, 0.1, 0.2], "border": 50, "any_size": False}
     sources = [{"name": "clip", "file": "clip.mp4", "sha256": "0" * 64, "split": split, "licence": "CC0-1.0"}]
     recipe = {"settings": settings, "sources": sources, "counts": {"interior_0.01-0.1": 0, "free_0.1-0.2": 6}}
-    maskset.write_recipe(folder, recipe)
+    (folder / "recipe.json").write_text(json.dumps(recipe))
     files.write_checksums(folder)
 
 
@@ -188,23 +188,23 @@ def read_mask(path):
 
 def read_masks(path):
     """As `maskgen bin`: polarity, then every mask."""
-    from maskgen.sort import Rules, measure_masks, open_masks
+    from maskgen.sort import SortConfig, measure_masks, open_masks
 
-    masks, rules, _ = open_masks(path, Rules("auto"))
+    masks, config, _ = open_masks(path, SortConfig("auto"))
     masks.names = masks.names[:20]
-    measure_masks(masks, rules, workers=1)
+    measure_masks(masks, config, workers=1)
 
 
 def read_mask_set(folder):
     """Everything that takes a mask set by its index and recipe."""
     from evaluation import pairing
-    from maskgen.fill import raw_masks
+    from maskgen.testset.one_mask import list_raw_masks
     from maskgen.verify import find_faults
 
     each(
         partial(find_faults, folder, workers=1),
         partial(maskset.read_recipe, folder),
-        partial(raw_masks, folder / "test"),
+        partial(list_raw_masks, folder / "test"),
         partial(pairing.find_masks, folder),
     )
 
@@ -470,7 +470,8 @@ def seed_testset(folder):
         (folder / "raw" / "test" / f"{i}.png").write_bytes(data)
         rows.append({**maskset.describe(hole, f"{i}.png", data), "source": "clip", "frame": i, "kind": "occluded"})
     maskset.write_index(folder / "raw" / "test", rows)
-    maskset.write_recipe(folder / "raw", {"settings": {}, "sources": [{"name": "clip"}], "counts": {}})
+    recipe = {"settings": {}, "sources": [{"name": "clip"}], "counts": {}}
+    (folder / "raw" / "recipe.json").write_text(json.dumps(recipe))
     return folder
 
 

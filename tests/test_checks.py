@@ -6,7 +6,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from maskgen import augment, settings
+from maskgen import settings
+from maskgen.augment.dilation import dilate, distance_levels
+from maskgen.augment.placement import random_placement
 from maskgen.errors import BadInput
 from maskgen.settings import AugmentConfig, ExtractConfig, FillConfig
 
@@ -71,7 +73,7 @@ def test_settings_read_back_from_json_and_numbers_of_numpy_are_taken():
 def test_a_brush_of_no_known_shape_is_refused_by_functions_too(shape):
     hole = np.eye(64, dtype=bool)
     with pytest.raises(BadInput, match=f"shape is one of square, disc, got '{shape}'"):
-        augment.dilate(hole, 5, shape)
-    pose = augment.random_pose(hole.shape, settings.PRESETS["nvidia"], np.random.default_rng(0))
+        dilate(hole, 5, shape)
+    placement = random_placement(hole.shape, settings.PRESETS["nvidia"], np.random.default_rng(0))
     with pytest.raises(BadInput, match="shape is one of square, disc"):
-        augment.levels(hole, pose, 64, shape, 5)
+        distance_levels(hole, placement, 64, shape, 5)
