@@ -6,7 +6,7 @@ from scipy import ndimage
 from skimage.measure import label
 from skimage.morphology import disk
 
-from maskgen.augment import augment, dilate
+from maskgen.augment import augment, composition, dilate
 from maskgen.augment.composition import Target, compose, random_part
 from maskgen.augment.dilation import UNREACHED, dilate_to, distance_levels, radius_for
 from maskgen.augment.placement import Placement, fitted_placement, random_placement
@@ -211,6 +211,12 @@ def test_a_smaller_raw_mask_is_enlarged_to_512_px():
     assert (first + last) / 2 == pytest.approx(4 * 80, abs=2)
 
 
+def test_the_brush_is_px_of_the_result_for_an_enlarged_raw_mask():
+    config = replace(STILL, brush=(41, 41), min_ratio=1e-4)
+    first, last, left, right = bounds(augment(dot(128, (64, 64)), config, np.random.default_rng(0))[0])
+    assert abs(last - first + 1 - 41) <= 4 and abs(right - left + 1 - 41) <= 4  # 4 px of the result per raw px
+
+
 def test_a_mask_is_shifted_by_up_to_an_eighth_of_the_side_on_both_axes():
     config = replace(STILL, brush=(9, 9), shift=0.125, min_ratio=1e-5)
     places = []
@@ -300,7 +306,8 @@ def test_a_small_hole_is_enlarged_as_far_as_allowed_and_shifted_about_in_the_roo
         assert placement.zoom == 1.5
         placed.append(bounds(distance_levels(raw, placement, 512, "square", 1) == 0))
     assert np.min(placed) >= 55 and np.max(placed) <= 457  # the room is 56 to 456
-    assert np.min(placed) < 60 and np.max(placed) > 450
+    for first, last in (np.transpose(placed)[:2], np.transpose(placed)[2:]):
+        assert first.min() < 60 and last.max() > 450  # on both axes up to both sides
 
 
 def test_a_part_of_a_raw_mask_has_whole_components_where_it_can():
@@ -362,6 +369,16 @@ def test_a_hole_that_fills_nearly_all_its_room_keeps_islands():
     holes = [hole for hole, _ in composed(range(8), Target(area, 512, 50, layers=40, min_zoom=0.6))]
     # Valid pixels 40 px or more inside the border line. Without islands their median share is 0.003, with them 0.02.
     assert np.median([1 - hole[90:422, 90:422].mean() for hole in holes]) > 0.01
+
+
+@pytest.mark.parametrize("border", [0, 50])
+@pytest.mark.parametrize(("share", "keeps"), [(0.69, False), (0.71, True)])
+def test_islands_are_kept_from_70_percent_of_the_allowed_pixels_on(monkeypatch, border, share, keeps):
+    calls = []
+    monkeypatch.setattr(composition, "_islands", lambda *arguments: calls.append(arguments))
+    target = Target(round(share * (512 - 2 * border) ** 2), 512, border)
+    compose(lambda layer: streaks(1), target, PRESETS["nvidia"], np.random.default_rng(0))
+    assert bool(calls) == keeps
 
 
 def test_a_raw_mask_that_is_too_large_is_not_dilated_to_a_smaller_hole():

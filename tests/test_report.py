@@ -349,7 +349,8 @@ def test_each_table_of_the_page_has_its_legend_and_marks(small):
     assert [re.search('id="m-(.*?)"', section)[1] for section in sections] == ["l1_image", "psnr"]
     for section in sections:
         assert section.index("</table>") < section.index("bold: best; ~: not tested") < section.index("<svg")
-        assert "<td class=best>" in section and "<i>~</i>" in section and "<small>±" in section
+        assert re.search(r"<tr><th>telea</th>(<td>-</td>)*<td class=best>[\d.]+<small>±", section)
+        assert re.search(r"<tr><th>grey</th>(<td>-</td>)*<td>[\d.]+<i>~</i><small>±", section)
     assert " hidden" not in sections[0][:60] and " hidden" in sections[1][:60]
 
 
@@ -385,9 +386,12 @@ def test_pages_of_all_pairs_are_linked_from_the_report_by_an_index(tmp_path):
     index = (out / "pages" / "index.html").read_text()
     linked = {(out / "pages" / unquote(link)).resolve() for link in re.findall(r'<th><a href="(.*?)"', index)}
     assert linked == set((out / "pages").rglob("*.html")) - {out / "pages" / "index.html"} and len(linked) == 4
-    scores = pd.read_csv(out / "scores.csv", dtype={"pair": str}).set_index(["pair", "method"])["l1_image"]
+    scores = pd.read_csv(out / "scores.csv", dtype={"pair": str}).set_index(["pair", "method"])
     for name, cells in re.findall(r"<tr><th><a [^>]*>(\d+)</a></th>(.*?)</tr>", index):
-        assert re.findall("<td>(.*?)</td>", cells)[2:] == [f"{scores[name, m]:.2f}" for m in ("telea", "grey")]
+        assert re.findall("<td>(.*?)</td>", cells)[1:] == [
+            f"{scores.loc[(name, 'telea'), 'hole_ratio']:.3f}",
+            *(f"{scores.loc[(name, method), 'l1_image']:.2f}" for method in ("telea", "grey")),
+        ]
     for path in linked:
         links = re.findall('<a href="(.*?)"', path.read_text())
         assert {(path.parent / unquote(link)).resolve() for link in links} <= {

@@ -141,12 +141,12 @@ def test_a_step_of_accumulated_batches_follows_their_mean_gradient(photos):
     image, valid = torch.rand(4, 3, 16, 16), (torch.rand(4, 1, 16, 16) < 0.7).float()
     start = [p.clone() for p in it.net.parameters()]
     it.optimiser = torch.optim.SGD(it.net.parameters())
-    train._step(it, it.net, iter([(image[:2], valid[:2]), (image[2:], valid[2:])]), None, LossConfig())
+    terms = train._step(it, it.net, iter([(image[:2], valid[:2]), (image[2:], valid[2:])]), None, LossConfig())
     once = TrainingState(NetConfig(width=0.05, depth=1), config, "cpu")
-    grads = torch.autograd.grad(
-        sum(total_loss(once.net(image[s], valid[s]), image[s], valid[s])["total"] / 2 for s in (slice(2), slice(2, 4))),
-        list(once.net.parameters()),
-    )
+    halves = [(image[s], valid[s]) for s in (slice(2), slice(2, 4))]
+    mean = sum(total_loss(once.net(*half), *half)["total"] for half in halves) / 2
+    grads = torch.autograd.grad(mean, list(once.net.parameters()))
+    assert terms["total"].item() == pytest.approx(mean.item())
     for before, after, grad in zip(start, it.net.parameters(), grads, strict=True):
         torch.testing.assert_close(after, before - 2e-4 * grad)
 
