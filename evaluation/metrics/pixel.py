@@ -45,7 +45,7 @@ def ms_ssim(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     Each of five scales halves the image by averaging 2 x 2 pixels. Negative terms count as 0.
     """
     x, y = result.astype(np.float64), truth.astype(np.float64)
-    product = 1.0
+    product = np.ones(3)
     for weight in SCALES:
         luminance, contrast = _ssim_terms(x, y)
         term = contrast if weight != SCALES[-1] else luminance * contrast
