@@ -195,6 +195,27 @@ def test_a_sorted_copy_is_a_mask_set_without_faults(folder, out):
     assert rows["2.png"] == "free_0.1-0.2/00000.png" and rows["5.png"] == "outside/00000.png"
 
 
+def test_masks_are_numbered_within_their_class_in_the_order_of_their_names(tmp_path, out):
+    for i, ratio in enumerate((0.05, 0.15, 0.06, 0.9, 0.07, 0.16, 0.95)):
+        (tmp_path / f"{i}.png").write_bytes(encode(block(ratio, 0)))
+    rows = measure_masks(Masks(tmp_path), SortConfig(), out, workers=1)
+    assert [(row["source"], row["file_name"]) for row in rows] == [
+        ("0.png", "free_0.01-0.1/00000.png"),
+        ("1.png", "free_0.1-0.2/00000.png"),
+        ("2.png", "free_0.01-0.1/00001.png"),
+        ("3.png", "outside/00000.png"),
+        ("4.png", "free_0.01-0.1/00002.png"),
+        ("5.png", "free_0.1-0.2/00001.png"),
+        ("6.png", "outside/00001.png"),
+    ]
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert {name: count for name, count in recipe["counts"].items() if count} == {
+        "free_0.01-0.1": 3,
+        "free_0.1-0.2": 2,
+        "outside": 2,
+    }
+
+
 def test_a_copy_of_nvidias_test_masks_is_indexed_by_measuring(tmp_path):
     # As theirs: 12,000 flat files, white holes; here in blocks of one class each, the free ones first.
     kinds = [encode(block(0.045, border, 128)) for border in (0, 50)]

@@ -301,6 +301,13 @@ def test_ratios_are_spread_evenly_over_each_interval():
         assert (np.abs(steps - (np.arange(100) + 0.5)) <= 0.51).all(), name
 
 
+def test_ratios_come_in_no_order_within_a_class():
+    tasks = mask_tasks(FillConfig(per_category=200), 50)
+    for c in range(12):
+        numbers, ratios = zip(*((task.number, task.ratio) for task in tasks if task.category == c), strict=True)
+        assert list(numbers) == list(range(200)) and abs(np.corrcoef(numbers, ratios)[0, 1]) < 0.25
+
+
 def test_all_raw_masks_start_the_same_number_of_masks():
     uses = Counter(task.rank for task in mask_tasks(FillConfig(per_category=100), 70)).values()
     assert len(uses) == 70 and max(uses) - min(uses) <= 1
