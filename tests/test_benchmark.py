@@ -92,6 +92,24 @@ def test_an_image_is_cut_in_the_middle_and_made_smaller_by_averaging():
     assert fit(image, (2, 2))[..., 0].tolist() == [[110, 100], [100, 100]]
 
 
+def test_a_small_image_is_enlarged_by_cubic_splines_and_a_true_image_is_read_only(tmp_path):
+    image = photo(3, 20)
+    assert (fit(image, (50, 50)) == cv2.resize(image, (50, 50), interpolation=cv2.INTER_CUBIC)).all()
+    images, masks = folders(tmp_path)
+    truth = load_pair(make_pairs(images, masks, CONFIG)[0], Sources(images, masks), CONFIG)[0]
+    with pytest.raises(ValueError, match="read-only"):  # it is kept for the next mask
+        truth[0] = 0
+
+
+def test_a_mask_is_made_smaller_by_nearest_neighbour(tmp_path):
+    images, masks = folders(tmp_path)
+    hole = np.zeros((3 * SIDE, 3 * SIDE), bool)
+    hole[::3, ::3] = True  # nearest neighbour takes the first of three pixels
+    (masks / "0.png").write_bytes(maskset.encode(hole))
+    pair = next(pair for pair in make_pairs(images, masks, CONFIG) if pair.mask == "0.png")
+    assert load_pair(pair, Sources(images, masks), CONFIG)[2].all()
+
+
 def test_an_image_can_be_fitted_to_a_tall_shape():
     image = np.zeros((10, 10, 3), np.uint8)
     image[:, 3:8] = 9  # five columns around the middle: (10 - 5) // 2 = 2 from the left

@@ -46,6 +46,19 @@ def test_a_method_fills_the_hole_and_keeps_the_rest(name):
     assert np.abs(result[HOLE].astype(int) - TRUTH[HOLE]).mean() < np.abs(IMAGE[HOLE].astype(int) - TRUTH[HOLE]).mean()
 
 
+@pytest.mark.parametrize(("name", "flag"), [("telea", cv2.INPAINT_TELEA), ("ns", cv2.INPAINT_NS)])
+def test_telea_and_ns_are_those_of_opencv_with_radius_3(name, flag):
+    assert (METHODS[name](IMAGE, HOLE) == cv2.inpaint(IMAGE, HOLE.view(np.uint8), 3, flag)).all()
+
+
+def test_biharmonic_continues_a_slope():
+    image = np.repeat(np.arange(10, 106, 3, np.uint8)[:, None], 3, 1)[None].repeat(32, 0)  # 3 levels a column
+    hole = np.zeros((32, 32), bool)
+    hole[10:14, 10:14] = hole[20:23, 5:9] = True
+    given = np.where(hole[..., None], np.uint8(0), image)
+    assert (METHODS["biharmonic"](given, hole) == image).all()
+
+
 def test_the_mean_fill_is_the_mean_of_what_is_known():
     image = np.zeros((1, 3, 3), np.uint8)
     image[0] = [[10, 0, 7], [20, 0, 8], [99, 99, 99]]
@@ -459,6 +472,7 @@ def test_what_a_method_prints_does_not_get_among_its_results(tmp_path, monkeypat
 def test_a_method_may_write_on_its_input(tmp_path, monkeypatch):
     plug_in(tmp_path, monkeypatch)
     image, hole = IMAGE.copy(), HOLE.copy()
+    image.flags.writeable = hole.flags.writeable = False
     first, second = ask(parse("rude"), pairs=[("0", image, hole), ("1", image, hole)])
     assert (first == 100).all() and (second == 100).all()
     assert (image == IMAGE).all() and (hole == HOLE).all()
