@@ -24,12 +24,12 @@ from evaluation import metrics, pairing
 from evaluation.methods import patchmatch
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
-from pconv_model.inpaint import inpaint, load
+from pconv_model.inpaint import Inpainter
 
 METRICS = ("l1_image", "psnr", "ssim", "iscore", "lpips")
 SIGMAS = (1, 2, 4, 8, 16, 32)  # px
 
-net = cache(partial(load, scales=False))  # the net alone, as in `evaluate`; once a process
+inpainter = cache(partial(Inpainter, device="cpu", scales=False))  # the net alone, as in `evaluate`; once a process
 
 
 def blurred(image, sigma):
@@ -40,7 +40,7 @@ def blurred(image, sigma):
 def fills(truth, image, hole):
     """Pairs of a name and what stands in the hole, (H, W, 3), of which only the missing pixels count."""
     yield from ((f"photo, sigma {sigma}", blurred(truth, sigma)) for sigma in SIGMAS)
-    ours = inpaint(net(), image, hole)
+    ours = inpainter()(image, hole)
     yield "pconv", ours
     if find_spec("patchmatch"):
         # Around a hole both are the photo, so that blurring mixes nothing foreign in.

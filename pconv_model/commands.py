@@ -215,15 +215,18 @@ def train(images, masks, vgg, exclude, favour, cache, resume, at, out, **options
 @precision_option
 @mirror_option
 @scales_option
-def inpaint(images, masks, out, weights, kind, device, precision, mirror, scales, **how):
+def inpaint(images, masks, out, raw, polarity, threshold, weights, kind, device, precision, **settings):
     """Fill the holes of a photo or a folder of IMAGES, with one mask or a folder of MASKS, into OUT.
 
     OUT is a folder, or for one photo may be a PNG file, which is written anew each time.
     """
-    from pconv_model.inpaint import inpaint_files, load
+    from pconv_model.inpaint import Inpainter
+    from pconv_model.inpaint_files import inpaint_files
 
-    model = load(weights, kind, picked_device(device, precision), precision, mirror, scales)
-    inpaint_files(model, images, masks, out, say=click.echo, **how)
+    device = picked_device(device, precision)
+    inpainter = Inpainter.load(weights, kind, device=device, precision=precision, **settings)
+    masks_read_as = {"polarity": polarity, "threshold": threshold}
+    inpaint_files(inpainter, images, masks, out, raw=raw, say=click.echo, **masks_read_as)
 
 
 @pconv.command()
@@ -241,11 +244,12 @@ def superres(images, out, factor, weights, kind, tile, device, precision):
     OUT is a folder, or for one photo may be a PNG file, which is written anew each time.
     The weights that ship fill holes and have not learnt this: bicubic is far better than they are.
     """
-    from pconv_model.inpaint import load
+    from pconv_model.inpaint import Inpainter
     from pconv_model.superres import superres_files
 
-    model = load(weights, kind, picked_device(device, precision), precision)
-    made = superres_files(model, images, out, factor, tile=tile, say=click.echo)
+    device = picked_device(device, precision)
+    inpainter = Inpainter.load(weights, kind, device=device, precision=precision, tile=tile)
+    made = superres_files(inpainter, images, out, factor, say=click.echo)
     if made and weights is None:
         click.echo(
             "the weights that ship have not learnt to enlarge, bicubic is better: name yours of `pconv train --factor` "
@@ -298,9 +302,9 @@ def average(sources, out, half):
 def export(out, weights, kind):
     """Write a net for other programs: OUT.onnx, or OUT.pt2 of torch.export."""
     from pconv_model.export import export as write
-    from pconv_model.inpaint import load
+    from pconv_model.inpaint import Inpainter
 
-    net = load(weights, kind)
+    net = Inpainter.load(weights, kind, device="cpu").net
     write(net, out)
     click.echo(f"{out}: image (1, 3, H, W) in [0, 1], valid (1, 1, H, W) -> filled; H, W multiples of {net.stride}")
 

@@ -103,9 +103,6 @@ class UNet(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
         self.frozen = []  # batch norms that training leaves as they are
-        self.precision = "fp32"  # or "bf16": how `inpaint` runs the net, no part of its weights
-        self.mirror = False  # whether `inpaint` takes the mean with the mirrored image, no part of them either
-        self.scales = True  # whether `inpaint` takes colours deep in holes from smaller images
         self.initialise()
 
     def _block(self, inputs, outputs, kernel, *, stride=1, parts=None, norm, slope):
@@ -179,7 +176,7 @@ class PConvUNet(UNet):
         return self._finish(x)
 
     @torch.no_grad()
-    def reached(self, valid):
+    def output_valid(self, valid):
         """Where the net can say anything: (B, 1, H, W) of 0. and 1., from planes alone and so almost free."""
         planes = []
         for block in self.encoder:
@@ -214,7 +211,7 @@ class ConvUNet(UNet):
             x = x + self.detail(x, skip, valid)
         return self._finish(x)
 
-    def reached(self, valid):
+    def output_valid(self, valid):
         """Everywhere: plain convolutions have an answer for every pixel, were it only the filling."""
         return torch.ones_like(valid)
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import cli
 from pconv_model import checkpoints
+from pconv_model.inpaint import Inpainter
 from pconv_model.unet import PConvUNet
 
 ROOT = Path(__file__).parents[1]
@@ -169,10 +170,16 @@ def test_inpaint_fills_a_folder_with_one_mask(place):
     assert (before[20:] == after[20:]).all() and (before[10:20, 10:20] != after[10:20, 10:20]).any()
 
 
+def record(monkeypatch, setting):
+    """A list that grows by a setting of the inpainter each time that this runs its network."""
+    run, seen = Inpainter._predict, []
+    monkeypatch.setattr(Inpainter, "_predict", lambda self, *x: seen.append(getattr(self, setting)) or run(self, *x))
+    return seen
+
+
 @pytest.mark.parametrize("command", [("inpaint", "images/1.png", "masks/one.png"), ("superres", "images/1.png")])
-def test_the_precision_reaches_the_net_and_fp32_is_the_default(place, command, monkeypatch):
-    run, seen = PConvUNet.forward, []
-    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(net.precision) or run(net, *x))
+def test_the_precision_reaches_the_inpainter_and_fp32_is_the_default(place, command, monkeypatch):
+    seen = record(monkeypatch, "precision")
     for out, more in (("a", ()), ("b", ("--precision", "bf16"))):
         told = call(*command, out, "--weights", "net.safetensors", "--device", "cpu", *more)
         assert told.exit_code == 0, told.output
@@ -195,16 +202,14 @@ def test_bf16_on_a_processor_that_has_to_emulate_it_is_told(place, command, monk
 
 
 @pytest.mark.parametrize(
-    ("option", "attribute", "passes"),
-    [("--mirror", "mirror", [False, True, True]), ("--one-scale", "scales", [True, False])],  # mirrored, it runs twice
+    ("option", "setting", "values"), [("--mirror", "mirror", [False, True]), ("--one-scale", "scales", [True, False])]
 )
-def test_an_option_reaches_the_net_when_it_is_asked_for(place, monkeypatch, option, attribute, passes):
-    run, seen = PConvUNet.forward, []
-    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(getattr(net, attribute)) or run(net, *x))
+def test_an_option_reaches_the_inpainter(place, monkeypatch, option, setting, values):
+    seen = record(monkeypatch, setting)
     for out, more in (("a", ()), ("b", (option,))):
-        told = call("inpaint", "images/1.png", "masks/one.png", out, "--weights", "net.safetensors", *more)
-        assert told.exit_code == 0, told.output
-    assert seen == passes
+        done = call("inpaint", "images/1.png", "masks/one.png", out, "--weights", "net.safetensors", *more)
+        assert done.exit_code == 0, done.output
+    assert seen == values
 
 
 def test_superres_with_the_weights_that_ship_tells_that_they_have_not_learnt_it(place):

@@ -18,6 +18,7 @@ from skimage.data import astronaut
 import cli
 from maskgen.runtime import images
 from pconv_model import checkpoints, data, inpaint
+from pconv_model.inpaint import Inpainter
 from pconv_model.unet import ConvUNet, PConvUNet
 
 ROOT = Path(__file__).parents[1]
@@ -128,10 +129,10 @@ def test_a_folder_of_another_run_is_refused_and_the_difference_named(place, monk
 
 
 def test_the_kind_of_device_is_part_of_what_decides_a_result(place):
-    model = inpaint.load()
-    assert inpaint.identity(model)["device"] == "cpu"
-    model.mean = model.mean.to("meta")
-    assert inpaint.identity(model)["device"] == "meta"
+    inpainter = Inpainter(device="cpu")
+    assert inpainter.identity()["device"] == "cpu"
+    inpainter.net.mean = inpainter.net.mean.to("meta")
+    assert inpainter.identity()["device"] == "meta"
 
 
 @pytest.mark.parametrize("command", [INPAINT, SUPERRES])
@@ -343,7 +344,7 @@ def test_one_photo_may_go_to_a_file_which_is_written_anew_each_time(place):
 @pytest.mark.parametrize(
     ("out", "told"),
     [
-        ("x.jpg", "results are PNG files, which keep known pixels: expected a folder or a name.png, got x.jpg"),
+        ("x.jpg", "results are lossless PNG files: expected a folder or a name.png, got x.jpg"),
         ("photos/0.png", "photos/0.png is the photo itself"),
         ("notes.txt", "notes.txt is a file: expected a folder"),
     ],
@@ -402,23 +403,23 @@ def test_a_mask_of_grey_levels_needs_a_threshold(place):
 def test_a_run_in_which_no_mask_has_a_hole_is_refused(place):
     empty = np.zeros((40, 48), np.uint8)
     images.write(Path("empty.png"), empty)
-    assert "empty.png has no hole (white is a hole)" in refusal("inpaint", "photos/0.png", "empty.png", "out")
+    assert "empty.png has no hole (white marks holes)" in refusal("inpaint", "photos/0.png", "empty.png", "out")
     for i in range(3):
         images.write(Path(f"masks/{i}.png"), empty)
     line = refusal(*INPAINT)
-    assert "3 of 3 masks, such as masks/0.png, have no hole (white is a hole): nothing would be filled" in line
+    assert "3 of 3 masks, such as masks/0.png, have no hole (white marks holes): nothing would be filled" in line
     assert not Path("out").exists()
     images.write(Path("white.png"), empty + 255)
     black = ("--polarity", "hole-black")
-    assert "white.png has no hole (black is a hole)" in refusal("inpaint", "photos/0.png", "white.png", "out", *black)
+    assert "white.png has no hole (black marks holes)" in refusal("inpaint", "photos/0.png", "white.png", "out", *black)
 
 
 def test_one_mask_without_a_hole_among_others_is_told_and_its_photo_comes_back(place):
     images.write(Path("masks/1.png"), np.zeros((40, 48), np.uint8))
     told = [line for line in call(*INPAINT).stderr.splitlines() if "have no hole" in line]
     assert told == [
-        "pconv: warning: 1 of 3 masks, such as masks/1.png, have no hole (white is a hole): "
-        "their photos come back unchanged"
+        "pconv: warning: 1 of 3 masks, such as masks/1.png, have no hole (white marks holes): "
+        "their photos are copied unchanged"
     ]
     assert (images.read(Path("out/1.png")) == images.read(Path("photos/1.png"))).all()
 
@@ -439,11 +440,9 @@ def test_an_index_says_what_white_is_and_nobody_else(place, masks):
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(place):
     write_mask("masks/1.png", 40, 50)
-    assert refusal(*INPAINT) == (
-        "pconv: masks/1.png has 50x40 px and photos/1.png 48x40: make a mask as large as the photo"
-    )
+    assert refusal(*INPAINT) == ("pconv: masks/1.png is 50x40 px, photos/1.png is 48x40: resize one to fit the other")
     write_mask("masks/1.png", 48, 40)
-    assert refusal(*INPAINT).endswith("48x40: turn it, photos are taken as they are shown")
+    assert refusal(*INPAINT).endswith("48x40: rotate it, EXIF orientation is applied to photos")
     assert not Path("out").exists()
 
 
@@ -460,13 +459,13 @@ def test_a_broken_file_is_named_before_anything_is_written_and_the_mended_folder
 
 
 def test_photos_larger_than_a_tile_go_through_one_by_one_and_smaller_ones_together(place, monkeypatch):
-    real, groups = inpaint._fill, []
+    real, groups = Inpainter._fill, []
 
-    def fill(model, pairs, *rest):
-        groups.append([hole.shape for _, hole in pairs])
-        return real(model, pairs, *rest)
+    def fill(inpainter, group, raw):
+        groups.append([hole.shape for _, hole in group])
+        return real(inpainter, group, raw)
 
-    monkeypatch.setattr(inpaint, "_fill", fill)
+    monkeypatch.setattr(Inpainter, "_fill", fill)
     sizes = [(40, 48)] * 3 + [(40, 65)] * 2 + [(40, 48)] * 2
     read = []
 
@@ -476,7 +475,7 @@ def test_photos_larger_than_a_tile_go_through_one_by_one_and_smaller_ones_togeth
             yield np.zeros((*size, 3), np.uint8)
 
     holes = (np.zeros(size, bool) for size in sizes)
-    filled = inpaint.inpaint_batch(inpaint.load(), photos(), holes, batch=2, tile=64)
+    filled = Inpainter(batch=2, tile=64).fill_all(photos(), holes)
     done = [len(read) for _ in filled]
     assert groups == [[(40, 48)] * 2, [(40, 48)], [(40, 65)], [(40, 65)], [(40, 48)] * 2]
     assert done[3] == 4 and done[4] == 5  # a large one is done before the next is read

@@ -118,10 +118,10 @@ def test_the_net_answers_wherever_its_mask_reaches_and_only_there():
     valid = torch.zeros(1, 1, 64, 64)
     valid[..., 0, 0] = 1
     for net in (PConvUNet(0.1, 2), with_random_detail(PConvUNet, 2)):
-        reached = net.eval().reached(valid)
+        reached = net.eval().output_valid(valid)
         out = (net(torch.rand(1, 3, 64, 64), valid) - net.mean) / net.std
         assert 0 < reached.mean() < 1 and out[(reached == 0).expand(-1, 3, -1, -1)].abs().max() < 1e-6
-    assert PConvUNet(0.05, 8).reached(valid).min() == 1  # deep enough: one valid pixel fills every mask
+    assert PConvUNet(0.05, 8).output_valid(valid).min() == 1  # deep enough: one valid pixel fills every mask
 
 
 def test_normalisation_is_inside_the_net():

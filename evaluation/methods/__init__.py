@@ -293,13 +293,13 @@ class Network:
         try:
             import torch
 
-            from pconv_model import inpaint
+            from pconv_model.inpaint import Inpainter
         except ImportError as error:
             raise BadInput(f"the network {method.argument} cannot be loaded: {error}") from None
         torch.set_num_threads(threads)
         weights = Path(method.weights) if method.weights else None
-        self.model = inpaint.load(weights, method.net, identity.device(), **method.how)
-        self.inpaint_batch, self.raw = inpaint.inpaint_batch, raw
+        self.inpainter = Inpainter.load(weights, method.net, device=identity.device(), **method.how)
+        self.raw = raw
 
     def __call__(self, pair, image, hole):
         return self.many([(pair, image, hole)])[0]
@@ -307,4 +307,4 @@ class Network:
     def many(self, pairs):
         """What the network makes of [(pair id, image, hole), ...]."""
         _, images, holes = zip(*pairs, strict=True)
-        return list(self.inpaint_batch(self.model, images, holes, self.raw))
+        return list(self.inpainter.fill_all(images, holes, self.raw))

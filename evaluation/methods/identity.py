@@ -61,11 +61,9 @@ def of_onnx(path: Path) -> dict:
 
 def of_net(net: str, weights: Path | None, how: dict) -> dict:
     """A network of pconv_model. weights: None takes those that ship. Raises BadInput where they are missing."""
-    from pconv_model import inpaint
+    from pconv_model.inpaint import shipped_weights
 
-    weights = weights or inpaint.WEIGHTS / f"{net}.safetensors"
-    if not weights.is_file():
-        inpaint.load(None, net)  # raises BadInput with what to do
+    weights = weights or shipped_weights(net)
     return {"method": net, "weights": files.sha256(weights), **how, **libraries("torch"), "device": device()}
 
 
