@@ -174,8 +174,8 @@ def training(images, masks, vgg, exclude, favour, cache, options):
     near="Weight of L1 in the outer 8 px of holes, which the paper has not.",
     checkerboard="Weight of a term against a pattern that repeats every 8 px in the filled hole.",
     smooth="Weight of a term against grain in holes where the photo is smooth, which the paper has not.",
-    even="Hole terms are multiplied by (0.3 / hole ratio)^EVEN: images with small holes count more.",
-    even_vgg="The same for the composite in the perceptual and style terms.",
+    balance="Hole terms are multiplied by (0.3 / hole ratio)^BALANCE: images with small holes count more.",
+    balance_vgg="The same for the composite in the perceptual and style terms.",
 )
 @click.option(
     "--at", type=click.IntRange(0), default=0, help="Step that --start has reached: the run goes on from there."

@@ -191,13 +191,13 @@ def _square(valid, side, rng):
 def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
     """The weighted sum and its unweighted terms: a dict with "total" and one entry per term.
 
-    out, truth: in [0, 1]. The hole term is `evened` where config.even is not 0. features: turns (B, 3, H, W) in
+    out, truth: in [0, 1]. The hole term is `evened` where config.balance is not 0. features: turns (B, 3, H, W) in
     [0, 1] into a list of features, as pconv_model.features.load_vgg does; None leaves the perceptual and style terms
-    out; what those see of the composite is `evened` where config.even_vgg is not 0. The near, checkerboard,
+    out; what those see of the composite is `evened` where config.balance_vgg is not 0. The near, checkerboard,
     smooth and SSIM terms, the last `evened` as the hole term, are there where their weights are not 0.
     """
     comp = composite(out, truth, valid)
-    factor = evened(valid, config.even) if config.even else 1
+    factor = evened(valid, config.balance) if config.balance else 1
     terms = {
         "valid": valid_loss(out, truth, valid) * config.span,
         "hole": hole_loss(factor * out, factor * truth, valid) * config.span,
@@ -210,13 +210,13 @@ def total_loss(out, truth, valid, features=None, config: LossConfig = PAPER):
     if config.smooth:
         terms["smooth"] = smooth_loss(comp, truth, valid)
     if config.ssim:
-        terms["ssim"] = (ssim_loss(comp, truth) * (factor.flatten() if config.even else 1)).mean()
+        terms["ssim"] = (ssim_loss(comp, truth) * (factor.flatten() if config.balance else 1)).mean()
     if features is not None and (config.perceptual or config.style):
         with torch.no_grad():
             wanted = features(truth)
         both = [layer.chunk(2) for layer in features(torch.cat([out, comp]))]
         of_out, of_comp = [pair[0] for pair in both], [pair[1] for pair in both]
-        seen = evened(valid, config.even_vgg) if config.even_vgg else 1
+        seen = evened(valid, config.balance_vgg) if config.balance_vgg else 1
         terms["perceptual"] = perceptual_loss(of_out, wanted) + perceptual_loss(of_comp, wanted, seen)
         terms["style"] = style_loss(of_out, wanted) + style_loss(of_comp, wanted, seen)
     return {"total": sum(getattr(config, name) * term for name, term in terms.items()), **terms}

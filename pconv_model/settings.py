@@ -59,8 +59,8 @@ class LossConfig:
     near: float = 0.0  # of L1 in the hole's outer rings, where it can be right: not the paper's
     checkerboard: float = 0.0  # of a pattern of 8x8 pixels in the filled hole: not the paper's
     smooth: float = 0.0  # of wrong steps between the hole's pixels where the photo is smooth: not the paper's
-    even: float = 0.0  # an image's hole term is multiplied by (0.3 / its hole ratio)^even: 0 the paper's, 1 all alike
-    even_vgg: float = 0.0  # the same exponent for what the perceptual and style terms see of the composite
+    balance: float = 0.0  # hole and SSIM terms of an image are multiplied by (0.3 / hole ratio)^balance; 0: the paper
+    balance_vgg: float = 0.0  # the same exponent for the composite in the perceptual and style terms
     span: float = 2.0  # images in [0, 1] are stretched to this length for L1 and tv; the first author used [-1, 1]
 
 

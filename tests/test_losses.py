@@ -51,9 +51,9 @@ def test_an_evened_hole_term_weighs_images_with_small_holes_up():
     valid = torch.cat([plane("#...", "....", "...."), plane("####", "##..", "....")])  # ratios 1/12 and 1/2
     out, truth = torch.ones(2, 3, 3, 4), torch.zeros(2, 3, 3, 4)
     assert losses.evened(valid, 1).flatten().tolist() == pytest.approx([0.3 * 12, 0.3 * 2])
-    terms = losses.total_loss(out, truth, valid, config=LossConfig(even=1, span=1))
+    terms = losses.total_loss(out, truth, valid, config=LossConfig(balance=1, span=1))
     assert terms["hole"].item() == pytest.approx(0.3)  # whatever the ratio: that of an image with a hole of 0.3
-    half = losses.total_loss(out, truth, valid, config=LossConfig(even=0.5, span=1))
+    half = losses.total_loss(out, truth, valid, config=LossConfig(balance=0.5, span=1))
     assert half["hole"].item() == pytest.approx(((0.3 / 12) ** 0.5 + (0.3 / 2) ** 0.5) / 2)
 
 
@@ -80,9 +80,9 @@ def test_the_ssim_term_sees_the_composite_and_is_evened_and_is_not_there_unless_
     out, truth, valid = torch.rand(1, 3, 16, 20), torch.rand(1, 3, 16, 20), torch.ones(1, 1, 16, 20)
     valid[..., 4:12, 4:14] = 0  # a quarter
     lone = losses.ssim_loss(losses.composite(out, truth, valid), truth).item()
-    terms = losses.total_loss(out, truth, valid, config=LossConfig(ssim=2, even=1))
+    terms = losses.total_loss(out, truth, valid, config=LossConfig(ssim=2, balance=1))
     assert terms["ssim"].item() == pytest.approx(lone * 0.3 / 0.25)
-    plain = losses.total_loss(out, truth, valid, config=LossConfig(even=1))
+    plain = losses.total_loss(out, truth, valid, config=LossConfig(balance=1))
     assert "ssim" not in plain and terms["total"].item() == pytest.approx(plain["total"].item() + 2 * lone * 1.2)
 
 
@@ -190,7 +190,7 @@ def test_vgg_can_look_harder_at_images_whose_holes_are_small():
 
     truth = torch.zeros(2, 1, 2, 10)
     valid = torch.cat([plane("...#......", ".........#"), plane("#######...", "#####.....")])  # ratios 0.1 and 0.6
-    told = losses.total_loss(torch.ones(2, 1, 2, 10), truth, valid, eyes, LossConfig(even_vgg=1))
+    told = losses.total_loss(torch.ones(2, 1, 2, 10), truth, valid, eyes, LossConfig(balance_vgg=1))
     # of out: 1 and 1; of the composite: 0.1 * 3 and 0.6 / 2, and the same for Gram matrices of 0.1 and 0.6
     assert told["perceptual"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
     assert told["style"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
