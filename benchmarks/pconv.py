@@ -89,10 +89,10 @@ def named(name, width=1.0):
 
 def as_named(name, call):
     """The call, with or without folded kernels in the decoder."""
-    way = upsampling.conv_plain if name.endswith(WRITTEN) else upsampling.conv_joined
+    way = upsampling.conv_reference if name.endswith(WRITTEN) else upsampling.conv_upsampled
 
     def with_way():
-        unet.conv_joined = way
+        unet.conv_upsampled = way
         call()
 
     return with_way

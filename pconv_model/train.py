@@ -22,7 +22,8 @@ from maskgen.runtime.parallel import cores
 from pconv_model import checkpoints
 from pconv_model.data import Fixed, Pairs, batches, sha256_of_photos, split
 from pconv_model.device import processes
-from pconv_model.losses import PAPER, total_loss, windowed
+from pconv_model.extra_losses import windowed
+from pconv_model.objective import PAPER, total_loss
 from pconv_model.schedule import rate, stages
 from pconv_model.settings import LossConfig, NetConfig, TrainConfig
 from pconv_model.torch_files import torch_file

@@ -16,8 +16,8 @@ def parts(low, skip, channels=7, dtype=torch.float64):
     ("low", "skip"), [((16, 20), (32, 40)), ((2, 3), (4, 6)), ((16, 16), (31, 32)), ((1, 1), (1, 1))]
 )
 def test_folded_kernels_give_what_the_convolution_of_the_doubled_features_gives(low, skip, monkeypatch):
-    monkeypatch.setattr(upsampling, "WORTH", 0)
-    both = [way(*parts(low, skip)) for way in (upsampling.conv_joined, upsampling.conv_plain)]
+    monkeypatch.setattr(upsampling, "MIN_PIXELS", 0)
+    both = [way(*parts(low, skip)) for way in (upsampling.conv_upsampled, upsampling.conv_reference)]
     torch.testing.assert_close(*both, rtol=0, atol=1e-12)
 
 
@@ -26,7 +26,7 @@ def test_the_gradients_are_the_same_as_well():
         upsampling._Interleave.apply, torch.randn(1, 8, 3, 4, dtype=torch.float64).requires_grad_()
     )
     both = []
-    for way in (upsampling.conv_joined, upsampling.conv_plain):
+    for way in (upsampling.conv_upsampled, upsampling.conv_reference):
         tensors = parts((16, 20), (32, 40))
         result = way(*tensors)
         both.append(torch.autograd.grad(result, tensors, torch.arange(result.numel()).view_as(result).double() / 1e4))
@@ -36,7 +36,7 @@ def test_the_gradients_are_the_same_as_well():
 
 def test_the_folded_kernel_of_one_row_by_pencil():
     kernel = torch.arange(1.0, 10).view(1, 1, 3, 3)  # rows 1 2 3, 4 5 6, 7 8 9
-    even_even = upsampling.folded(kernel)[0, 0]  # pixels i - 1 and i, the second of them seen twice
+    even_even = upsampling.fold_kernel(kernel)[0, 0]  # pixels i - 1 and i, the second of them seen twice
     assert even_even.tolist() == [[1, 2 + 3], [4 + 7, 5 + 6 + 8 + 9]]
 
 
@@ -47,5 +47,5 @@ def test_a_net_says_the_same_with_and_without_folded_kernels(net, monkeypatch):
     image, valid = torch.rand(1, 3, 64, 96), (torch.rand(1, 1, 64, 96) > 0.4).float()
     with torch.no_grad():
         before = unet(image, valid)
-        monkeypatch.setattr("pconv_model.unet.conv_joined", upsampling.conv_plain)
+        monkeypatch.setattr("pconv_model.unet.conv_upsampled", upsampling.conv_reference)
         torch.testing.assert_close(before, unet(image, valid), rtol=1e-4, atol=1e-5)
