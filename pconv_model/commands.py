@@ -268,7 +268,7 @@ def convert(source, out, form, half):
     from pconv_model import checkpoints, foreign
 
     net = foreign.read(source, form)
-    checkpoints.save(out, net, half=half, **checkpoints.past(source))
+    checkpoints.save(out, net, half=half, **checkpoints.provenance(source))
     detail = f", detail {net.config.detail}" if net.config.detail else ""
     click.echo(f"{net.config.kind}, width {net.config.width:g}, depth {net.config.depth}{detail}, in {out}")
 
@@ -290,7 +290,7 @@ def average(sources, out, half):
     net = checkpoints.average(chain([first], map(foreign.read, sources[1:])))
     if not all(mean.equal(own) for mean, own in zip(net.buffers(), first.buffers(), strict=True)):
         click.echo("batch norm has moved between these nets, its mean fits none of them: train a little on", err=True)
-    about = {"average": [{"file": source.name, **checkpoints.past(source)} for source in sources]}
+    about = {"average": [{"file": source.name, **checkpoints.provenance(source)} for source in sources]}
     checkpoints.save(out, net, half=half, about=about)
     click.echo(f"the mean of {len(sources)} nets, in {out}")
 

@@ -167,7 +167,7 @@ def test_mmagics_checkpoint_gives_the_same_image_though_it_sees_bgr(tmp_path):
     state["loss_percep.vgg.vgg_layers.0.weight"] = torch.rand(64, 3, 3, 3)
     hub = {"runtime_info": {"args": Namespace(resume=True), "seed": np.int64(3)}}  # as a training checkpoint has it
     torch.save({"meta": {"iter": 5}, "state_dict": state, "message_hub": hub}, tmp_path / "stage2.pth")
-    assert checkpoints.past(tmp_path / "stage2.pth") == {}
+    assert checkpoints.provenance(tmp_path / "stage2.pth") == {}
     image, valid = scene()
     bgr = theirs.run(image.flip(1) * 2 - 1, three(valid), nvidia_layer, up_first)
     check(tmp_path / "stage2.pth", image, valid, (bgr.flip(1) + 1) / 2, "mmagic")

