@@ -59,7 +59,7 @@ class Machines:
         self._program("scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
         for _ in range(30):
             try:
-                cluster.check(self.address)
+                cluster.check_scheduler(self.address)
                 break
             except BadInput:
                 time.sleep(0.5)

@@ -26,7 +26,8 @@ import click
 import numpy as np
 import psutil
 
-from maskgen.runtime.output import LOCK, RECIPE
+from maskgen.runtime.lock import LOCK
+from maskgen.runtime.recipe import RECIPE
 
 CASES = ("kill", "ctrl-c", "disk", "readonly", "two", "again")
 
@@ -175,7 +176,7 @@ def two(lab, trial):
     (other / "out").symlink_to(place / "out")
     code = lab.start(name, other).ended()
     if first.poll() is None:
-        refused(row, other, code, "another run is at work")
+        refused(row, other, code, "another run is using")
     else:
         row.unhurt += 1
     if first.ended():
@@ -190,8 +191,8 @@ def again(lab, trial):
     shutil.copytree(lab.folder / name / "out", place / "out")
     code = lab.start(name, place).ended()
     text = (place / "said").read_text() + (place / "out.txt").read_text()
-    if code or (RECIPE in lab.wanted[name] and "is complete already" not in text):
-        row.fault("told", f"expected 'is complete already': exit code {code}, {text.splitlines()[-2:]}")
+    if code or (RECIPE in lab.wanted[name] and "is already complete" not in text):
+        row.fault("told", f"expected 'is already complete': exit code {code}, {text.splitlines()[-2:]}")
     lab.compare(row, name, place / "out")
     return row
 

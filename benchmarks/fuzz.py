@@ -269,9 +269,9 @@ def read_net(path):
 def read_training(path):
     """A checkpoint that `pconv train` goes on from."""
     from pconv_model.settings import NetConfig, TrainConfig
-    from pconv_model.train import Run
+    from pconv_model.state import TrainingState
 
-    run = Run(NetConfig(width=0.05, depth=2), TrainConfig(), "cpu")
+    run = TrainingState(NetConfig(width=0.05, depth=2), TrainConfig(), "cpu")
     about = {"net": vars(NetConfig(width=0.05, depth=2)), "train": {}, "loss": {}}
     each(partial(run.load, path, about), partial(read_net, path))
 
@@ -326,9 +326,9 @@ def train_on(folder):
     from pconv_model.settings import TrainConfig
 
     config, sampler = TrainConfig(size=(32,)), MaskSampler(folder / "masks", size=64)
-    photos, held = data.split([folder / "photos"], exclude=data.read_names(folder / "names.txt"), config=config)
-    pairs, fixed = data.Pairs(photos, sampler, config), data.Fixed(held, sampler)
-    each(*(partial(pairs, i, 32) for i in range(4)), *(partial(fixed, i, 32) for i in range(len(held))))
+    photos, held_out = data.split([folder / "photos"], exclude=data.read_names(folder / "names.txt"), config=config)
+    training, validation = data.TrainingSamples(photos, sampler, config), data.ValidationSamples(held_out, sampler)
+    each(*(partial(training, i, 32) for i in range(4)), *(partial(validation, i, 32) for i in range(len(held_out))))
 
 
 def begin_with(path):
@@ -337,8 +337,9 @@ def begin_with(path):
     from pconv_model.settings import NetConfig, TrainConfig
 
     net = NetConfig(width=0.05, depth=2)
-    run = train._begin(net, TrainConfig(), path.parent / "run", {}, path, 1, True, "cpu", 1)
-    run.save(path.parent / "checkpoint.pt", {"net": {}, "train": {}, "loss": {}})
+    config = TrainConfig(first_step=1)
+    state = train.start_state(net, config, path.parent / "run", {}, start=path, first=False)
+    state.save(path.parent / "checkpoint.pt", {"net": {}, "train": {}, "loss": {}})
 
 
 def read_vgg(path):
@@ -613,10 +614,10 @@ def seed_safetensors(folder):
 
 def seed_training(folder):
     from pconv_model.settings import NetConfig, TrainConfig
-    from pconv_model.train import Run
+    from pconv_model.state import TrainingState
 
     net = NetConfig(width=0.05, depth=2)
-    Run(net, TrainConfig(), "cpu").save(folder / "checkpoint.pt", {"net": vars(net), "train": {}, "loss": {}})
+    TrainingState(net, TrainConfig(), "cpu").save(folder / "checkpoint.pt", {"net": vars(net), "train": {}, "loss": {}})
     return [folder / "checkpoint.pt"]
 
 

@@ -1,9 +1,9 @@
-"""Does training work? Eight photos are learnt by heart, from the command line, with a kill -9 in the middle.
+"""Overfit eight photos with `pconv train`, with a kill -9 in the middle: does training work?
 
     python benchmarks/overfit.py [--size 32] [--steps 3000] [--out FOLDER]
 
-Eight squares of scikit-image's photos under endless holes, made of the small ones among the masks that ship. Prints the
-hole loss on the way, and what is left of it at the end.
+Eight square photos of scikit-image under endless holes, made from the smallest masks that ship. Prints the hole loss
+during the run, and the validation scores at the end.
 """
 
 import contextlib
@@ -25,14 +25,32 @@ from pconv_model.train import CHECKPOINT
 
 PHOTOS = ("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png", "moon.png")
 PHOTOS += ("rocket.jpg",)
-NET = "--width 0.5 --depth 5"
-LOSS = "--no-vgg --tv 0"
-DATA = "--hold-out 0 --scale 1,1 --colour 0 --no-flip"  # the same pixels every time
-PACE = "--batch 16 --lr 3e-3,5e-4 --decay cosine --ema 0.99 --log-every 100 --minutes 0.25 --workers 1"
+SETTINGS = """
+[net]
+width = 0.5
+depth = 5
+[loss]
+perceptual = 0
+style = 0
+tv = 0
+[train]
+phase1_steps = {phase1}
+phase2_steps = {phase2}
+lr = [3e-3, 5e-4]
+decay = "cosine"
+size = [{size}]
+batch = [16]
+ema = 0.99
+# The same pixels every time:
+hold_out = 0
+scale = [1, 1]
+colour = 0
+flip = false
+"""
 
 
 def write_squares(folder, side):
-    """The centred squares of eight photos, as files."""
+    """Write the centred squares of eight photos."""
     for name in PHOTOS:
         photo = images.read(Path(skimage.data.__file__).parent / name)
         short = min(photo.shape[:2])
@@ -42,14 +60,14 @@ def write_squares(folder, side):
 
 
 def copy_masks(folder):
-    """The shipped masks of the two smallest classes; made wider for training, they cover up to 0.38 of an image."""
+    """Copy the shipped masks of the two smallest classes; dilated for training, they cover up to 0.38 of an image."""
     folder.mkdir()
     for i, path in enumerate(sorted((OWN_MASKS / "test").glob("*_0.01-0.1/*.png"))):
         shutil.copy(path, folder / f"{i:02d}.png")
 
 
-def begun(command, checkpoint):
-    """Start a run and kill it a while after its first checkpoint. Returns the seconds it had."""
+def run_and_kill(command, checkpoint):
+    """Start a run and kill it 10 s after its first checkpoint. Returns its duration in seconds."""
     start = time.monotonic()
     run = subprocess.Popen(command)
     while run.poll() is None and not checkpoint.exists():
@@ -58,7 +76,7 @@ def begun(command, checkpoint):
         run.wait(10)
     run.kill()
     if run.wait() == 0:
-        raise SystemExit("the run had ended before it could be killed: give it more --steps")
+        raise SystemExit("the run ended before it could be killed: use more --steps")
     return time.monotonic() - start
 
 
@@ -72,17 +90,18 @@ def main(size, steps, out):
         write_squares(folder / "photos", size)
         copy_masks(folder / "masks")
         run = out or folder / "run"
-        length = f"--size {size} --phase1-steps {steps - steps // 6} --phase2-steps {steps // 6}"
+        settings = folder / "settings.toml"
+        settings.write_text(SETTINGS.format(size=size, phase1=steps - steps // 6, phase2=steps // 6))
         command = [str(Path(sys.executable).parent / "pconv"), "train", str(folder / "photos")]
-        command += ["--masks", str(folder / "masks"), "--out", str(run), "--validate-every", str(steps)]
-        command += [*NET.split(), *LOSS.split(), *DATA.split(), *PACE.split(), *length.split()]
+        command += ["--config", str(settings), "--masks", str(folder / "masks"), "--out", str(run)]
+        command += ["--validate-every", str(steps), "--minutes", "0.25", "--workers", "1"]
         print(*command)
-        seconds = begun(command, run / CHECKPOINT)
+        seconds = run_and_kill(command, run / CHECKPOINT)
         print(f"\nkilled after {seconds:.0f} s; the same command again")
         start = time.monotonic()
         subprocess.run(command, check=True)
         history = pd.read_csv(run / "history.csv")
-        print(history[["step", "hole", "val_l1", "val_psnr"]].iloc[[0, *range(4, len(history), 5), -1]].to_string())
+        print(history[["step", "hole", "val_l1", "val_psnr"]].iloc[[1, *range(9, len(history), 10), -1]].to_string())
         print(f"{seconds:.0f} s before the kill, {time.monotonic() - start:.0f} s after it")
     finally:
         shutil.rmtree(folder)

@@ -24,9 +24,10 @@ from extract import film
 import cli
 from maskgen.errors import BadInput
 from maskgen.runtime.files import read_rows
-from maskgen.runtime.output import LOCK, PROGRESS
+from maskgen.runtime.lock import LOCK
+from maskgen.runtime.output import PROGRESS
 
-TINY = "--no-vgg --width 0.05 --depth 3 --size 32 --batch 2 --validation 2 --workers 1 --device cpu"
+TINY = "--no-vgg --width 0.05 --size 32 --batch 2 --workers 1 --device cpu"
 SCORED = "--images {work}/photos --size 96 --method telea --method mean --metric psnr --workers 2 --out out"
 JOBS = {  # {work} is where the inputs lie
     "extract": "maskgen extract {work}/film.mp4 --out out --train 60 --test 40 --size 128 --min-area 8 --workers 2",

@@ -36,7 +36,9 @@ from evaluation.settings import BATCH, TOGETHER, BenchmarkConfig, ReportConfig
 from maskgen import maskset
 from maskgen.errors import BadInput, warn
 from maskgen.runtime import files, parallel
-from maskgen.runtime.output import PROGRESS, RECIPE, Journal, OutputFolder, libraries, opencv
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.output import PROGRESS, OutputFolder
+from maskgen.runtime.recipe import RECIPE, library_versions
 
 DRAWN = "masks"  # folder in the results for masks that were made for them
 JOURNALS = "journal"
@@ -84,7 +86,7 @@ def run(
         journals = _journals(folder, job, pairs, retry)
         lacking = {label for label, journal in journals.items() if len(journal.rows) < len(pairs)}
         if folder.complete and not lacking:
-            say(folder.already)
+            say(folder.complete_message)
         else:
             if folder.complete:
                 folder.reopen()
@@ -125,7 +127,7 @@ def results_folder(
         "made_by": (experiment or {}).get("made_by", "evaluate"),
         "settings": settings,
         "sources": {"pairs": len(pairs), "pairs_sha256": pairs_sha256(pairs)},
-        "libraries": {**libraries("numpy", "pillow", "scipy"), **opencv(), **metrics.identity(config.metrics)},
+        "libraries": {**library_versions("numpy", "pillow", "scipy", "opencv"), **metrics.identity(config.metrics)},
         "methods": identities,
     }
 
@@ -137,9 +139,9 @@ def results_folder(
         out,
         recipe,
         grows=("methods",),
-        about={"folders": dict(zip(("images", "masks"), names, strict=True))},
-        made=has_scores,
-        detail=partial(changes, out / PAIRS_CSV, pairs),
+        info={"folders": dict(zip(("images", "masks"), names, strict=True))},
+        has_result=has_scores,
+        explain=partial(changes, out / PAIRS_CSV, pairs),
     )
 
 
@@ -168,7 +170,7 @@ def _journals(folder, job, pairs, retry):
     if any(metrics.SETS[name].with_truth for name in job.config.metrics if name in metrics.SETS):
         labels.insert(0, TRUTH)
     # What a run without a score has left there may be of other pairs, or of another method of the same name.
-    old = (out / JOURNALS).glob("*.jsonl") if folder.fresh else [_journal_file(out, label) for label in new]
+    old = (out / JOURNALS).glob("*.jsonl") if folder.is_new else [_journal_file(out, label) for label in new]
     for path in old:
         path.unlink(missing_ok=True)
     journals, known = {label: _journal(out, label) for label in labels}, {pair.pair: pair for pair in pairs}
@@ -205,8 +207,8 @@ def write_inputs(out: Path, pairs: list[Pair], drawn: dict[str, bytes]) -> None:
 
 def _fill(job, pairs, journals, workers, cluster, recipe_file):
     """Fill the journals."""
-    sees = [recipe_file, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
-    spread = partial(parallel.run, workers=workers, cluster=cluster, sees=sees)
+    shared_files = [recipe_file, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
+    spread = partial(parallel.run, workers=workers, cluster=cluster, shared_files=shared_files)
     try:
         if job.shared:
             job.shared.mkdir(exist_ok=True)

@@ -93,6 +93,7 @@ def run_options(methods=METHODS):
     return together(
         click.option(
             "--method",
+            "-m",
             "methods",
             multiple=True,
             default=methods,
@@ -131,7 +132,7 @@ def run_options(methods=METHODS):
 
 def out_option(default):
     """Where a command writes its results."""
-    return click.option("--out", type=FOLDER, default=default, help="Where scores, tables and pictures go.")
+    return click.option("--out", "-o", type=FOLDER, default=default, help="Where scores, tables and pictures go.")
 
 
 @click.group(cls=Tool, invoke_without_command=True, context_settings=CONTEXT)
@@ -265,7 +266,7 @@ def _benchmark(config, pairs, sources, out, names, used, *, methods, by, pages, 
 @seed_option
 @click.option("--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="Two folders, or as LaMa wants it.")
 @click.option("--white", type=click.Choice(("hole", "valid")), default="hole", help="What white means in the masks.")
-@click.option("--out", type=FOLDER, default=PAIRS, help="Where the files go.")
+@click.option("--out", "-o", type=FOLDER, default=PAIRS, help="Where the files go.")
 def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layout, white, out):
     """Write image and mask pairs for a program of your own."""
     from evaluation import experiments

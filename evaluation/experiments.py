@@ -17,7 +17,9 @@ from maskgen import maskset
 from maskgen.categories import CATEGORIES, measure
 from maskgen.errors import BadInput
 from maskgen.runtime import files, images
-from maskgen.runtime.output import Journal, OutputFolder, libraries, opencv
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.output import OutputFolder
+from maskgen.runtime.recipe import library_versions
 
 
 class Drawing:
@@ -127,12 +129,12 @@ def export(
         "settings": settings,
         "pairs": len(pairs),
         "pairs_sha256": pairing.pairs_sha256(pairs),
-        "libraries": {**libraries("numpy", "pillow"), **opencv()},
+        "libraries": library_versions("numpy", "pillow", "opencv"),
     }
     about = {"folders": dict(zip(("images", "masks"), names, strict=True))}
-    with OutputFolder(out, recipe, about=about) as folder:
+    with OutputFolder(out, recipe, info=about) as folder:
         if folder.complete:
-            say(folder.already)
+            say(folder.complete_message)
             return
         with Journal(folder.progress / "written.jsonl", "pair") as journal:
             for pair in tqdm(pairs, desc="writing pairs", unit="pair", disable=None):

@@ -17,7 +17,8 @@ from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
 from maskgen.runtime import files
 from maskgen.runtime import images as pictures
-from maskgen.runtime.output import RECIPE, check_finished, differences
+from maskgen.runtime.output import check_finished
+from maskgen.runtime.recipe import RECIPE, differences
 from maskgen.settings import SIZE, TESTSET
 
 PHOTOS = (  # of those that scikit-image installs, the ones a camera took
@@ -53,7 +54,7 @@ def find_images(images: Path | None, *, outside: Iterable[Path] = ()) -> list[st
     folder = image_folder(images)
     if images is None:
         return [name for name in PHOTOS if (folder / name).is_file()]
-    return [path.relative_to(folder).as_posix() for path in pictures.find(folder, besides=outside)]
+    return [path.relative_to(folder).as_posix() for path in pictures.find(folder, exclude=outside)]
 
 
 def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None = None) -> None:
@@ -62,7 +63,7 @@ def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None
         raise BadInput(f"no such folder: {masks} (expected masks, `maskgen testset` makes them)")
     check_finished(masks)
     if (masks / "test" / "made.jsonl").exists() and not (masks / RECIPE).exists():  # as earlier versions left it
-        raise BadInput(f"{masks} is unfinished: finish it first, by the same `maskgen testset` command that began it")
+        raise BadInput(f"{masks} is unfinished: finish it first with the same `maskgen testset` command")
     maskset.check_polarity(masks, polarity)
     index = maskset.index_of(masks)
     if index and threshold is not None:
@@ -145,7 +146,7 @@ class Hashes:
     def __getitem__(self, name: str) -> str:
         if name not in self.known:
             data = read_bytes(self.folder / name)
-            if not pictures.seems_whole(data):
+            if not pictures.looks_complete(data):
                 pictures.decode_rgb(data, self.folder / name)  # raises now, and not when a long run comes to it
             self.known[name] = hashlib.sha256(data).hexdigest()
         return self.known[name]

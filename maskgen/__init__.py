@@ -1,7 +1,7 @@
 """Irregular inpainting masks: extracted from video, augmented, sorted into classes, published."""
 
-from maskgen.runtime.opencv import settle
+from maskgen.runtime.opencv import configure_opencv
 
 __version__ = "0.1.0"
 
-settle()
+configure_opencv()

@@ -13,8 +13,8 @@ from maskgen.runtime.command import (
     Numbers,
     Tool,
     cluster_option,
+    print_stderr,
     seed_option,
-    warn,
     workers_option,
 )
 from maskgen.settings import (
@@ -49,7 +49,7 @@ def maskgen():
 
 @maskgen.command()
 @click.argument("videos", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--out", default=RAW, type=FOLDER, help="The mask set to write.")
+@click.option("--out", "-o", default=RAW, type=FOLDER, help="The mask set to write.")
 @click.option("--train", default=ExtractConfig.train, help="Masks for training.")
 @click.option("--test", default=ExtractConfig.test, help="Masks for testing, from other videos.")
 @click.option("--size", default=ExtractConfig.size, help="Side of a mask in px; a frame's short side becomes this.")
@@ -83,13 +83,13 @@ def extract(videos, out, workers, cluster, strict, **settings):
 
     videos = videos or (Path("videos"),)
     config = ExtractConfig(**settings)
-    recipe = extract(videos, out, config, workers=workers, cluster=cluster, strict=strict, say=warn)
+    recipe = extract(videos, out, config, workers=workers, cluster=cluster, strict=strict, say=print_stderr)
     lines = summary(recipe)
     if any(recipe["counts"]["masks"].values()):
         click.echo("\n".join([*lines, f"look at them: maskgen show {out}"]))
         return 0
     click.echo("\n".join(lines))
-    warn(f"maskgen: not one mask came of these videos, so {out} was not written: {passed_over_in(recipe)}")
+    print_stderr(f"maskgen: not one mask came of these videos, so {out} was not written: {passed_over_in(recipe)}")
     return 1
 
 
@@ -124,7 +124,7 @@ def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_rat
 
     sampler = MaskSampler(raw, ratio=(min_ratio, max_ratio), polarity=polarity, threshold=threshold, **told)
     sampler.config = replace(sampler.config, shape=shape, rotate=rotate)
-    made = augment_folder(sampler, out, count, workers=workers, cluster=cluster, say=warn)
+    made = augment_folder(sampler, out, count, workers=workers, cluster=cluster, say=print_stderr)
     click.echo(f"{made} masks in {out}")
 
 
@@ -145,7 +145,7 @@ def testset(raw, out, per_category, preset, seed, workers, cluster):
     from maskgen.testset import make_testset
 
     config = FillConfig(per_category=per_category, preset=preset, seed=seed)
-    recipe = make_testset(raw, out, config, workers=workers, cluster=cluster, say=warn)
+    recipe = make_testset(raw, out, config, workers=workers, cluster=cluster, say=print_stderr)
     counts = {name: count for name, count in recipe["counts"].items() if count}
     free = sum(count for name, count in counts.items() if name.startswith("free"))
     click.echo(
@@ -169,7 +169,7 @@ def testset(raw, out, per_category, preset, seed, workers, cluster):
 )
 @click.option("--layout", type=click.Choice(["any", "nvidia"]), default="any", help="nvidia: one of their archives.")
 @click.option("--index", type=FILE, help="Write the index to this CSV file; with --out a copy of its index.")
-@click.option("--out", type=FOLDER, help="Write a sorted mask set to this folder.")
+@click.option("--out", "-o", type=FOLDER, help="Write a sorted mask set to this folder.")
 @workers_option
 @cluster_option
 def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out, workers, cluster):
@@ -186,8 +186,8 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
     if index:
         sort.prepare_index(index, out, rules)
     if why:
-        warn(f"polarity: {why}")
-    rows = sort.measure_masks(found, rules, out, workers=workers, cluster=cluster, say=warn)
+        print_stderr(f"polarity: {why}")
+    rows = sort.measure_masks(found, rules, out, workers=workers, cluster=cluster, say=print_stderr)
     if index:
         write_table(index, rows)
     click.echo(sort.grid(rows, rules.edges))
@@ -222,8 +222,8 @@ def publish(masks, out, layout, archives, sources, **told):
             raise BadInput("--archives belongs to the layout imagefolder: nvidia is one zip")
         told["archives"] = tuple(filter(None, archives.split(",")))
     write = press.publish if layout == "imagefolder" else press.publish_nvidia
-    for warning in write(masks, out, PublishConfig(**told), credits=sources, say=warn):
-        warn(f"warning: {warning}")
+    for warning in write(masks, out, PublishConfig(**told), credits=sources, say=print_stderr):
+        print_stderr(f"warning: {warning}")
     how = f"maskgen verify {out}" if layout == "imagefolder" else "sha256sum -c checksums.sha256"
     click.echo(f"{masks} is published in {out}; `{how}` checks it")
 
@@ -245,7 +245,7 @@ def verify(masks, workers, cluster):
 
 @maskgen.command()
 @click.argument("masks", type=FOLDER, default=TESTSET)
-@click.option("--out", type=FOLDER, help="Folder for the pictures. [default: beside MASKS, its name and -figures]")
+@click.option("--out", "-o", type=FOLDER, help="Folder for the pictures. [default: MASKS-figures]")
 @click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks side by side on the contact sheet.")
 def show(masks, out, columns):
     """Draw MASKS: a contact sheet, histograms of ratio and border distance, a map of where holes lie.

@@ -6,7 +6,9 @@ from pathlib import Path
 from maskgen.errors import BadInput
 from maskgen.maskset import INDEX, read_recipe, write_index
 from maskgen.runtime.files import CHECKSUMS, read_rows, sha256, write_checksums
-from maskgen.runtime.output import RECIPE, Journal, OutputFolder
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.output import OutputFolder
+from maskgen.runtime.recipe import RECIPE
 
 JOURNAL = "made.jsonl"
 

@@ -18,7 +18,7 @@ from maskgen.errors import BadInput, collected_warnings, warn
 from maskgen.runtime import files
 from maskgen.runtime.files import leads_inside, write_whole
 from maskgen.runtime.images import ENDINGS, decode_stored, read_bytes
-from maskgen.runtime.output import RECIPE
+from maskgen.runtime.recipe import RECIPE
 from maskgen.settings import BORDER, EDGES
 
 INDEX = "metadata.csv"
@@ -62,7 +62,7 @@ def decode(data: bytes, name: Path | str, *, polarity: str = "hole-white", thres
     """The hole in the bytes of a mask file, as `read_hole` does. name: for the message if there is none."""
     if polarity not in POLARITIES:
         raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
-    stored = decode_stored(data, name, most=MAX_PIXELS)
+    stored = decode_stored(data, name, max_pixels=MAX_PIXELS)
     white = _white(stored, name) if threshold is None else _grey(_one_plane(stored, name)) >= threshold
     hole = white if polarity == "hole-white" else ~white
     if hole.all():
@@ -72,7 +72,7 @@ def decode(data: bytes, name: Path | str, *, polarity: str = "hole-white", thres
 
 def decode_grey(data: bytes, name: Path | str) -> np.ndarray:
     """The grey levels in the bytes of an image file, uint8 (H, W)."""
-    stored = decode_stored(data, name, most=MAX_PIXELS)
+    stored = decode_stored(data, name, max_pixels=MAX_PIXELS)
     return _grey(stored.pixels if stored.palette is None else stored.palette[stored.pixels])
 
 

@@ -27,7 +27,10 @@ from maskgen.maskset import (
 )
 from maskgen.runtime import parallel
 from maskgen.runtime.files import CHECKSUMS, leads_inside, read_rows, write_checksums, write_whole
-from maskgen.runtime.output import Journal, OutputFolder, libraries, locked, opencv
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.lock import locked
+from maskgen.runtime.output import OutputFolder
+from maskgen.runtime.recipe import library_versions
 from maskgen.settings import BORDER, EDGES
 
 NVIDIA = {"test": 12_000, "train": 55_116}  # files in their archives
@@ -202,15 +205,15 @@ def _sort(masks, rules, out, how, say):
         "made_by": "maskgen bin",
         "settings": {**asdict(rules), "any_size": rules.resize is None},
         "masks": _content(masks),
-        "libraries": {**opencv(), **libraries("numpy")},
+        "libraries": library_versions("opencv", "numpy"),
     }
     about = {"sources": [{"name": masks.path.resolve().name}]}
-    with OutputFolder(out, recipe, about=about) as folder:
+    with OutputFolder(out, recipe, info=about) as folder:
         if folder.complete:
             rows = read_rows(out / "test" / INDEX)
             if len(rows) != len(masks) or not all(_is_row(row, rules.edges) for row in rows):
                 raise BadInput(f"{out / 'test' / INDEX} was changed since: see `maskgen verify {out}`")
-            say(folder.already)
+            say(folder.complete_message)
         else:
             rows = _sort_new(masks, rules, folder, how)
             counts = dict.fromkeys([*names(rules.edges), "outside"], 0)
@@ -299,12 +302,12 @@ def _warn_of_odd(masks, rules, rows):
         warn(f"{masks.path}: no mask has a hole (polarity {rules.polarity})")
 
 
-def _measure(masks, rules, begin, unsorted, sees, how):
+def _measure(masks, rules, begin, unsorted, shared_files, how):
     """Yield the rows of the masks from number `begin` on."""
     batches = [range(i, min(i + BATCH, len(masks))) for i in range(begin, len(masks), BATCH)]
     job = functools.partial(_measure_batch, masks=masks, rules=rules, unsorted=unsorted)
     with tqdm(total=len(masks), initial=begin, unit="mask", desc="bin") as bar:
-        for measured in parallel.run(job, batches, sees=sees, **how):
+        for measured in parallel.run(job, batches, shared_files=shared_files, **how):
             yield from measured
             bar.update(len(measured))
 

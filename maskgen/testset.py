@@ -17,7 +17,9 @@ from maskgen.making import finish, is_there, is_whole, journal_of, sources_of
 from maskgen.maskset import INDEX, credit_lines, describe, encode, split_of
 from maskgen.runtime import parallel
 from maskgen.runtime.files import write_whole
-from maskgen.runtime.output import PROGRESS, Journal, OutputFolder, libraries, opencv
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.output import PROGRESS, OutputFolder
+from maskgen.runtime.recipe import library_versions
 from maskgen.settings import EDGES, PRESETS, FillConfig
 
 ROUNDS = "rounds.jsonl"  # in the folder of an unfinished run: which masks were too much like others, round by round
@@ -49,11 +51,11 @@ def make_testset(
         "made_by": "maskgen testset",
         "settings": {**asdict(config), "preset_values": asdict(PRESETS[config.preset])},
         "raw_masks": {"number": len(names), "sha256": digest},
-        "libraries": {**opencv(), **libraries("numpy")},
+        "libraries": library_versions("opencv", "numpy"),
     }
-    with OutputFolder(out, recipe, prepared=(PROGRESS,)) as folder:
+    with OutputFolder(out, recipe, ignored=(PROGRESS,)) as folder:
         if is_whole(folder, "test"):
-            for line in (folder.already, *shortfalls(folder.finished)):
+            for line in (folder.complete_message, *shortfalls(folder.finished)):
                 say(line)
             return folder.finished
         tasks = plan(config, len(names))
@@ -166,9 +168,9 @@ def _make(made, folder, source, config, tasks, *, workers, cluster):
         few = are_few(tasks, source, config)
         batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
         job = functools.partial(_make_batch, source=source, folder=str(part.absolute()), config=config, few=few)
-        sees = (Path(source[0]) / INDEX, folder.recipe_file)
+        shared_files = (Path(source[0]) / INDEX, folder.recipe_file)
         with tqdm(total=len(missing), unit="mask", desc="testset") as bar:
-            for rows in parallel.run(job, batches, workers=workers, cluster=cluster, sees=sees):
+            for rows in parallel.run(job, batches, workers=workers, cluster=cluster, shared_files=shared_files):
                 for row in rows:
                     made.add(row)
                 bar.update(len(rows))

@@ -12,7 +12,8 @@ from maskgen.making import finish, is_there, is_whole, journal_of, sources_of
 from maskgen.maskset import describe, encode
 from maskgen.runtime import parallel
 from maskgen.runtime.files import sha256, sha256_of_files, write_whole
-from maskgen.runtime.output import PROGRESS, OutputFolder, libraries, opencv
+from maskgen.runtime.output import PROGRESS, OutputFolder
+from maskgen.runtime.recipe import library_versions
 from maskgen.sampler import MaskSampler
 
 BATCH = 50  # masks that one worker makes at a time
@@ -47,12 +48,12 @@ def augment_folder(
         },
         "raw_masks": {"number": len(raw), "sha256": _digest(raw)},
         "count": count,
-        "libraries": {**opencv(), **libraries("numpy")},
+        "libraries": library_versions("opencv", "numpy"),
     }
     sources = _sources(raw.path)
-    with OutputFolder(out, recipe, rises=("count",), prepared=(PROGRESS,)) as folder:
+    with OutputFolder(out, recipe, rises=("count",), ignored=(PROGRESS,)) as folder:
         if is_whole(folder, "train"):
-            say(folder.already)
+            say(folder.complete_message)
             return count
         names = {_file_name(i): i for i in range(count)}
         with journal_of(folder, "train", _is_row) as made:
@@ -60,9 +61,9 @@ def augment_folder(
             missing = [i for name, i in names.items() if name not in rows or not is_there(out / "train", rows[name])]
             batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
             job = functools.partial(_write_batch, sampler=sampler, folder=(out / "train").absolute())
-            sees = (raw.a_file, folder.recipe_file)
+            shared_files = (raw.a_file, folder.recipe_file)
             with tqdm(total=len(missing), unit="mask", desc="augment") as bar:
-                for batch in parallel.run(job, batches, workers=workers, cluster=cluster, sees=sees):
+                for batch in parallel.run(job, batches, workers=workers, cluster=cluster, shared_files=shared_files):
                     for row in batch:
                         made.add(row)
                     bar.update(len(batch))

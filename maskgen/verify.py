@@ -10,9 +10,10 @@ from tqdm import tqdm
 from maskgen.errors import BadInput
 from maskgen.maskset import INDEX, decode_grey, describe, read_recipe
 from maskgen.runtime import parallel
-from maskgen.runtime.files import CHECKSUMS, find, leads_inside, read_rows, sha256, summed
+from maskgen.runtime.files import CHECKSUMS, checksummed_files, find, leads_inside, read_rows, sha256
 from maskgen.runtime.images import ENDINGS
-from maskgen.runtime.output import PROGRESS, RECIPE
+from maskgen.runtime.output import PROGRESS
+from maskgen.runtime.recipe import RECIPE
 from maskgen.settings import BORDER, EDGES
 
 BATCH = 50  # masks that one worker measures at a time
@@ -36,7 +37,9 @@ def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None
     rules = _rules(settings, folder)
     faults, sizes, found = [], set(), 0
     place = folder.absolute()
-    spread = functools.partial(parallel.run, workers=workers, cluster=cluster, sees=[part / INDEX for part in parts])
+    spread = functools.partial(
+        parallel.run, workers=workers, cluster=cluster, shared_files=[part / INDEX for part in parts]
+    )
     for part in parts:
         rows = _rows(part, faults, folder)
         found += len(rows)
@@ -160,7 +163,7 @@ def _checksums(folder, spread):
     faults, listed = [], {name for _, name in lines}
     for told in spread(functools.partial(_check_files, folder=folder.absolute()), batches):
         faults += told
-    names = (path.relative_to(folder).as_posix() for path in summed(folder))
+    names = (path.relative_to(folder).as_posix() for path in checksummed_files(folder))
     return faults + [f"{name}: there, but not in {CHECKSUMS}" for name in names if name not in listed]
 
 

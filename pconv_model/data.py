@@ -1,4 +1,4 @@
-"""Training pairs from folders of photos and a sampler of masks: sample i is always the same, whatever the threads."""
+"""Training and validation samples from folders of photos and a sampler of masks. Sample i is always the same."""
 
 import hashlib
 from collections import deque
@@ -19,137 +19,131 @@ from maskgen.settings import SIZE
 from pconv_model.settings import TrainConfig
 from pconv_model.superres import spread
 
-RUN = TrainConfig()
-LEAST, MOST = 0.003, 0.8  # hole ratio of a window of a mask
-FAR = 10**9  # validation masks are samples from here on, which no training run reaches
+DEFAULTS = TrainConfig()
+MIN_RATIO, MAX_RATIO = 0.003, 0.8  # hole ratio of a window of a mask
+WINDOW_ATTEMPTS = 20
+VALIDATION_OFFSET = 10**9  # first index of the validation masks; no training run gets that far
 
 
-def read_names(path: Path) -> frozenset:
-    """The names in a text file, one a line, as photos are named or with folders before it. BadInput if unreadable."""
+def read_names(path: Path) -> frozenset[str]:
+    """Read a list of photos, one name or relative path a line. Raises BadInput if it is not a text file."""
     try:
         return frozenset(line.strip() for line in path.read_text().splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} cannot be read as a list of names: expected one photo a line ({error})") from None
 
 
-def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig = RUN) -> tuple[list[Path], list[Path]]:
-    """The photos to train on and those held out, both from folder trees of any depth.
+def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig = DEFAULTS) -> tuple[list[Path], list[Path]]:
+    """Divide the photos of folder trees into those to train on and those of the validation set.
 
-    Held out are, the first of these that applies: photos named in `exclude`; those below a top folder `val*`, as
-    ImageNet and Places2 have it (`test*` is then left alone); a share `config.hold_out` of all, drawn with the seed,
-    which for CelebA-HQ gives 27,000 and 3,000. A share of 0 holds nothing out and validates on the training photos.
+    The first rule that applies decides which photos are held out: those named in `exclude`; those in a top folder
+    `val*`, as in ImageNet and Places2 (`test*` is then ignored); a random fraction `config.hold_out`, which for
+    CelebA-HQ gives 27,000 and 3,000. With a fraction of 0 the validation set is drawn from the training photos.
+    Raises BadInput if no training photo is left.
     """
     found = [(folder, path) for folder in folders for path in images.find(folder)]
     photos = [path for _, path in found]
     tops = [path.relative_to(folder).parts[0].lower() for folder, path in found]
     rng = np.random.default_rng([config.seed, 0])
     if exclude:
-        held = [p.name in exclude or p.relative_to(f).as_posix() in exclude for f, p in found]
-        training = [not out for out in held]
+        held_out = [p.name in exclude or p.relative_to(f).as_posix() in exclude for f, p in found]
+        training = [not out for out in held_out]
     elif any(top.startswith("val") for top in tops):
-        held = [top.startswith("val") for top in tops]
+        held_out = [top.startswith("val") for top in tops]
         training = [not top.startswith(("val", "test")) for top in tops]
     else:
         drawn = set(rng.permutation(len(photos))[: round(config.hold_out * len(photos))].tolist())
-        held = [i in drawn for i in range(len(photos))]
-        training = [not out for out in held]
+        held_out = [i in drawn for i in range(len(photos))]
+        training = [not out for out in held_out]
     kept = [photo for photo, use in zip(photos, training, strict=True) if use]
     if not kept:
         raise BadInput(f"no photo is left to train on, of {len(photos)} found: hold out fewer")
-    pool = [photo for photo, out in zip(photos, held, strict=True) if out] or kept
-    chosen = rng.permutation(len(pool))[: max(1, config.validation)]
+    pool = [photo for photo, out in zip(photos, held_out, strict=True) if out] or kept
+    chosen = rng.permutation(len(pool))[: config.validation]
     return kept, [pool[i] for i in sorted(chosen.tolist())]
 
 
-def odds(photos: list[Path], favour) -> np.ndarray:
-    """How often each photo is drawn, adding up to 1. favour: pairs (pattern, factor), matched against whole paths.
+def draw_probabilities(photos: list[Path], photo_weights) -> np.ndarray:
+    """How often each photo is drawn: float64 (N,), sum 1.
 
-    A factor below 1 weighs a narrow lot of photos down; a photo that several patterns match gets their product.
+    photo_weights: pairs (pattern, factor); the pattern is matched against the end of the whole path. A photo that
+    matches several patterns gets the product of their factors. Raises BadInput for a pattern that matches no photo, and
+    where all photos get 0.
     """
     weights = np.ones(len(photos))
-    for pattern, factor in favour:
-        hit = [fnmatch(photo.as_posix(), f"*{pattern}") for photo in photos]
-        if factor < 0 or not any(hit):
-            raise BadInput(
-                f"--favour {pattern}={factor:g} matches {sum(hit)} photos; expected some, and a factor from 0 up"
-            )
-        weights[hit] *= factor
+    for pattern, factor in photo_weights:
+        matches = [fnmatch(photo.as_posix(), f"*{pattern}") for photo in photos]
+        if not any(matches):
+            raise BadInput(f"photo_weights: the pattern {pattern!r} matches none of {len(photos)} photos")
+        weights[matches] *= factor
     if not weights.sum():
-        raise BadInput("every photo has the weight 0: leave some --favour out")
+        raise BadInput("photo_weights gives every photo the weight 0: leave some patterns out")
     return weights / weights.sum()
 
 
-class Pairs:
-    """Endless training pairs: photo number `draw(i)` under hole number i of the sampler.
+class TrainingSamples:
+    """Endless training samples: a random crop of a random photo, and hole i of the sampler.
 
-    sampler: anything whose [i] is a hole, bool (h, w), for any i >= 0. cache: bytes of decoded photos, shrunk to twice
-    the largest training size, that are kept in memory; the rest is decoded each time.
+    sampler: [i] returns a hole, bool (h, h), for any i >= 0; not used where config.factor is above 1. cache: bytes of
+    memory for decoded photos, reduced to twice the largest crop size; the other photos are decoded each time.
     """
 
-    def __init__(self, photos: list[Path], sampler, config: TrainConfig, *, favour=(), cache=4 * 2**30):
-        for name, shares in (("scale", config.scale), ("mask-scale", config.mask_scale)):
-            if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
-                came = ",".join(f"{share:g}" for share in shares)
-                raise BadInput(f"{name} is two shares, 0 < least <= most <= 1, got {came}")
-        if config.factor < 1 or any(size % config.factor for size in config.size):
-            sizes = ", ".join(map(str, config.size))
-            raise BadInput(f"sizes are multiples of the factor, which is 1 or more, got {sizes} and {config.factor}")
-        if not 0 <= config.grey <= 1:
-            raise BadInput(f"grey is a share of the crops, from 0 to 1, got {config.grey:g}")
+    def __init__(self, photos: list[Path], sampler, config: TrainConfig, *, cache: int = 4 * 2**30):
         self.photos, self.sampler, self.config = photos, sampler, config
-        self.edges = odds(photos, favour).cumsum()
-        self.keep = 2 * max(config.size)  # px, short side
-        self.room, self.kept = cache, {}
+        self.cumulative = draw_probabilities(photos, config.photo_weights).cumsum()
+        self.short_side = 2 * max(config.size)  # px, of cached photos
+        self.free_bytes, self.cached = cache, {}
 
     def __call__(self, i: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sample i at a size: uint8 (size, size, 3), RGB, and hole, bool (size, size)."""
+        """Sample i: RGB image, uint8 (size, size, 3), and hole, bool (size, size)."""
         rng = np.random.default_rng([self.config.seed, 1, i])
-        photo = self._photo(min(int(np.searchsorted(self.edges, rng.random(), "right")), len(self.photos) - 1))
+        photo = self._photo(min(int(np.searchsorted(self.cumulative, rng.random(), "right")), len(self.photos) - 1))
         short = min(photo.shape[:2])
         low, high = (share * short for share in self.config.scale)
-        side = round(
-            rng.uniform(max(low, min(size, high)), high)
-        )  # no crop is blown up where the photo is large enough
+        # A crop is never enlarged where the photo is large enough.
+        side = round(rng.uniform(max(low, min(size, high)), high))
         top, left = (int(rng.integers(0, length - side, endpoint=True)) for length in photo.shape[:2])
-        crop = resized(photo[top : top + side, left : left + side], size)
+        crop = resize_square(photo[top : top + side, left : left + side], size)
         if rng.random() < 0.5 and self.config.flip:
             crop = np.ascontiguousarray(crop[:, ::-1])
-        crop = recolour(crop, self.config.colour, rng)
+        crop = jitter_colour(crop, self.config.colour, rng)
         if self.config.grey and rng.random() < self.config.grey:
             crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         if self.config.factor > 1:
-            return lattice(crop, self.config.factor)
-        return crop, fitted(window(self.sampler[i], self.config.mask_scale, rng), size)
+            return superres_sample(crop, self.config.factor)
+        return crop, resize_hole(random_window(self.sampler[i], self.config.mask_scale, rng), size)
 
     def _photo(self, number):
-        if number in self.kept:
-            return self.kept[number]
-        photo = read_rgb(self.photos[number], self.keep)
-        if photo.nbytes <= self.room:  # threads may both pass here; a photo too many is no harm
-            self.room -= photo.nbytes
-            self.kept[number] = photo
+        if number in self.cached:
+            return self.cached[number]
+        photo = read_rgb(self.photos[number], self.short_side)
+        if photo.nbytes <= self.free_bytes:  # two threads may both pass here, which costs one photo of memory
+            self.free_bytes -= photo.nbytes
+            self.cached[number] = photo
         return photo
 
 
-class Fixed:
-    """The validation set: photo i, its largest centred square, under hole FAR + i; never changed, never coloured."""
+class ValidationSamples:
+    """Validation samples: the largest centred square of photo i, and hole VALIDATION_OFFSET + i. Never augmented."""
 
     def __init__(self, photos: list[Path], sampler, factor: int = 1):
         self.photos, self.sampler, self.factor = photos, sampler, factor
 
     def __call__(self, i: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """As Pairs; i below len(photos)."""
+        """Sample i < len(photos): RGB image, uint8 (size, size, 3), and hole, bool (size, size)."""
         photo = read_rgb(self.photos[i], size)
         side = min(photo.shape[:2])
         top, left = ((length - side) // 2 for length in photo.shape[:2])
-        square = resized(photo[top : top + side, left : left + side], size)
-        return lattice(square, self.factor) if self.factor > 1 else (square, fitted(self.sampler[FAR + i], size))
+        square = resize_square(photo[top : top + side, left : left + side], size)
+        if self.factor > 1:
+            return superres_sample(square, self.factor)
+        return square, resize_hole(self.sampler[VALIDATION_OFFSET + i], size)
 
 
 def mask_sampler(masks: Path, config: TrainConfig):
-    """Endless training masks from a folder of raw ones, as large as the paper's. BadInput without it.
+    """Endless training masks of 512x512 px from a folder of raw masks; None for super-resolution, which needs none.
 
-    None for a net that learns to enlarge: its holes need no masks.
+    Raises BadInput if there is no such folder.
     """
     from maskgen.sampler import MaskSampler
 
@@ -171,13 +165,13 @@ def sha256_of_masks(sampler) -> str:
 
 
 def sha256_of_photos(photos: list[Path]) -> str:
-    """One SHA-256 of the photos' bytes, in their order, whatever their names."""
+    """One SHA-256 of the bytes of all photos, in their order, independent of their names."""
     with ThreadPoolExecutor(cores()) as pool:
         return hashlib.sha256("".join(pool.map(sha256, photos)).encode()).hexdigest()
 
 
 def read_rgb(path: Path, short: int) -> np.ndarray:
-    """A photo as uint8 RGB, shrunk so that its short side has at most `short` px. Raises BadInput if it is none."""
+    """Read a photo as uint8 RGB (H, W, 3), reduced to a short side of at most `short` px. Raises BadInput."""
     image = images.read_rgb(path)
     share = short / min(image.shape[:2])
     if share < 1:
@@ -186,59 +180,60 @@ def read_rgb(path: Path, short: int) -> np.ndarray:
     return image
 
 
-def resized(square: np.ndarray, size: int) -> np.ndarray:
-    """A square image at another size, averaged where it shrinks."""
-    way = cv2.INTER_AREA if square.shape[0] > size else cv2.INTER_CUBIC
-    return cv2.resize(square, (size, size), interpolation=way)
+def resize_square(square: np.ndarray, size: int) -> np.ndarray:
+    """Resize a square image: area averages where it shrinks, else bicubic."""
+    method = cv2.INTER_AREA if square.shape[0] > size else cv2.INTER_CUBIC
+    return cv2.resize(square, (size, size), interpolation=method)
 
 
-def fitted(hole: np.ndarray, size: int) -> np.ndarray:
-    """A hole at another size; nearest neighbour, so that it stays a hole and not a shade of grey."""
+def resize_hole(hole: np.ndarray, size: int) -> np.ndarray:
+    """Resize a square hole by nearest neighbour: bool (h, h) -> bool (size, size)."""
     if hole.shape == (size, size):
         return hole
     return cv2.resize(hole.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
-def window(hole: np.ndarray, scale: tuple[float, float], rng) -> np.ndarray:
-    """A random square of a square hole, its side a share of the hole's drawn from `scale`. bool (H, H) -> bool (h, h).
+def random_window(hole: np.ndarray, scale: tuple[float, float], rng) -> np.ndarray:
+    """A random square window of a hole, whose side is a fraction drawn from `scale`: bool (H, H) -> bool (h, h).
 
-    A square must hold some of the hole and something beside it; where 20 draws give none, all of the hole is taken.
+    The hole ratio of the window lies between MIN_RATIO and MAX_RATIO; after WINDOW_ATTEMPTS draws without one the whole
+    hole is returned.
     """
     whole = hole.shape[0]
-    for _ in range(20 if scale[0] < 1 else 0):
+    for _ in range(WINDOW_ATTEMPTS if scale[0] < 1 else 0):
         side = round(whole * rng.uniform(*scale))
         top, left = rng.integers(0, whole - side, 2, endpoint=True)
         part = hole[top : top + side, left : left + side]
-        if LEAST < part.mean() < MOST:
+        if MIN_RATIO < part.mean() < MAX_RATIO:
             return part
     return hole
 
 
-def lattice(image: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """A super-resolution problem with its answer: (the image, known pixels and all, the hole). uint8 (H, W, 3), bool.
+def superres_sample(image: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """A super-resolution problem as inpainting: target image, uint8 (H, W, 3), and hole, bool (H, W).
 
-    A block of factor x factor px has one known pixel, where `superres.spread` puts it; it has the block's mean colour,
-    as a pixel of the small image has, also in the answer. The sides are multiples of the factor.
+    Each block of factor x factor px has one known pixel, where `superres.spread` puts it. Its value in the target is
+    the mean of the block, as in a reduced image. H and W are multiples of the factor.
     """
     height, width = image.shape[:2]
     small = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-    spread_out, hole = spread(small, factor)
-    return np.where(hole[..., None], image, spread_out), hole
+    known, hole = spread(small, factor)
+    return np.where(hole[..., None], image, known), hole
 
 
-def recolour(image: np.ndarray, most: float, rng) -> np.ndarray:
-    """Change brightness, contrast and saturation by up to a share `most`. uint8 (H, W, 3) -> the same."""
-    light, contrast, colour = 1 + rng.uniform(-most, most, 3)
-    mix = light * (colour * np.eye(3) + (1 - colour) / 3)  # towards or away from each pixel's grey
+def jitter_colour(image: np.ndarray, strength: float, rng) -> np.ndarray:
+    """Change brightness, contrast and saturation at random by up to a fraction `strength`. uint8 (H, W, 3)."""
+    brightness, contrast, saturation = 1 + rng.uniform(-strength, strength, 3)
+    mix = brightness * (saturation * np.eye(3) + (1 - saturation) / 3)  # towards or away from the grey of each pixel
     shift = (1 - contrast) * mix @ cv2.mean(image)[:3]
-    return cv2.transform(image, np.column_stack([contrast * mix, shift]))  # rounds and clips; one pass
+    return cv2.transform(image, np.column_stack([contrast * mix, shift]))  # one pass, which rounds and clips
 
 
-def batches(samples, indices, size: int, *, workers: int, ahead: int = 3) -> Iterator:
+def batches(samples, indices, size: int, *, workers: int, ahead: int = 3) -> Iterator[tuple]:
     """Yield (image (B, 3, size, size) in [0, 1], valid (B, 1, size, size)), float32, for each list of indices.
 
-    samples(i, size): one pair, as Pairs and Fixed give it. Threads prepare `ahead` batches, so that the net never
-    waits; OpenCV and numpy do their work outside Python's lock.
+    samples(i, size): one sample, such as TrainingSamples. Threads prepare `ahead` batches in advance; OpenCV and NumPy
+    release Python's lock.
     """
     with ThreadPoolExecutor(workers) as pool:
         waiting = deque()
@@ -246,14 +241,14 @@ def batches(samples, indices, size: int, *, workers: int, ahead: int = 3) -> Ite
             for numbers in indices:
                 waiting.append([pool.submit(samples, i, size) for i in numbers])
                 if len(waiting) > ahead:
-                    yield _stacked(waiting.popleft())
+                    yield _stack(waiting.popleft())
             while waiting:
-                yield _stacked(waiting.popleft())
+                yield _stack(waiting.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _stacked(futures):
+def _stack(futures):
     images, holes = zip(*(future.result() for future in futures), strict=True)
-    image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)  # channels last, as numpy has it
+    image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)  # stays channels last
     return image, 1 - torch.from_numpy(np.stack(holes)).float()[:, None]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from maskgen.checks import expect, expect_fields, flag, one_of, whole
 from maskgen.errors import BadInput
-from maskgen.runtime.output import libraries, opencv
+from maskgen.runtime.recipe import library_versions
 from pconv_model import checkpoints, multiscale, pixels
 from pconv_model.device import usable
 from pconv_model.settings import KINDS, PRECISIONS, TILE
@@ -144,7 +144,7 @@ class Inpainter:
             "settings": {**own, **settings, "tile": self.tile},
             "net": {"kind": self.net.config.kind, "weights": digest.hexdigest()},
             "device": self.net.mean.device.type,
-            "libraries": libraries("torch", "numpy", "pillow") | opencv(),
+            "libraries": library_versions("torch", "numpy", "pillow", "opencv"),
         }
 
     @property

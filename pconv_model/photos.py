@@ -12,7 +12,7 @@ from tqdm import tqdm
 from maskgen.errors import BadInput
 from maskgen.maskset import find_masks
 from maskgen.runtime import images
-from maskgen.runtime.files import cut, sha256
+from maskgen.runtime.files import sha256, shortened
 from maskgen.runtime.output import OutputFolder
 
 MAX_NAME_BYTES = 255  # longest file name that file systems accept
@@ -29,7 +29,7 @@ class Job:
 
 def find_photos(photos: Path, *excluded: Path) -> list[Path]:
     """A single photo, or all photos below a folder, without those in excluded folders (masks, results)."""
-    return [photos] if photos.is_file() else images.find(photos, besides=excluded)
+    return [photos] if photos.is_file() else images.find(photos, exclude=excluded)
 
 
 def match_masks(photos: Path, masks: Path, out: Path) -> list[tuple[Path, Path]]:
@@ -62,7 +62,7 @@ def result_paths(found: list[Path], photos: Path, out: Path, *endings: str) -> l
         raise BadInput(f"{out} is a file: expected a folder for the results, or a name.png for a single photo")
     found = [photo.relative_to(base_folder(photos)) for photo in found]
     longest = MAX_NAME_BYTES - max(map(len, endings))
-    stems = [photo.stem if len(os.fsencode(photo.stem)) <= longest else cut(photo.stem) for photo in found]
+    stems = [photo.stem if len(os.fsencode(photo.stem)) <= longest else shortened(photo.stem) for photo in found]
     results = [
         tuple(out / photo.parent / f"{stem}{ending}" for ending in endings)
         for photo, stem in zip(found, stems, strict=True)
@@ -114,7 +114,7 @@ def make_results(
     with OutputFolder(out, {**recipe, "inputs": inputs}, grows=("inputs",)) as folder:
         todo = [job for job in jobs if not all(path.exists() for path in job.results)]
         if folder.complete and not todo:
-            say(folder.already)
+            say(folder.complete_message)
             return 0
         check(todo)
         if folder.complete:

@@ -1,4 +1,4 @@
-"""Which steps of a training run have which size, batch, phase and learning rate."""
+"""Size, batch, phase and learning rate of each step of a training run."""
 
 import math
 from dataclasses import dataclass
@@ -7,12 +7,10 @@ from itertools import pairwise
 from maskgen.errors import BadInput
 from pconv_model.settings import TrainConfig
 
-LEAST_VGG = 8  # px, that three poolings ask for
-
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps first ... last - 1, all of one size, batch and phase."""
+    """Steps first to last - 1, which have the same crop size (px), batch and phase."""
 
     first: int
     last: int
@@ -22,34 +20,35 @@ class Stage:
 
 
 def stages(config: TrainConfig) -> list[Stage]:
-    """The run cut where its size or phase changes. Raises BadInput where the settings do not fit each other."""
-    sizes, one = config.size, config.phase1_steps
+    """The stages of a run, in order. Raises BadInput where sizes, batches and steps do not fit each other."""
+    sizes, steps = config.size, config.phase1_steps
     batch = config.batch * len(sizes) if len(config.batch) == 1 else config.batch
-    switch = config.switch or tuple(one * i // len(sizes) for i in range(1, len(sizes)))
+    switch = config.switch or tuple(steps * i // len(sizes) for i in range(1, len(sizes)))
     if len(batch) != len(sizes) or len(switch) != len(sizes) - 1:
         raise BadInput(
-            f"{len(sizes)} sizes need one batch each (or one for all), got {len(batch)}, and {len(switch)} switches"
+            f"{len(sizes)} sizes need {len(sizes)} batches (or one for all) and {len(sizes) - 1} switches, "
+            f"got {len(batch)} and {len(switch)}"
         )
-    edges = [0, *switch, one]
-    if min(*sizes, *batch) < 1:
-        raise BadInput(f"sizes and batches are positive, got {', '.join(map(str, (*sizes, *batch)))}")
-    if sorted(edges) != edges or config.phase2_steps < 0:
-        raise BadInput(f"steps are not negative and switches rise within the {one} of phase 1, got {edges}")
-    cut = [Stage(*span, size, b, 1) for span, size, b in zip(pairwise(edges), sizes, batch, strict=True)]
-    cut.append(Stage(one, one + config.phase2_steps, sizes[-1], batch[-1], 2))
-    if config.vgg_window and config.vgg_window < LEAST_VGG:
-        raise BadInput(f"VGG's features need a window of {LEAST_VGG} px or more, 0 for all, got {config.vgg_window}")
-    if one + config.phase2_steps < 1:
-        raise BadInput("a run has at least one step, got 0 in both phases")
-    return [stage for stage in cut if stage.last > stage.first]
+    edges = [0, *switch, steps]
+    if sorted(edges) != edges:
+        raise BadInput(f"switches rise from 0 to the {steps} steps of phase 1, got {', '.join(map(str, switch))}")
+    if steps + config.phase2_steps < 1:
+        raise BadInput("a run needs at least one step, got 0 in both phases")
+    phase1 = [Stage(*span, size, b, 1) for span, size, b in zip(pairwise(edges), sizes, batch, strict=True)]
+    phase2 = Stage(steps, steps + config.phase2_steps, sizes[-1], batch[-1], 2)
+    return [stage for stage in (*phase1, phase2) if stage.last > stage.first]
 
 
-def rate(config: TrainConfig, step: int) -> float:
+def learning_rate(config: TrainConfig, step: int) -> float:
     """The learning rate of a step."""
-    phase = int(step >= config.phase1_steps)
-    rates = config.lr[0], config.lr[-1]
+    in_phase2 = step >= config.phase1_steps
+    first, second = config.lr[0], config.lr[-1]
     if config.decay == "constant":
-        return rates[phase]
-    length = config.phase2_steps if phase else config.phase1_steps
-    high, low = (rates[1], 0.0) if phase else rates
-    return low + (high - low) * (1 + math.cos(math.pi * (step - phase * config.phase1_steps) / length)) / 2
+        return second if in_phase2 else first
+    if in_phase2:
+        return _cosine(second, 0.0, step - config.phase1_steps, config.phase2_steps)
+    return _cosine(first, second, step, config.phase1_steps)
+
+
+def _cosine(high, low, step, length):
+    return low + (high - low) * (1 + math.cos(math.pi * step / length)) / 2

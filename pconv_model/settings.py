@@ -1,38 +1,48 @@
-"""Every setting of the network and its training and its default, in one place that imports nothing heavy."""
+"""Settings of the networks, their training and their use, with their defaults. Imports nothing heavy."""
 
 from dataclasses import dataclass
 
-from maskgen.checks import expect_fields, number, one_of, several, whole
+from maskgen.checks import Rule, expect_fields, flag, number, one_of, pair, several, whole
+from maskgen.errors import BadInput
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of images in [0, 1], red green blue
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 KINDS = ("pconv", "conv")
 FORMS = ("ours", "training", "naoto0804", "mmagic", "keras", "nvidia")  # of checkpoints that can be read
-LOSSES = ("valid", "hole", "perceptual", "style", "tv")
+LOSSES = ("valid", "hole", "perceptual", "style", "tv")  # the terms of the paper
 BIASES = ("ends", "all")  # layers with a bias
 FILLS = ("grey", "mean")  # what the baseline sees in a hole
 HEADS = ("none", "sigmoid")
 DECAYS = ("constant", "cosine")
-FREEZES = ("encoder", "all")  # whose batch norm phase 2 leaves as it is; the paper: the encoder's
+FREEZES = ("encoder", "all")  # which batch norms phase 2 freezes; the paper: those of the encoder
 PRECISIONS = ("fp32", "bf16")  # bf16: autocast
 POLARITIES = ("hole-white", "hole-black")  # what white means in a mask file
+VGG_MIN = 8  # px, smallest image that VGG's three poolings can halve
 TILE = 512  # px, side of the tiles in which larger images are done
+
+
+def _fits_vgg(side):
+    return whole(0).allows(side) and (side == 0 or side >= VGG_MIN)
+
+
+def _are_photo_weights(pairs):
+    return isinstance(pairs, tuple | list) and all(isinstance(p, str) and number(0).allows(f) for p, f in pairs)
 
 
 @dataclass(frozen=True)
 class NetConfig:
-    """What a network is made of; a checkpoint carries it. The defaults are Table 2 of the paper."""
+    """Architecture of a network, stored in its weights file. The defaults are Table 2 of the paper."""
 
-    kind: str = "pconv"  # "pconv", or "conv" for the paper's baseline of plain convolutions
-    width: float = 1.0  # times the paper's channels
-    depth: int = 8  # encoder layers, each of which halves the image
-    detail: int = 0  # channels of convolutions at full size that mend the result's seams; 0: none, as in the paper
-    bias: str = "ends"  # layers with a bias: "ends", those without batch norm, or "all"
-    eps: float = 1e-5  # of batch norm; Keras has 1e-3
-    mean: tuple[float, ...] = IMAGENET_MEAN  # taken from the image inside the net, given back to the result
+    kind: str = "pconv"  # "pconv", or "conv": the paper's baseline of plain convolutions
+    width: float = 1.0  # factor on the number of channels
+    depth: int = 8  # encoder layers; each halves the resolution
+    detail: int = 0  # channels of three extra convolutions at full resolution, which improve hole edges; 0: none
+    bias: str = "ends"  # which layers have a bias: "ends", those without batch norm, or "all"
+    eps: float = 1e-5  # of batch norm; 1e-3 in Keras
+    mean: tuple[float, ...] = IMAGENET_MEAN  # of the normalisation inside the net
     std: tuple[float, ...] = IMAGENET_STD
-    fill: str = "grey"  # what the baseline sees in a hole: "grey", 127.5, or "mean", ImageNet's
-    head: str = "none"  # "sigmoid": a leaky ReLU, a 1x1 convolution and a sigmoid at the end, as PConv-Keras
+    fill: str = "grey"  # input of the "conv" net in holes: "grey", 127.5, or "mean", the mean colour of ImageNet
+    head: str = "none"  # "sigmoid": leaky ReLU, 1x1 convolution and sigmoid at the end, as in PConv-Keras
 
     def __post_init__(self):
         expect_fields(
@@ -40,7 +50,11 @@ class NetConfig:
             kind=one_of(KINDS),
             width=number(0, 16, above=True),
             depth=whole(1, 16),
+            detail=whole(0, 1024),
             bias=one_of(BIASES),
+            eps=number(0, 1, above=True),
+            mean=several(number(0, 1), 3, 3),
+            std=several(number(0, 1, above=True), 3, 3),
             fill=one_of(FILLS),
             head=one_of(HEADS),
         )
@@ -48,61 +62,96 @@ class NetConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms, section 3.3 of the paper."""
+    """Weights of the loss terms. The first five are those of the paper, section 3.3; it does not have the others."""
 
-    valid: float = 1.0
-    hole: float = 6.0
-    perceptual: float = 0.05
-    style: float = 120.0
-    tv: float = 0.1
-    ssim: float = 0.0  # of 1 - SSIM of the composite: not the paper's, it raises SSIM beside the L1 terms
-    near: float = 0.0  # of L1 in the hole's outer rings, where it can be right: not the paper's
-    checkerboard: float = 0.0  # of a pattern of 8x8 pixels in the filled hole: not the paper's
-    smooth: float = 0.0  # of wrong steps between the hole's pixels where the photo is smooth: not the paper's
-    balance: float = 0.0  # hole and SSIM terms of an image are multiplied by (0.3 / hole ratio)^balance; 0: the paper
-    balance_vgg: float = 0.0  # the same exponent for the composite in the perceptual and style terms
-    span: float = 2.0  # images in [0, 1] are stretched to this length for L1 and tv; the first author used [-1, 1]
+    valid: float = 1.0  # L1 of the known pixels
+    hole: float = 6.0  # L1 of the hole
+    perceptual: float = 0.05  # differences of VGG16 features
+    style: float = 120.0  # differences of their Gram matrices
+    tv: float = 0.1  # total variation of the filled hole
+    ssim: float = 0.0  # 1 - SSIM of the composite
+    near: float = 0.0  # L1 in the outer 8 px of each hole
+    checkerboard: float = 0.0  # periodic pattern of 8x8 px in the filled hole, which upsampling can leave
+    smooth: float = 0.0  # wrong gradients in the hole where the photo is smooth
+    balance: float = 0.0  # hole and SSIM terms of an image are multiplied by (0.3 / hole ratio)^balance
+    balance_vgg: float = 0.0  # the same for the composite in the perceptual and style terms
+    span: float = 2.0  # range of the images in the L1 and tv terms; the first author used [-1, 1]
+
+    def __post_init__(self):
+        rules = {name: number(0) for name in self.__dataclass_fields__}
+        expect_fields(self, **rules | {"span": number(0, above=True)})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a run goes. The paper's numbers where it has them, section 4.2."""
+    """Schedule, optimiser and data of a training run. The defaults follow the paper, section 4.2, where it has them."""
 
-    phase1_steps: int = 500_000  # batch norm on
-    phase2_steps: int = 200_000  # batch norm frozen
-    freeze: str = "encoder"  # whose batch norm that is; or "all", the decoder's too
-    lr: tuple[float, ...] = (2e-4, 5e-5)  # of the two phases; one number is for both
-    decay: str = "constant"  # or "cosine": from the first rate down to the second, then down to zero
-    size: tuple[int, ...] = (512,)  # px, side of the training crops; several are stages of phase 1
-    batch: tuple[int, ...] = (6,)  # images in a step of one process, one number or one per size
-    switch: tuple[int, ...] = ()  # steps at which the next size begins; empty cuts phase 1 into equal stages
-    accumulate: int = 1  # batches whose gradients are summed into a step
-    vgg_from: int = 0  # step from which the perceptual and style terms are added
-    vgg_window: int = 0  # px, side of the square of a crop that those two terms see; 0: all of it
-    ema: float = 0.999  # decay of the averaged weights, which are those that count; 0 keeps none
-    clip: float = 10.0  # largest norm of a gradient; a step whose gradient is not finite is left out
-    precision: str = "fp32"  # or "bf16": autocast, half the memory and faster where the processor has it
-    factor: int = 1  # K of super-resolution: above 1 all is hole but one pixel in K x K, which is their mean
-    ratio: tuple[float, float] = (0.01, 0.6)  # hole / all pixels of the training masks
-    uniform: bool = False  # draw the ratio uniformly from that range, else as brush and raw mask make it
-    mask_scale: tuple[float, float] = (1.0, 1.0)  # side of a window in a mask / side of the mask; 1: all of it
+    phase1_steps: int = 500_000  # batch norm is trained
+    phase2_steps: int = 200_000  # batch norm is frozen
+    first_step: int = 0  # step of the schedule at which the run starts, with weights trained until there
+    freeze: str = "encoder"  # which batch norms phase 2 freezes: "encoder" as in the paper, or "all"
+    lr: tuple[float, ...] = (2e-4, 5e-5)  # learning rate of each phase; one number is used for both
+    decay: str = "constant"  # or "cosine": from the first to the second rate in phase 1, then to 0
+    size: tuple[int, ...] = (512,)  # px, side of the crops; several values divide phase 1 into stages
+    batch: tuple[int, ...] = (6,)  # images per batch and process, one value or one per size
+    switch: tuple[int, ...] = ()  # steps at which the next size starts; empty: stages of equal length
+    accumulate: int = 1  # batches per step, whose gradients are averaged
+    vgg_window: int = 0  # px, side of the window of each crop that VGG sees; 0: the whole crop
+    ema: float = 0.999  # decay of the averaged weights, which are validated and saved; 0: no average
+    clip: float = 10.0  # largest norm of the gradient
+    precision: str = "fp32"  # or "bf16": autocast
+    factor: int = 1  # of super-resolution: above 1, one pixel in factor x factor is known and masks are not used
+    ratio: tuple[float, float] = (0.01, 0.6)  # hole ratios of the training masks
+    uniform: bool = False  # draw the hole ratio uniformly from that range
+    mask_scale: tuple[float, float] = (1.0, 1.0)  # side of a random window of the mask / side of the mask
     scale: tuple[float, float] = (0.35, 1.0)  # side of a crop / short side of its photo
-    flip: bool = True  # half of the crops are mirrored; not for writing, or whatever else has a left and a right
-    colour: float = 0.1  # brightness, contrast and saturation change by up to this share
-    grey: float = 0.0  # share of the crops that lose their colour
-    hold_out: float = 0.1  # share of the photos kept for validation: 3,000 of CelebA-HQ's 30,000
-    validation: int = 64  # photos of the fixed validation set
+    flip: bool = True  # mirror half of the crops
+    colour: float = 0.1  # largest relative change of brightness, contrast and saturation
+    grey: float = 0.0  # fraction of the crops that are converted to grey
+    photo_weights: tuple[tuple[str, float], ...] = ()  # (pattern, factor): how often matching photos are drawn
+    hold_out: float = 0.1  # fraction of the photos used for validation; 3,000 of the 30,000 of CelebA-HQ
+    validation: int = 64  # size of the validation set, in photos
     seed: int = 0
 
     def __post_init__(self):
         expect_fields(
             self,
+            phase1_steps=whole(0),
+            phase2_steps=whole(0),
+            first_step=whole(0),
             freeze=one_of(FREEZES),
             lr=several(number(0), 1, 2),
             decay=one_of(DECAYS),
             size=several(whole(1, 16384)),
             batch=several(whole(1)),
+            switch=several(whole(0), 0),
+            accumulate=whole(1),
+            vgg_window=Rule(_fits_vgg, f"0, or a whole number from {VGG_MIN} px up"),
+            ema=number(0, 1),
+            clip=number(0, above=True),
             precision=one_of(PRECISIONS),
+            factor=whole(1),
+            ratio=pair(0, 1, above=True),
+            uniform=flag(),
+            mask_scale=pair(0, 1, above=True),
+            scale=pair(0, 1, above=True),
+            flip=flag(),
             colour=number(0, 1),
+            grey=number(0, 1),
+            photo_weights=Rule(_are_photo_weights, 'pairs of a pattern and a factor, such as ["clothing*", 0.3]'),
+            hold_out=number(0, 1),
+            validation=whole(1),
             seed=whole(0),
         )
+        if any(size % self.factor for size in self.size):
+            sizes = ", ".join(map(str, self.size))
+            raise BadInput(f"each size is a multiple of factor = {self.factor}, got {sizes}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a training run."""
+
+    net: NetConfig = NetConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()

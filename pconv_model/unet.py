@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskgen.checks import expect, one_of
-from maskgen.errors import BadInput
 from pconv_model.layer import PartialConv2d
 from pconv_model.refinement import RefinementHead
 from pconv_model.settings import FREEZES, IMAGENET_MEAN, NetConfig
@@ -55,15 +54,11 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Common parts of both networks: `depth` layers that halve the image, and as many that double it.
 
-    Images are in [0, 1] at both ends. Raises BadInput for a config that makes no network.
+    Images are in [0, 1] at both ends.
     """
 
     def __init__(self, config: NetConfig):
         super().__init__()
-        if config.width <= 0 or config.depth < 1:
-            raise BadInput(f"width must be above 0 and depth at least 1, got {config.width} and {config.depth}")
-        if config.detail < 0:
-            raise BadInput(f"detail is a number of channels, or 0 for the paper's network, got {config.detail}")
         self.config = config
         self.stride = 2**config.depth  # px; the encoder halves sides that are multiples of it without a remainder
         channels = [max(1, round(config.width * CHANNELS[min(i, 3)])) for i in range(config.depth)]

@@ -1,26 +1,30 @@
-"""How good a net is while it trains: measures on a fixed set of photos, and a picture of some of them."""
+"""Validation of a net during training: metrics on a fixed set of photos, and a grid of results."""
+
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from maskgen.runtime import images
-from pconv_model.data import batches
+from pconv_model.data import ValidationSamples, batches
 from pconv_model.losses import composite, perceptual_loss, style_loss
+from pconv_model.settings import TrainConfig
 
-SHOWN = 8  # photos in the sample grid
+SHOWN = 8  # photos in the grid
 
 
-class Judge:
-    """Measures the net on the validation set and draws the sample grid."""
+class Validator:
+    """Measures a net on the validation set and writes OUT/samples/<step>.jpg: masked, result, composite, truth."""
 
-    def __init__(self, samples, out, config, features, device):
+    def __init__(self, samples: ValidationSamples, out: Path, config: TrainConfig, features, device: str):
+        """features: VGG's, for its two distances; None leaves them out."""
         self.samples, self.out, self.features, self.device = samples, out, features, device
         self.size, self.batch = max(config.size), min(8, max(config.batch))
 
     @torch.no_grad()
-    def __call__(self, run) -> dict:
-        """Mean over the photos of l1 (% of the whole image), PSNR (dB) and VGG's two distances, of the composites."""
-        rows, shown, net = [], [], run.best
+    def __call__(self, net, step: int) -> dict[str, float]:
+        """Means over the photos, of the composites: l1 (% of the whole image), PSNR (dB) and the distances of VGG."""
+        rows, shown = [], []
         was_training = net.training
         net.eval()
         count = len(self.samples.photos)
@@ -33,7 +37,7 @@ class Judge:
             if len(shown) < SHOWN:
                 shown += [torch.cat(four, 1) for four in zip(image * valid, out, comp, image, strict=True)]
         net.train(was_training)
-        self._draw(shown[:SHOWN], run.step)
+        self._draw(shown[:SHOWN], step)
         return {f"val_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
     def _measure(self, comp, truth):
@@ -43,8 +47,11 @@ class Judge:
             "psnr": -10 * error.square().mean().clamp(min=1e-10).log10().item(),
         }
         if self.features is not None:
-            found, wanted = self.features(comp), self.features(truth)
-            row |= {"perceptual": perceptual_loss(found, wanted).item(), "style": style_loss(found, wanted).item()}
+            of_comp, of_truth = self.features(comp), self.features(truth)
+            row |= {
+                "perceptual": perceptual_loss(of_comp, of_truth).item(),
+                "style": style_loss(of_comp, of_truth).item(),
+            }
         return row
 
     def _draw(self, columns, step):

@@ -1,8 +1,8 @@
-"""Write 80 smooth pictures for `scripts/train-weights`: python scripts/gradients.py FOLDER.
+"""Draw 80 smooth pictures for `scripts/train-weights`: python scripts/gradients.py FOLDER.
 
-Skies and walls are rare in photos and hard to fill: a hole in one must be as smooth as it. Each picture is a mixture of
-four random colours in its corners, often with a glow, half of them with a second such mixture beyond a straight or
-curved edge, and with noise of 0 to 2 grey levels. 640 x 640, PNG, the same bytes every time.
+Smooth skies and walls are rare in photos, and errors are easily seen there. Each picture mixes four random colours in
+its corners, often with a glow; half of them have a second such mixture beyond a straight or curved edge. All have noise
+of 0 to 2 grey levels. 640x640, PNG, the same bytes every time.
 """
 
 import sys
@@ -15,7 +15,7 @@ COUNT, SIDE = 80, 640
 
 
 def mixture(rng, y, x):
-    """A smooth picture, float (SIDE, SIDE, 3) in 0 to 255; y, x: coordinates from 0 to 1."""
+    """A smooth picture, float (SIDE, SIDE, 3) in [0, 255]. y, x: coordinates in [0, 1]."""
     base = rng.uniform(20, 235, 3)
     corners = (base + rng.normal(0, rng.uniform(5, 45), (4, 3))).clip(0, 255)
     y, x = (at[..., None] ** rng.uniform(0.6, 1.7) for at in (y, x))
@@ -28,7 +28,7 @@ def mixture(rng, y, x):
 
 
 def picture(rng):
-    """uint8 (SIDE, SIDE, 3)."""
+    """A picture as described above, uint8 (SIDE, SIDE, 3)."""
     y, x = np.mgrid[:SIDE, :SIDE] / (SIDE - 1)
     colours = mixture(rng, y, x)
     if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""Small images, masks and badly behaved methods for the tests of the benchmark."""
+"""Small images, masks and misbehaving methods for the tests of the benchmark."""
 
 import cv2
 import numpy as np
@@ -13,13 +13,13 @@ SIDE = 64
 
 
 def photo(seed: int, side: int = SIDE) -> np.ndarray:
-    """A smooth coloured picture, uint8 (side, side, 3)."""
+    """A smooth colour image, uint8 (side, side, 3)."""
     noise = np.random.default_rng([7, seed]).integers(0, 256, (side, side, 3), np.uint8)
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
 
 
 def folders(root, images=3, ratios=(0.05, 0.15)):
-    """A folder of photos and one of masks: bars at the top edge, two of each ratio. Returns both."""
+    """Make a folder of photos and one of masks, bars at the top edge, two of each ratio. Returns both."""
     for i in range(images):
         (root / "images").mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(root / "images" / f"photo{i}.png"), photo(i))
@@ -32,7 +32,7 @@ def folders(root, images=3, ratios=(0.05, 0.15)):
 
 
 def score(root, methods, out="out", config=None, polarity="hole-white", **how):
-    """Run methods on the two folders of `root`. Returns the scores."""
+    """Evaluate methods on the two folders of `root`. Returns the scores."""
     config = config or BenchmarkConfig(size=(SIDE, SIDE), metrics=("l1_image", "psnr"))
     pairs = pairing.make_pairs(root / "images", root / "masks", config, polarity)
     how = {"workers": 1, "names": ("images", "masks"), **how}
@@ -98,12 +98,12 @@ def moody(image, hole):
 
 
 def plug_in(root, monkeypatch):
-    """Install the odd methods as a package with entry points, for this process and those that it starts."""
+    """Install the misbehaving methods as a package with entry points, for this process and its children."""
     (root / "odd_methods.py").write_text(ODD)
-    told = root / "odd_methods-1.0.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-methods\nVersion: 1.0\n")
+    dist_info = root / "odd_methods-1.0.dist-info"
+    dist_info.mkdir()
+    (dist_info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-methods\nVersion: 1.0\n")
     names = [line[4:].split("(")[0] for line in ODD.splitlines() if line.startswith("def ")]
     points = "".join(f"{name} = odd_methods:{name}\n" for name in names)
-    (told / "entry_points.txt").write_text(f"[irregular_masks.methods]\n{points}")
+    (dist_info / "entry_points.txt").write_text(f"[irregular_masks.methods]\n{points}")
     monkeypatch.syspath_prepend(root)

@@ -28,8 +28,9 @@ from maskgen.settings import ExtractConfig, FillConfig, PublishConfig
 from maskgen.testset import make_testset
 from maskgen.training_set import augment_folder
 from maskgen.verify import find_faults
-from pconv_model import checkpoints, features, foreign, train
+from pconv_model import checkpoints, features, foreign
 from pconv_model.settings import NetConfig, TrainConfig
+from pconv_model.state import TrainingState
 from pconv_model.torch_files import torch_file
 from pconv_model.unet import build
 
@@ -295,7 +296,7 @@ def test_results_whose_recipe_makes_no_sense_are_left_alone(tmp_path, change):
     score(tmp_path, ["mean"])
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
     (tmp_path / "out" / "recipe.json").write_text(json.dumps(recipe | change))
-    with pytest.raises(BadInput, match="was begun with other settings"):
+    with pytest.raises(BadInput, match="was created with other settings"):
         score(tmp_path, ["mean"])
 
 
@@ -369,13 +370,13 @@ def test_no_byte_of_a_checkpoint_breaks_its_reader(tmp_path, new):
     [{"phase": None}, {"about": {}}, {"net": {}}, {"optimiser": {"state": {}, "param_groups": []}}, {"history": 3}],
 )
 def test_a_training_checkpoint_with_a_part_missing_is_refused(tmp_path, change):
-    run = train.Run(SMALL, TrainConfig(), "cpu")
+    run = TrainingState(SMALL, TrainConfig(), "cpu")
     about = {"net": vars(SMALL), "train": {}, "loss": {}}
     run.save(tmp_path / "checkpoint.pt", about)
     told = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     torch.save(told | change, tmp_path / "checkpoint.pt")
     with pytest.raises(BadInput, match=r"checkpoint\.pt is a damaged training checkpoint"):
-        train.Run(SMALL, TrainConfig(), "cpu").load(tmp_path / "checkpoint.pt", about)
+        TrainingState(SMALL, TrainConfig(), "cpu").load(tmp_path / "checkpoint.pt", about)
 
 
 def test_no_byte_of_an_hdf5_file_breaks_its_reader(tmp_path):

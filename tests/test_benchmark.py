@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +36,8 @@ from maskgen import maskset
 from maskgen.categories import CATEGORIES, measure
 from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime import images, output
-from maskgen.runtime.output import PROGRESS, Journal
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.output import PROGRESS
 from pconv_model import inpaint
 
 CONFIG = BenchmarkConfig(size=(SIDE, SIDE), metrics=("l1_image", "psnr"))
@@ -455,7 +457,7 @@ def test_the_command_prints_a_table_and_names_the_report(tmp_path):
         ("--method dir:lama", "no such folder: lama"),
         ("--method cmd:not-there", "has no {image}"),
         ("--weights net.pth", "expected one network among the methods"),
-        ("--by kid", "--by kid is no metric"),
+        ("--by kid", "--by kid is not a metric"),
     ],
 )
 def test_a_mistake_in_an_option_is_told_before_any_file_is_read(name, words, told, tmp_path, monkeypatch):
@@ -546,7 +548,7 @@ def claimed(root, methods, config=CONFIG, retry=False):
         if not folder.complete:
             benchmark.write_inputs(root / "out", pairs, {})
             (root / "out" / "journal").mkdir()
-            for label in folder.new["methods"]:
+            for label in folder.recipe["methods"]:
                 with Journal(root / "out" / "journal" / f"{label}.jsonl", "pair") as journal:
                     for pair in pairs:
                         journal.add({"pair": pair.pair, "error": "", "hole_ratio": 0.1})
@@ -562,8 +564,8 @@ def flip(path):
 
 
 def other_version(monkeypatch, package):
-    known = output.version
-    monkeypatch.setattr(output, "version", lambda name: "0.0" if name == package else known(name))
+    known = metadata.version
+    monkeypatch.setattr("maskgen.runtime.recipe.version", lambda name: "0.0" if name == package else known(name))
 
 
 CHANGES = {
@@ -612,7 +614,7 @@ def test_whatever_decides_a_result_is_refused_by_name_when_it_changes(change, tm
     before = every_file(tmp_path / "out")
     make_the_change, words = CHANGES[change]
     make_the_change(tmp_path, monkeypatch)
-    with pytest.raises(BadInput, match=f"out was begun with other settings .*{words}"):
+    with pytest.raises(BadInput, match=f"out was created with other settings .*{words}"):
         claimed(tmp_path, asked)
     assert every_file(tmp_path / "out") == before
 
@@ -654,7 +656,7 @@ def test_an_experiment_is_compared_before_its_masks_are_drawn(first, second, wor
     assert refused.exit_code == 2 and re.search(words, refused.stderr)
     assert every_file(tmp_path / "out") == before
     again = run(*first)
-    assert again.exit_code == 0 and again.stdout.splitlines()[1] == f"{tmp_path / 'out'} is complete already"
+    assert again.exit_code == 0 and again.stdout.splitlines()[1] == f"{tmp_path / 'out'} is already complete"
     assert every_file(tmp_path / "out") == before
 
 

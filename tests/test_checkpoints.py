@@ -11,7 +11,7 @@ from pconv_model import checkpoints, foreign
 from pconv_model.export import export
 from pconv_model.layer import PartialConv2d
 from pconv_model.settings import NetConfig, TrainConfig
-from pconv_model.train import Run
+from pconv_model.state import TrainingState
 from pconv_model.unet import ConvUNet, PConvUNet
 
 CHANNELS = [4, 8, 16, 32, 32, 32, 32, 32]  # a sixteenth of the paper's
@@ -253,7 +253,7 @@ def test_half_precision_halves_the_file_and_hardly_changes_the_result(tmp_path):
 
 
 def test_a_training_checkpoint_gives_its_averaged_net(tmp_path):
-    run = Run(NetConfig(width=0.05, depth=2), TrainConfig(), "cpu")
+    run = TrainingState(NetConfig(width=0.05, depth=2), TrainConfig(), "cpu")
     run.average.encoder[0].conv.weight.data.fill_(0.25)
     run.save(tmp_path / "checkpoint.pt", {"net": vars(run.net.config), "train": {}, "loss": {}})
     assert foreign.read(tmp_path / "checkpoint.pt").encoder[0].conv.weight.unique().item() == 0.25

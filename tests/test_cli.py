@@ -104,6 +104,18 @@ def every_command(group, path):
             yield f"{path} {name}", command
 
 
+@pytest.mark.parametrize(("long", "short"), [("--out", "-o"), ("--method", "-m"), ("--workers", "-j")])
+def test_common_options_have_one_short_form_in_every_command(long, short):
+    having = {
+        path: short in option.opts
+        for tool, group in GROUPS.items()
+        for path, command in every_command(group, tool)
+        for option in command.params
+        if long in option.opts
+    }
+    assert len(having) >= 3 and all(having.values()), having
+
+
 def absurd_values(param):
     if isinstance(param.type, click.Path):
         return PATHS
@@ -147,7 +159,7 @@ def test_extract_says_what_it_made(tmp_path):
     for seed in (0, 5):
         write_video(tmp_path / f"videos/film{seed}.avi", 12, seed=seed)
     done = typed(
-        "maskgen", "extract", tmp_path / "videos", "--out", tmp_path / "raw", *"--train 4 --test 2 --size 64".split()
+        "maskgen", "extract", tmp_path / "videos", "-o", tmp_path / "raw", *"--train 4 --test 2 --size 64 -j 2".split()
     )
     assert done.exit_code == 0 and "train: 4 masks, as many as wanted" in done.stdout
 
@@ -155,7 +167,7 @@ def test_extract_says_what_it_made(tmp_path):
 def test_extract_fails_where_not_one_mask_came_and_says_why_last(tmp_path):
     encode(tmp_path / "black.mp4", [np.zeros((96, 128, 3), np.uint8)] * 12)
     words = ["extract", tmp_path / "black.mp4", "--out", tmp_path / "raw", *"--train 4 --test 0 --workers 1".split()]
-    for _ in range(2):  # the second run is no "complete already"
+    for _ in range(2):  # the second run is not "already complete"
         done = typed("maskgen", *words)
         assert done.exit_code == 1 and not (tmp_path / "raw").exists()
         assert "no mask came from black: its frames are all of one colour" in done.stdout
@@ -332,10 +344,11 @@ def test_hints_to_install_something_work_from_a_clone():
     assert {"cluster", "study"} < named <= set(extras["options.extras_require"])
 
 
-def test_a_tool_without_a_command_shows_its_help():
-    for tool in ("maskgen", "pconv"):
-        assert typed(tool).exit_code == 2 and "\nCommands:\n" in typed(tool).output
-    assert typed("evaluate", "study").exit_code == 2 and "\nCommands:\n" in typed("evaluate", "study").output
+@pytest.mark.parametrize("words", [["maskgen"], ["pconv"], ["evaluate", "study"]])
+def test_a_tool_without_a_command_prints_its_help(words):
+    bare, asked = typed(*words), typed(*words, "--help")
+    assert (bare.exit_code, bare.stderr, bare.stdout) == (0, "", asked.stdout)
+    assert "\nCommands:\n" in bare.stdout
 
 
 INTERRUPTED = """

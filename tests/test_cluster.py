@@ -97,7 +97,7 @@ def test_a_folder_that_workers_do_not_see_is_told(address, tmp_path, monkeypatch
     monkeypatch.setattr(cluster, "ANSWER", 0.5)
     monkeypatch.setattr(cluster, "_mark", lambda path: [path.absolute(), 3, "another file's hash"])
     with pytest.raises(BadInput, match=r"does not see .*film\.mp4 as it is here: expected a folder that all machines"):
-        list(parallel.run(abs, [1], cluster=address, sees=[tmp_path / "film.mp4"]))
+        list(parallel.run(abs, [1], cluster=address, shared_files=[tmp_path / "film.mp4"]))
 
 
 def test_another_version_on_a_worker_is_told(address, monkeypatch):
@@ -140,13 +140,13 @@ def test_an_address_where_another_server_keeps_silent_is_told_in_time(monkeypatc
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begin = time.monotonic()
         with pytest.raises(BadInput, match=r"answers at .*no reply within 0\.5 s"):
-            cluster.check(f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+            cluster.check_scheduler(f"tcp://127.0.0.1:{silent.getsockname()[1]}")
     assert time.monotonic() - begin < 5
 
 
 def test_the_address_of_a_worker_is_told(machines):
     with pytest.raises(BadInput, match=r"no Dask scheduler answers at tcp://.* \(a worker does\)"):
-        cluster.check(machines.workers[1].worker_address)
+        cluster.check_scheduler(machines.workers[1].worker_address)
 
 
 def test_commands_tell_an_empty_address_before_they_write_anything(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import av
@@ -112,7 +113,7 @@ def test_a_finished_run_is_not_made_again(films, tmp_path):
     before = fingerprint(tmp_path / "raw")
     lines = []
     quietly([films], tmp_path / "raw", SMALL, say=lines.append)
-    assert fingerprint(tmp_path / "raw") == before and "complete already" in lines[0]
+    assert fingerprint(tmp_path / "raw") == before and "already complete" in lines[0]
 
 
 CHANGES = {  # what is changed between two runs into one folder: what the refusal names
@@ -140,8 +141,8 @@ def swap(one, other):
 
 
 def change_version(patch, package):
-    known = output.version
-    patch.setattr(output, "version", lambda name: "9.9" if name == package else known(name))
+    known = metadata.version
+    patch.setattr("maskgen.runtime.recipe.version", lambda name: "9.9" if name == package else known(name))
 
 
 @pytest.mark.parametrize("is_finished", [True, False])
@@ -157,7 +158,7 @@ def test_a_folder_is_refused_by_name_to_a_run_of_which_anything_else_decides(
     change, says = CHANGES[what]
     changed = change(films, monkeypatch)
     config = changed["config"] if isinstance(changed, dict) else SMALL
-    with pytest.raises(BadInput, match=f"was begun with other settings.*{says}"):
+    with pytest.raises(BadInput, match=f"was created with other settings.*{says}"):
         quietly([films], tmp_path / "raw", config)
     assert fingerprint(tmp_path / "raw") == before
 

@@ -42,7 +42,7 @@ def test_files_are_found_in_natural_order_whatever_the_case_of_their_ending(tmp_
     touch(tmp_path, "10.PNG", "9.png", "b/1.Png", "b/01.Png", "a.jpg", "a.JPEG", "a.png.txt", "png")
     assert found(tmp_path) == ["9.png", "10.PNG", "b/01.Png", "b/1.Png"]
     assert found(tmp_path, ".jpg", ".jpeg") == ["a.JPEG", "a.jpg"]
-    assert found(tmp_path, outside=tmp_path / "b") == ["9.png", "10.PNG"]
+    assert found(tmp_path, exclude=tmp_path / "b") == ["9.png", "10.PNG"]
     assert found(tmp_path / "nowhere") == []
 
 
@@ -189,7 +189,7 @@ def test_names_of_films_load_as_one_split(tmp_path):
 
 @given(st.text(st.characters(codec=None)), st.integers(20, 200))
 def test_a_cut_name_fits_and_is_unicode(name, longest):
-    short = files.cut(name, longest)
+    short = files.shortened(name, longest)
     assert len(short.encode(errors="surrogatepass")) <= longest
     if short != name:
         short.encode()  # no half character
@@ -198,7 +198,7 @@ def test_a_cut_name_fits_and_is_unicode(name, longest):
 
 def test_names_that_differ_at_their_ends_stay_different():
     names = ["ü" * 100 + str(i) for i in range(1000)]
-    short = {files.cut(name) for name in names}
+    short = {files.shortened(name) for name in names}
     assert len(short) == 1000 and all(len(name.encode()) <= 120 for name in short)
 
 

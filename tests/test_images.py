@@ -137,7 +137,7 @@ def test_a_file_that_is_cut_off_is_refused(form, share):
 
 def test_a_huge_picture_is_refused_before_it_takes_memory():
     with pytest.raises(BadInput, match="claims 60x40 px, expected 100 px at most"):
-        images.decode_stored(saved(PHOTO, "JPEG"), "photo", most=100)
+        images.decode_stored(saved(PHOTO, "JPEG"), "photo", max_pixels=100)
 
 
 def test_a_folder_is_searched_whatever_the_case_and_without_litter(tmp_path):
@@ -187,9 +187,9 @@ def test_a_photo_without_a_mask_is_named():
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".bmp"])
 def test_a_file_that_is_cut_short_shows_without_decoding(ending):
     data = images.encode(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8), ending)
-    assert images.seems_whole(data)
-    assert not any(images.seems_whole(data[: round(len(data) * share)]) for share in (0, 0.1, 0.5, 0.9, 0.99))
+    assert images.looks_complete(data)
+    assert not any(images.looks_complete(data[: round(len(data) * share)]) for share in (0, 0.1, 0.5, 0.9, 0.99))
     if ending == ".jpg":  # a thumbnail is a whole JPEG inside the header of a larger one
         thumbnail = images.encode(np.zeros((8, 8, 3), np.uint8), ".jpg")
         data = data[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + data[2:]
-        assert images.seems_whole(data) and not images.seems_whole(data[:-200])
+        assert images.looks_complete(data) and not images.looks_complete(data[:-200])

@@ -17,8 +17,7 @@ from evaluation import methods
 from evaluation.methods import METHODS, PLAIN, Failed, load, parse, parse_all
 from evaluation.methods.process import Desk, Hand, Here, checked
 from maskgen.errors import BadInput, InputWarning
-from maskgen.runtime import output
-from maskgen.runtime.output import differences
+from maskgen.runtime.recipe import differences
 from pconv_model import inpaint
 from pconv_model.inpaint import Inpainter
 
@@ -176,7 +175,7 @@ def test_how_a_net_runs_is_part_of_it(monkeypatch):
     assert differs(before, parse("pconv+").identity()) == ["mirror", "scales"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert before["device"] == "cpu" and differs(before, parse("pconv").identity()) == ["device"]
-    monkeypatch.setattr(output, "version", lambda name: "0.0")
+    monkeypatch.setattr("maskgen.runtime.recipe.version", lambda name: "0.0")
     assert differs(before, parse("pconv").identity()) == ["torch", "device"]
 
 
@@ -185,7 +184,7 @@ def test_how_a_net_runs_is_part_of_it(monkeypatch):
 )
 def test_the_package_that_computes_a_method_is_part_of_it(name, package, monkeypatch):
     before = parse(name).identity()
-    monkeypatch.setattr(output, "version", lambda name: "0.0")
+    monkeypatch.setattr("maskgen.runtime.recipe.version", lambda name: "0.0")
     monkeypatch.setattr(cv2, "__version__", "0.0")
     assert package in differs(before, parse(name).identity())
 

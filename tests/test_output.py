@@ -16,19 +16,13 @@ from films import write_video
 import cli
 from maskgen.errors import BadInput
 from maskgen.runtime import output
-from maskgen.runtime.output import (
-    LOCK,
-    PROGRESS,
-    RECIPE,
-    Journal,
-    OutputFolder,
-    check_finished,
-    differences,
-    locked,
-)
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.lock import LOCK, locked
+from maskgen.runtime.output import PROGRESS, OutputFolder, check_finished
+from maskgen.runtime.recipe import RECIPE, differences
 
 ROOT = Path(__file__).parents[1]
-HOLD = "import sys, time, pathlib; from maskgen.runtime.output import locked\n"
+HOLD = "import sys, time, pathlib; from maskgen.runtime.lock import locked\n"
 HOLD += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 
@@ -45,7 +39,7 @@ def at_work(tmp_path):
 
 def test_a_second_run_is_refused_at_once(at_work):
     folder, _ = at_work
-    with pytest.raises(BadInput, match=f"another run is at work in {folder}"), locked(folder):
+    with pytest.raises(BadInput, match=f"another run is using {folder}"), locked(folder):
         pass
 
 
@@ -92,13 +86,13 @@ def test_notes_of_a_recipe_are_kept_up_to_date_and_not_compared(tmp_path):
     def recipe(licence, seed=0):
         return {"made_by": "a test", "seed": seed, "sources": [{"name": "film", "sha256": "1", "licence": licence}]}
 
-    with OutputFolder(tmp_path, recipe("MIT"), notes=("licence",)) as folder:
+    with OutputFolder(tmp_path, recipe("MIT"), item_info=("licence",)) as folder:
         folder.finish(count=1)
-    with OutputFolder(tmp_path, recipe("CC0"), notes=("licence",)) as folder:
+    with OutputFolder(tmp_path, recipe("CC0"), item_info=("licence",)) as folder:
         assert folder.complete and folder.finish(count=1)["sources"][0]["licence"] == "CC0"
     with (
         pytest.raises(BadInput, match="seed was 0, is 1"),
-        OutputFolder(tmp_path, recipe("CC0", 1), notes=("licence",)),
+        OutputFolder(tmp_path, recipe("CC0", 1), item_info=("licence",)),
     ):
         pass
     with pytest.raises(BadInput, match="film: licence was CC0, is MIT"), OutputFolder(tmp_path, recipe("MIT")):
@@ -119,7 +113,7 @@ class Stop(Exception):
 
 def begin(path, seed=0, **recipe):
     """An output folder of the command `tool draw`."""
-    how = {name: recipe.pop(name) for name in ("grows", "rises", "about", "prepared") if name in recipe}
+    how = {name: recipe.pop(name) for name in ("grows", "rises", "info", "ignored") if name in recipe}
     return OutputFolder(path, {"made_by": "tool draw", "settings": {"seed": seed}, **recipe}, **how)
 
 
@@ -175,10 +169,10 @@ def test_other_settings_are_refused_by_name(tmp_path, end):
         pass
     why = str(refused.value)
     for words in (
-        "was begun with other settings (seed was 0, is 1; ",
+        "was created with other settings (seed was 0, is 1; ",
         "sources: b.mp4 is gone; sources: a.mp4: sha256 differs; sources: c.mp4 is new",
         "libraries: opencv was 5.0.0, is 5.0.1",
-        "; and 1 more): name another folder, or delete it",
+        "; and 1 more): choose another folder, or delete it",
     ):
         assert words in why
     with begin(
@@ -223,10 +217,14 @@ def test_another_version_of_the_package_or_another_command_is_refused(tmp_path, 
 
 
 def test_a_finished_folder_is_complete_and_keeps_its_outcome_and_what_is_only_told(tmp_path):
-    recipe = finished(begin(tmp_path, about={"folder": "here"}), "0.png", counts={"masks": 1})
+    recipe = finished(begin(tmp_path, info={"folder": "here"}), "0.png", counts={"masks": 1})
     assert (recipe["folder"], recipe["counts"]) == ("here", {"masks": 1})
-    with begin(tmp_path, about={"folder": "moved"}) as folder:
-        assert folder.complete and folder.finished == recipe and folder.already == f"{tmp_path} is complete already"
+    with begin(tmp_path, info={"folder": "moved"}) as folder:
+        assert (
+            folder.complete
+            and folder.finished == recipe
+            and folder.complete_message == f"{tmp_path} is already complete"
+        )
     assert names(tmp_path) == ["0.png", RECIPE]
 
 
@@ -265,8 +263,8 @@ def test_what_is_prepared_is_no_result(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "0.png").write_text("photo")
     (tmp_path / ".DS_Store").write_text("of a Mac")
-    interrupted(begin(tmp_path, prepared=("list.csv", "photos")))
-    finished(begin(tmp_path, 1, prepared=("list.csv", "photos")))
+    interrupted(begin(tmp_path, ignored=("list.csv", "photos")))
+    finished(begin(tmp_path, 1, ignored=("list.csv", "photos")))
     assert names(tmp_path) == [".DS_Store", "list.csv", "photos", "photos/0.png", RECIPE]
 
 
@@ -355,7 +353,7 @@ def scored(path, seed=0, **files):
         return (path / f"{name}.csv").is_file() and (path / f"{name}.csv").read_text() != "failed"
 
     recipe = {"made_by": "tool draw", "settings": {"seed": seed}, "methods": {n: {"file": f} for n, f in files.items()}}
-    return OutputFolder(path, recipe, grows=("methods",), made=made)
+    return OutputFolder(path, recipe, grows=("methods",), has_result=made)
 
 
 def failing(folder, *names, end="finished"):
@@ -372,7 +370,7 @@ def failing(folder, *names, end="finished"):
 def test_a_run_in_which_everything_failed_claims_nothing(tmp_path, end, change):
     failing(scored(tmp_path, a="1"), "a", end=end)
     with pytest.raises(Stop), scored(tmp_path, **change) as folder:
-        assert folder.fresh or change["seed"] == 0
+        assert folder.is_new or change["seed"] == 0
         raise Stop  # before it has a result of its own
     finished(scored(tmp_path, **change), "a.csv")
     with scored(tmp_path, **change) as folder:
@@ -398,7 +396,7 @@ def test_what_a_recipe_holds_as_a_hash_is_told_in_words(tmp_path):
     words = r"\(inputs was 0{12}, is 1{12}; photos: lake\.jpg is gone\)"
     with (
         pytest.raises(BadInput, match=words),
-        OutputFolder(tmp_path, recipe, detail=lambda: ["photos: lake.jpg is gone"]),
+        OutputFolder(tmp_path, recipe, explain=lambda: ["photos: lake.jpg is gone"]),
     ):
         pass
 
@@ -406,7 +404,7 @@ def test_what_a_recipe_holds_as_a_hash_is_told_in_words(tmp_path):
 def test_the_output_of_a_run_that_has_not_finished_is_refused_as_an_input(tmp_path):
     interrupted(begin(tmp_path / "set"), "test/0.png")
     for folder in (tmp_path / "set", tmp_path / "set" / "test"):
-        with pytest.raises(BadInput, match="set is unfinished: finish it first, by the same `tool draw` command"):
+        with pytest.raises(BadInput, match="set is unfinished: finish it first with the same `tool draw` command"):
             check_finished(folder)
     finished(begin(tmp_path / "set"))
     check_finished(tmp_path / "set")
@@ -425,7 +423,7 @@ def test_a_kill_between_the_recipe_and_the_end_does_no_harm(tmp_path):
 def test_a_damaged_recipe_is_refused_and_named(tmp_path, where, data):
     interrupted(begin(tmp_path), "0.png")
     (tmp_path / where).write_bytes(data)
-    with pytest.raises(BadInput, match=rf"{where}.*: delete the folder, or name another one"), begin(tmp_path):
+    with pytest.raises(BadInput, match=rf"{where}.*: delete the folder, or choose another one"), begin(tmp_path):
         pass
 
 
@@ -434,7 +432,7 @@ def test_a_damaged_recipe_is_refused_and_named(tmp_path, where, data):
 def test_a_recipe_with_values_of_another_kind_is_refused(tmp_path, change, entries):
     recipe = finished(methods(tmp_path, a="1"))
     (tmp_path / RECIPE).write_text(json.dumps(recipe | change))
-    with pytest.raises(BadInput, match="was begun with other settings"), methods(tmp_path, **entries):
+    with pytest.raises(BadInput, match="was created with other settings"), methods(tmp_path, **entries):
         pass
 
 
@@ -488,7 +486,7 @@ def test_a_row_of_which_the_disk_takes_half_is_written_on(tmp_path):
 
 def test_two_runs_at_once(at_work):
     folder, other = at_work
-    with pytest.raises(BadInput, match="another run is at work"), begin(folder):
+    with pytest.raises(BadInput, match="another run is using"), begin(folder):
         pass
     assert names(folder) == [LOCK]
     other.kill()
@@ -570,6 +568,6 @@ def test_a_command_on_a_folder_of_another_run_ends_with_one_line(name, workshop,
     monkeypatch.chdir(workshop)
     tool, words = COMMANDS[name]
     done = CliRunner().invoke(tool, words.split())
-    assert done.exit_code == 2 and "another run is at work in" in done.output
+    assert done.exit_code == 2 and "another run is using" in done.output
     assert len(done.stderr.splitlines()) == 1 and len(done.stdout.splitlines()) <= 1  # which masks and photos are used
     assert [path.name for path in (workshop / "out").iterdir()] == [LOCK]

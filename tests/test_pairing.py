@@ -126,7 +126,7 @@ def test_masks_and_results_below_the_photos_are_no_photos(tmp_path, monkeypatch)
     for name in ("first", "again"):
         done = typed(*words)
         assert done.exit_code == 0 and done.stdout.startswith("masks: 4 of masks; photos: 3 of ."), name
-    assert "results is complete already" in done.stdout
+    assert "results is already complete" in done.stdout
 
 
 def test_a_hole_that_is_lost_at_the_size_is_told(tmp_path):
@@ -190,7 +190,7 @@ def test_an_unfinished_test_set_is_refused(tmp_path, monkeypatch, words):
     (part.parent / PROGRESS / "recipe.json").write_text('{"made_by": "maskgen testset"}')
     done = typed(*words.split())
     assert done.exit_code == 2 and not (tmp_path / "results").exists() and not (tmp_path / "pairs").exists()
-    assert "masks/testset is unfinished: finish it first, by the same `maskgen testset` command" in done.output
+    assert "masks/testset is unfinished: finish it first with the same `maskgen testset` command" in done.output
     assert len(done.output.splitlines()) == 1
     shutil.rmtree(part.parent / PROGRESS)
     (part / "made.jsonl").touch()  # as an earlier version left it
@@ -284,7 +284,7 @@ def test_pairs_of_drawn_holes_are_found_with_their_masks(tmp_path):
         ("pairs --polarity hole-black", "pairs/recipe.json says hole-white, leave the option out"),
         ("pairs --images nowhere", "no such folder: nowhere"),
         ("enlarged", "lists pairs without masks, of super-resolution"),
-        ("half", "half is unfinished: finish it first, by the same `evaluate pairs` command"),
+        ("half", "half is unfinished: finish it first with the same `evaluate pairs` command"),
     ],
 )
 def test_pairs_that_cannot_be_used_give_one_line(words, told, tmp_path, monkeypatch):
@@ -324,7 +324,7 @@ def test_exported_pairs_go_on_where_a_run_was_stopped_and_are_complete_once(tmp_
     assert every_file(tmp_path / "out") == every_file(tmp_path / "whole")
     said = []
     experiments.export(pairs, sources, tmp_path / "out", CONFIG, say=said.append)
-    assert said == [f"{tmp_path / 'out'} is complete already"]
+    assert said == [f"{tmp_path / 'out'} is already complete"]
     for change in ({"white": "valid"}, {"layout": "lama"}):
         with pytest.raises(BadInput, match=f"{next(iter(change))} was"):
             experiments.export(pairs, sources, tmp_path / "out", CONFIG, **change)

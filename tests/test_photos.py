@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -82,10 +83,8 @@ def change_a_byte(path):
 
 
 def another_version(package, monkeypatch):
-    from maskgen.runtime import output
-
-    real = output.version
-    monkeypatch.setattr(output, "version", lambda name: "0.0.1" if name == package else real(name))
+    real = metadata.version
+    monkeypatch.setattr("maskgen.runtime.recipe.version", lambda name: "0.0.1" if name == package else real(name))
 
 
 CHANGES = {  # what is changed between two runs, and the words that name it
@@ -123,7 +122,7 @@ def test_a_folder_of_another_run_is_refused_and_the_difference_named(place, monk
     if change:
         change(monkeypatch)
     line = refusal(*command, *words)
-    assert line.startswith(f"pconv: out was begun with other settings ({told}")
+    assert line.startswith(f"pconv: out was created with other settings ({told}")
     assert line.count("; ") == (what == "the kind")  # its weights are others too; nothing else is named
     assert contents(place / "out") == before
 
@@ -139,7 +138,7 @@ def test_the_kind_of_device_is_part_of_what_decides_a_result(place):
 def test_a_second_run_has_nothing_to_do_and_says_so(place, command):
     assert run(*command) == ["3 images in out"]
     before = contents(place / "out")
-    assert run(*command) == ["out is complete already"] and contents(place / "out") == before
+    assert run(*command) == ["out is already complete"] and contents(place / "out") == before
     assert set(json.loads(before["recipe.json"])["inputs"]) == {"0.png", "1.png", "2.png"}
 
 
@@ -149,7 +148,7 @@ def test_photos_may_be_added_to_a_finished_folder(place, command):
     before = contents(place / "out")
     images.write(Path("photos/more/3.png"), picture(seed=3))
     write_mask("masks/more/3.png")
-    assert run(*command) == ["1 images in out"] and run(*command) == ["out is complete already"]
+    assert run(*command) == ["1 images in out"] and run(*command) == ["out is already complete"]
     after = contents(place / "out")
     assert all(after[name] == before[name] for name in before if name != "recipe.json")
     shutil.rmtree("out")
@@ -194,7 +193,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(place, command):
     words = [sys.executable, "-c", KILLED, *map(str, command)]
     killed = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
     assert killed.returncode == -9 and not Path("out/recipe.json").exists() and list(Path("out").rglob("*.part"))
-    assert "begun with other settings (tile" in refusal(*command, "--tile", 16)
+    assert "created with other settings (tile" in refusal(*command, "--tile", 16)
     assert run(*command) == ["1 images in out" if command is INPAINT else "2 images in out"]
     resumed = contents(place / "out")
     shutil.rmtree("out")
@@ -306,7 +305,7 @@ def test_a_name_of_250_bytes_and_one_with_spaces_and_umlauts_work(place, command
     for name in ("n" * 246, "m" * 246, "Größe 1 " + "ü" * 119):
         shutil.copy("photos/0.png", f"photos/{name}.png")
         shutil.copy("masks/0.png", f"masks/{name}.png")
-    assert run(*command) == ["6 images in out"] and run(*command) == ["out is complete already"]
+    assert run(*command) == ["6 images in out"] and run(*command) == ["out is already complete"]
 
 
 def test_two_photos_of_one_stem_are_refused(place):
@@ -316,9 +315,9 @@ def test_two_photos_of_one_stem_are_refused(place):
 
 def test_results_and_masks_below_the_folder_of_photos_are_no_photos(place):
     assert run("inpaint", "photos", "masks", "photos/out") == ["3 images in photos/out"]
-    assert run("inpaint", "photos", "masks", "photos/out") == ["photos/out is complete already"]
+    assert run("inpaint", "photos", "masks", "photos/out") == ["photos/out is already complete"]
     shutil.move("masks", "photos/masks")
-    assert run("inpaint", "photos", "photos/masks", "photos/out") == ["photos/out is complete already"]
+    assert run("inpaint", "photos", "photos/masks", "photos/out") == ["photos/out is already complete"]
 
 
 def test_litter_is_passed_over_links_are_followed_and_endings_have_any_case(place):

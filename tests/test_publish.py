@@ -4,11 +4,14 @@ import io
 import json
 import shutil
 import subprocess
+import tarfile
+import unicodedata
 import zipfile
 from dataclasses import replace
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -16,8 +19,7 @@ import cli
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput, InputWarning
 from maskgen.maskset import encode, read_hole
-from maskgen.publish import publish, publish_nvidia
-from maskgen.publish import run as press
+from maskgen.publish import publish, publish_nvidia, run, texts
 from maskgen.runtime import files
 from maskgen.settings import FillConfig, PublishConfig
 from maskgen.testset import make_testset
@@ -49,22 +51,22 @@ def copy(dist, tmp_path):
 
 @pytest.fixture
 def sketched(monkeypatch):
-    """Pictures that take no time."""
+    """Draw no pictures, which takes no time."""
 
     def sketch(folder, out):
         out.mkdir(exist_ok=True)
         (out / "sheet.png").write_bytes(b"a sheet")
 
-    monkeypatch.setattr(press.plots, "draw_figures", sketch)
+    monkeypatch.setattr(run.plots, "draw_figures", sketch)
 
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_all_papers_are_there(dist):
-    papers = "README.md LICENSE CITATION.cff croissant.json datasheet.md recipe.json checksums.sha256 preview/sheet.png"
-    assert all((dist / name).stat().st_size > 100 for name in papers.split())
+def test_all_documents_are_there(dist):
+    names = "README.md LICENSE CITATION.cff croissant.json datasheet.md recipe.json checksums.sha256 preview/sheet.png"
+    assert all((dist / name).stat().st_size > 100 for name in names.split())
 
 
 def test_publishing_again_or_elsewhere_gives_the_same_bytes(masks, dist, tmp_path):
@@ -82,19 +84,19 @@ def test_sha256sum_accepts_the_checksums(dist):
     assert subprocess.run([tool, "-c", "--quiet", "checksums.sha256"], cwd=dist).returncode == 0
 
 
-def test_every_video_is_credited_and_a_silent_one_warned_of(masks, tmp_path, sketched):
+def test_every_video_is_credited_and_a_missing_licence_gives_a_warning(masks, tmp_path, sketched):
     warnings = publish(masks, tmp_path / "a", PublishConfig(archives=()))
     assert "1 of 2 videos have no stated licence, such as clip1.mp4" in warnings[0]
     sources = tmp_path / "SOURCES.csv"
     sources.write_text("file,source,licence\nclip1.mp4,a river,CC0-1.0\n")
     config = PublishConfig(archives=(), url="https://masks.example/set")
     assert publish(masks, tmp_path / "a", config, credits=sources) == []
-    for paper in ("README.md", "LICENSE", "datasheet.md"):
-        text = (tmp_path / "a" / paper).read_text()
+    for document in ("README.md", "LICENSE", "datasheet.md"):
+        text = (tmp_path / "a" / document).read_text()
         assert "| clip0.mp4 | a lake | CC-BY-4.0 |" in text and "| clip1.mp4 | a river | CC0-1.0 |" in text
 
 
-def test_the_citation_file_and_the_cards_head_are_yaml(dist):
+def test_the_citation_file_and_the_head_of_the_card_are_yaml(dist):
     yaml = pytest.importorskip("yaml")
     assert yaml.safe_load((dist / "CITATION.cff").read_text())["type"] == "dataset"
     head = yaml.safe_load((dist / "README.md").read_text().split("---")[1])
@@ -117,6 +119,15 @@ def test_the_parquet_holds_the_files(dist):
     table = pytest.importorskip("pyarrow.parquet").read_table(dist / "archives" / "masks.parquet").to_pylist()
     assert len(table) == 12
     assert all(hashlib.sha256(row["image"]["bytes"]).hexdigest() == row["sha256"] for row in table)
+    assert all(row["image"]["path"] == row["file_name"] for row in table)
+
+
+def test_the_parquet_tells_hugging_face_the_types_of_its_columns(dist):
+    schema = pytest.importorskip("pyarrow.parquet").read_schema(dist / "archives" / "masks.parquet")
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["image"] == {"_type": "Image"} and set(features) == set(schema.names)
+    assert features["hole_ratio"] == {"dtype": "float64", "_type": "Value"}
+    assert features["border_distance"]["dtype"] == "int64" and features["category"]["dtype"] == "string"
 
 
 def test_webdataset_loads_the_tars(dist):
@@ -147,19 +158,99 @@ def test_mlcroissant_finds_no_fault_and_reads_the_records(dist):
 
 
 def test_croissant_has_the_responsible_ai_part(dist):
-    told = json.loads((dist / "croissant.json").read_text())
-    assert "http://mlcommons.org/croissant/RAI/1.0" in told["conformsTo"]
+    metadata = json.loads((dist / "croissant.json").read_text())
+    assert "http://mlcommons.org/croissant/RAI/1.0" in metadata["conformsTo"]
     fields = ("dataCollection", "dataBiases", "dataLimitations", "dataSocialImpact", "personalSensitiveInformation")
-    assert all(told[f"rai:{field}"] for field in fields)
+    assert all(metadata[f"rai:{field}"] for field in fields)
+
+
+def test_croissant_lists_the_files_with_their_sizes_and_hashes(dist):
+    metadata = json.loads((dist / "croissant.json").read_text())
+    archive, index, masks_ = metadata["distribution"]
+    for entry in (archive, index):
+        data = (dist / entry["contentUrl"]).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(data).hexdigest() and entry["contentSize"] == f"{len(data)} B"
+    assert masks_["containedIn"] == {"@id": "archive"}
+    fields = [field["name"] for field in metadata["recordSet"][0]["field"]]
+    assert fields == (dist / "test" / "metadata.csv").read_text().splitlines()[0].split(",")
+    assert metadata["license"] == "https://creativecommons.org/licenses/by/4.0/legalcode"
+    assert metadata["url"] == CONFIG.url and metadata["datePublished"] == CONFIG.date
+    assert metadata["description"].startswith(
+        "12 binary masks of 512 x 512 px, 8-bit grey PNG. White (255) is the hole"
+    )
+    assert metadata["isBasedOn"][0] == "clip0.mp4 (a lake, CC-BY-4.0)"
+
+
+def test_archives_have_no_times_of_their_own(dist):
+    with zipfile.ZipFile(dist / "archives" / "masks.zip") as archive:
+        for entry in archive.infolist():
+            assert (entry.date_time, entry.compress_type) == ((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED)
+            assert entry.external_attr >> 16 == 0o100644
+    with tarfile.open(dist / "archives" / "webdataset" / "free_0.1-0.2.tar") as archive:
+        entries = archive.getmembers()
+    assert [entry.name for entry in entries] == ["free_0-1-0-2_00000.png", "free_0-1-0-2_00000.json"]
+    assert {(entry.mtime, entry.mode) for entry in entries} == {(0, 0o644)}
+
+
+INDEX = pd.DataFrame(
+    {
+        "file_name": ["a.png"] * 6,
+        "category": ["interior_0.01-0.1", *["free_0.1-0.2"] * 3, *["interior_0.1-0.2"] * 2],
+        "border_distance": [50, 0, 0, 7, 60, 60],
+        "hole_ratio": [0.05, *[0.15] * 5],
+    }
+)
+
+
+def test_the_documents_count_the_masks_of_each_class():
+    text = texts.datasheet(INDEX, {}, [], CONFIG)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(("| hole ratio", "| ("))]
+    assert rows[:3] == [["hole ratio", "interior", "free"], ["(0.01, 0.1]", "1", "0"], ["(0.1, 0.2]", "2", "3"]]
+    assert text.count("\n| (") == 6 and "6 binary masks" in text and "2 of the 3 free masks touch the edge" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "size"), [(6, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10_000, "10K<n<100K"), (12_000, "10K<n<100K")]
+)
+def test_the_card_has_hugging_faces_facts_about_a_set(tmp_path, number, size):
+    yaml = pytest.importorskip("yaml")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "a.png").write_bytes(b"1234567")
+    table = pd.concat([INDEX] * (number // 6 + 1))[:number]
+    head = yaml.safe_load(texts.card(table, {}, [], CONFIG, tmp_path).split("---")[1])
+    assert head["size_categories"] == [size]
+    assert head["dataset_info"]["splits"] == [{"name": "test", "num_bytes": 7 * number, "num_examples": number}]
+    assert head["dataset_info"]["features"] == [
+        {"name": "image", "dtype": "image"},
+        {"name": "category", "dtype": "string"},
+        {"name": "border_distance", "dtype": "int64"},
+        {"name": "hole_ratio", "dtype": "float64"},
+    ]
+
+
+def test_each_licence_has_its_own_address_and_an_unknown_one_has_none():
+    text = texts.licence_text([], replace(CONFIG, licence="CC0-1.0"))
+    assert "licensed under CC0-1.0: https://creativecommons.org/publicdomain/zero/1.0/legalcode\n\nThey" in text
+    assert "licensed under Lic\n\nThey" in texts.licence_text([], replace(CONFIG, licence="Lic"))
+
+
+def test_the_citation_leaves_out_an_unknown_address():
+    assert texts.bibtex(replace(CONFIG, url="", title="Holes")) == (
+        "@misc{irregular_masks_testset,\n  title = {Holes},\n  author = {{irregular-masks contributors}},\n"
+        "  year = {2026},\n  version = {1.0.0},\n}"
+    )
+    assert texts.citation(CONFIG).endswith('license: "CC-BY-4.0"\nurl: "https://masks.example/set"\n')
+    assert texts.citation(replace(CONFIG, url="")).endswith('license: "CC-BY-4.0"\n')
 
 
 def test_nvidias_layout_is_flat_and_in_blocks(masks, tmp_path):
     publish_nvidia(masks, tmp_path / "n", CONFIG)
     with zipfile.ZipFile(tmp_path / "n" / "test_mask.zip") as archive:
         assert archive.namelist() == [f"mask/testing_mask_dataset/{i:05d}.png" for i in range(12)]
-        second = cv2.imdecode(np.frombuffer(archive.read(archive.namelist()[1]), np.uint8), 0)
-    assert (second == 255).sum() == read_hole(masks / "test" / "interior_0.01-0.1" / "00000.png").sum()
-    rows = list(csv.DictReader((tmp_path / "n" / "index.csv").open()))
+        rows = list(csv.DictReader((tmp_path / "n" / "index.csv").open()))
+        assert [row["file_name"] for row in rows] == archive.namelist()
+        for row in rows:
+            assert archive.read(row["file_name"]) == (masks / "test" / row["original"]).read_bytes()
     assert [row["category"] for row in rows[:4]] == [
         "free_0.01-0.1",
         "interior_0.01-0.1",
@@ -168,22 +259,22 @@ def test_nvidias_layout_is_flat_and_in_blocks(masks, tmp_path):
     ]
 
 
-def test_what_is_no_test_set_or_no_free_folder_is_refused(masks, tmp_path):
+def test_other_folders_than_a_test_set_and_a_new_folder_are_refused(masks, tmp_path):
     with pytest.raises(BadInput, match="no recipe"):
         publish(tmp_path, tmp_path / "out", CONFIG)
     (tmp_path / "thesis.tex").write_text("dear")
     with pytest.raises(BadInput, match="not empty"):
         publish(masks, tmp_path, CONFIG)
     for out in (masks, masks / "dist"):
-        with pytest.raises(BadInput, match="itself, or lies in it"):
+        with pytest.raises(BadInput, match="is the mask set, or is inside it"):
             publish(masks, out, CONFIG)
-    with pytest.raises(BadInput, match="no archive 'rar'"):
+    with pytest.raises(BadInput, match="unknown archive 'rar'"):
         publish(masks, tmp_path / "out", PublishConfig(archives=("rar",)))
 
 
 @pytest.mark.parametrize("date", ["today", "2026-13-01", "20261123", "", "23.11.2026"])
-def test_a_date_that_is_none_is_refused(masks, tmp_path, date):
-    with pytest.raises(BadInput, match="a day such as 2026-11-23"):
+def test_an_invalid_date_is_refused(masks, tmp_path, date):
+    with pytest.raises(BadInput, match="expected a date of publication such as 2026-11-23"):
         publish(masks, tmp_path / "out", PublishConfig(archives=(), date=date))
 
 
@@ -191,14 +282,14 @@ PLAIN = PublishConfig(url="https://masks.example/set", archives=("webdataset",))
 
 
 @pytest.mark.parametrize("layout", [publish, publish_nvidia])
-def test_the_same_command_again_has_nothing_to_do(masks, tmp_path, layout, sketched):
+def test_publishing_again_has_nothing_to_do(masks, tmp_path, layout, sketched):
     said = []
     for _ in range(2):
         layout(masks, tmp_path / "dist", PLAIN, say=said.append)
-    assert said == [f"{tmp_path / 'dist'} is complete already"]
+    assert said == [f"{tmp_path / 'dist'} is already complete"]
 
 
-def test_other_papers_are_written_anew_as_if_published_for_the_first_time(masks, tmp_path, sketched):
+def test_other_settings_rewrite_the_documents_as_in_a_new_folder(masks, tmp_path, sketched):
     credits = tmp_path / "SOURCES.csv"
     credits.write_text("file,license\nclip1.mp4,CC0-1.0\n")
     first = {"config": PLAIN}
@@ -214,21 +305,21 @@ def test_other_papers_are_written_anew_as_if_published_for_the_first_time(masks,
         assert contents(tmp_path / f"again{i}") == contents(tmp_path / f"fresh{i}")
 
 
-def test_another_version_of_a_library_that_draws_is_no_reason_to_refuse(masks, tmp_path, monkeypatch, sketched):
+def test_another_version_of_a_library_rewrites_the_recipe(masks, tmp_path, monkeypatch, sketched):
     publish(masks, tmp_path / "dist", PLAIN)
-    monkeypatch.setattr(press, "libraries", lambda *names: {"matplotlib": "9.9"})
+    monkeypatch.setattr(run, "library_versions", lambda *names: {"matplotlib": "9.9"})
     publish(masks, tmp_path / "dist", PLAIN)
     assert json.loads((tmp_path / "dist" / "recipe.json").read_text())["libraries"]["matplotlib"] == "9.9"
     assert find_faults(tmp_path / "dist", workers=1) == (12, [])
 
 
 @pytest.mark.parametrize("moment", ["write_whole", "_archives", "citation", "write_checksums"])
-def test_an_interrupted_publication_is_finished_by_the_next(masks, tmp_path, monkeypatch, moment, sketched):
+def test_the_same_command_finishes_an_interrupted_publication(masks, tmp_path, monkeypatch, moment, sketched):
     publish(masks, tmp_path / "whole", PLAIN)
     publish(masks, tmp_path / "again", PLAIN)
     for out, config in (("new", PLAIN), ("again", replace(PLAIN, title="Another")), ("again", PLAIN)):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(press, moment, interrupt)
+            patch.setattr(run, moment, interrupt)
             publish(masks, tmp_path / out, config)
     for out in ("new", "again"):
         publish(masks, tmp_path / out, PLAIN)
@@ -248,10 +339,10 @@ def test_another_set_or_layout_is_refused_by_name(masks, tmp_path, sketched):
     index = other / "test" / "metadata.csv"
     publish(masks, tmp_path / "dist", PLAIN)
     published = contents(tmp_path / "dist")
-    with pytest.raises(BadInput, match=r"00000.png is missing, or not the mask that the index lists"):
+    with pytest.raises(BadInput, match=r"00000.png is missing or differs from the index"):
         publish(other, tmp_path / "dist", PLAIN)
     index.write_text(index.read_text().replace(before, after))
-    with pytest.raises(BadInput, match=r"begun with other settings \(masks was"):
+    with pytest.raises(BadInput, match=r"created with other settings \(masks was"):
         publish(other, tmp_path / "dist", PLAIN)
     with pytest.raises(BadInput, match="layout was imagefolder, is nvidia"):
         publish_nvidia(masks, tmp_path / "dist", PLAIN)
@@ -274,43 +365,55 @@ def test_an_unfinished_set_is_not_published(masks, tmp_path):
         ("file,source,license,licence\nclip0.mp4,,,\n", "CC-BY-4.0"),
     ],
 )
-def test_a_licence_is_read_in_both_spellings_and_erased_by_none(masks, tmp_path, table, licence):
+def test_a_licence_has_two_spellings_and_an_empty_cell_keeps_the_known_one(masks, tmp_path, table, licence):
     (tmp_path / "SOURCES.csv").write_text(table, encoding="utf-8")
     publish_nvidia(masks, tmp_path / "dist", PLAIN, credits=tmp_path / "SOURCES.csv")
     source = json.loads((tmp_path / "dist" / "recipe.json").read_text())["sources"][0]
     assert source["licence"] == licence and source["source"] == ("a pond" if "a pond" in table else "a lake")
 
 
-def test_credits_of_other_videos_are_warned_of(masks, tmp_path):
+def test_names_with_decomposed_accents_are_the_same_names(tmp_path):
+    (tmp_path / "SOURCES.csv").write_text("file,licence\nété.mp4,CC0-1.0\n", encoding="utf-8")
+    sources = [{"name": "lac", "file": unicodedata.normalize("NFD", "été.mp4")}]
+    assert run._with_credits(sources, None)[1] == [
+        "1 of 1 videos have no stated licence, such as lac: add them with --sources"
+    ]
+    credited, warnings = run._with_credits(sources, tmp_path / "SOURCES.csv")
+    assert credited[0]["licence"] == "CC0-1.0" and warnings == [] and "licence" not in sources[0]
+
+
+def test_credits_of_other_videos_only_give_a_warning(masks, tmp_path):
     (tmp_path / "SOURCES.csv").write_text("file,licence\nother.mp4,CC0\n")
     warnings = publish_nvidia(masks, tmp_path / "dist", PLAIN, credits=tmp_path / "SOURCES.csv")
-    assert any("names none of the 2 videos, only such as other.mp4" in warning for warning in warnings)
+    assert any("lists none of the 2 videos; its first row is other.mp4" in warning for warning in warnings)
 
 
-def test_titles_with_any_letters_stay_yaml_json_and_bibtex(masks, tmp_path, sketched):
+def test_special_characters_in_a_title_are_escaped_in_yaml_json_and_bibtex(masks, tmp_path, sketched):
     yaml = pytest.importorskip("yaml")
     config = replace(PLAIN, archives=(), title='The "holes": 50 % & more_', name="my set", licence="Lic: v1")
     publish(masks, tmp_path / "dist", config)
-    papers = {name: (tmp_path / "dist" / name).read_text() for name in ("README.md", "CITATION.cff", "croissant.json")}
-    head = yaml.safe_load(papers["README.md"].split("---")[1])
+    documents = {
+        name: (tmp_path / "dist" / name).read_text() for name in ("README.md", "CITATION.cff", "croissant.json")
+    }
+    head = yaml.safe_load(documents["README.md"].split("---")[1])
     assert (head["pretty_name"], head["license_name"]) == (config.title, "Lic: v1")
-    assert yaml.safe_load(papers["CITATION.cff"])["license"] == "Lic: v1"
-    cited = json.loads(papers["croissant.json"])["citeAs"]
+    assert yaml.safe_load(documents["CITATION.cff"])["license"] == "Lic: v1"
+    cited = json.loads(documents["croissant.json"])["citeAs"]
     assert cited.startswith("@misc{my_set,") and r"50 \% \& more\_" in cited
 
 
-def test_archives_belong_to_one_layout(masks, tmp_path):
+def test_nvidias_layout_takes_no_archives(masks, tmp_path):
     words = ["publish", str(masks), str(tmp_path / "dist"), "--layout", "nvidia", "--archives", "parquet"]
-    run = CliRunner().invoke(cli.maskgen, words)
-    assert run.exit_code == 2 and "--archives belongs to the layout imagefolder" in run.output
+    done = CliRunner().invoke(cli.maskgen, words)
+    assert done.exit_code == 2 and "--archives belongs to the layout imagefolder" in done.output
 
 
-def test_a_sound_set_has_no_faults(masks, dist):
+def test_a_correct_set_has_no_faults(masks, dist):
     assert find_faults(dist, workers=1) == (12, [])
     assert find_faults(masks, workers=1) == (12, [])
 
 
-def test_litter_in_a_set_is_no_fault_and_in_no_checksums(masks, copy):
+def test_system_files_are_no_faults_and_have_no_checksums(masks, copy):
     litter = ["Thumbs.db", "test/.ipynb_checkpoints/00000.png", "test/__MACOSX/._00000.png", "test/._a.png"]
     for name in litter:
         (copy / name).parent.mkdir(exist_ok=True)
@@ -322,18 +425,18 @@ def test_litter_in_a_set_is_no_fault_and_in_no_checksums(masks, copy):
     assert (copy / "checksums.sha256").read_bytes() == before
 
 
-def test_masks_of_other_endings_and_in_linked_folders_are_seen(copy, tmp_path):
+def test_masks_with_other_endings_and_in_linked_folders_are_found(copy, tmp_path):
     (tmp_path / "more").mkdir()
     shutil.copy(copy / "test" / "free_0.2-0.3" / "00000.png", tmp_path / "more" / "A.PNG")
     (tmp_path / "more" / "b.jpeg").write_bytes(b"")
     (copy / "test" / "linked").symlink_to(tmp_path / "more", target_is_directory=True)
-    told = find_faults(copy, workers=1)[1]
+    faults = find_faults(copy, workers=1)[1]
     for name in ("A.PNG", "b.jpeg"):
-        assert f"test/linked/{name}: there, but not listed" in told
-        assert f"test/linked/{name}: there, but not in checksums.sha256" in told
+        assert f"test/linked/{name}: there, but not listed" in faults
+        assert f"test/linked/{name}: there, but not in checksums.sha256" in faults
 
 
-def test_an_index_may_begin_with_a_byte_order_mark(copy):
+def test_an_index_may_start_with_a_byte_order_mark(copy):
     index = copy / "test" / "metadata.csv"
     index.write_bytes(b"\xef\xbb\xbf" + index.read_bytes())
     files.write_checksums(copy)
@@ -343,8 +446,8 @@ def test_an_index_may_begin_with_a_byte_order_mark(copy):
 def test_a_mask_in_another_form_is_a_fault(copy):
     path = copy / "test" / "free_0.1-0.2" / "00000.png"
     cv2.imwrite(str(path), cv2.imread(str(path)))  # the same pixels as RGB
-    told = "\n".join(find_faults(copy, workers=1)[1])
-    assert "expected an 8-bit grey PNG" in told and "other values" not in told
+    faults = "\n".join(find_faults(copy, workers=1)[1])
+    assert "expected an 8-bit grey PNG" in faults and "other values" not in faults
 
 
 def rewrite_index(folder, change):
@@ -361,22 +464,21 @@ def rewrite_index(folder, change):
 def test_a_changed_mask_is_found_by_hash_ratio_and_class(copy):
     name = "free_0.1-0.2/00000.png"
     (copy / "test" / name).write_bytes(encode(np.eye(512, dtype=bool)))
-    faults = find_faults(copy, workers=1)[1]
-    told = "\n".join(faults)
-    assert f"test/{name}: hole_ratio is 0.001953" in told and f"test/{name}: sha256 is" in told
-    assert f"test/{name}: differs from checksums.sha256" in told
-    assert f"test/{name}: lies in free_0.1-0.2, but measures as outside all classes" in told
+    faults = "\n".join(find_faults(copy, workers=1)[1])
+    assert f"test/{name}: hole_ratio is 0.001953" in faults and f"test/{name}: sha256 is" in faults
+    assert f"test/{name}: differs from checksums.sha256" in faults
+    assert f"test/{name}: lies in free_0.1-0.2, but measures as outside all classes" in faults
 
 
-def test_missing_extra_and_doubled_masks_are_found(copy):
+def test_missing_unlisted_and_repeated_masks_are_found(copy):
     (copy / "test" / "free_0.1-0.2" / "00000.png").unlink()
     shutil.copy(copy / "test" / "free_0.2-0.3" / "00000.png", copy / "test" / "free_0.2-0.3" / "00001.png")
     rewrite_index(copy, lambda rows: rows.append(rows[0]))
-    told = "\n".join(find_faults(copy, workers=1)[1])
-    assert "test/free_0.1-0.2/00000.png: listed, but not there" in told
-    assert "test/free_0.2-0.3/00001.png: there, but not listed" in told
-    assert "test/interior_0.01-0.1/00000.png: listed twice" in told
-    assert "test/free_0.2-0.3/00001.png: there, but not in checksums.sha256" in told
+    faults = "\n".join(find_faults(copy, workers=1)[1])
+    assert "test/free_0.1-0.2/00000.png: listed, but not there" in faults
+    assert "test/free_0.2-0.3/00001.png: there, but not listed" in faults
+    assert "test/interior_0.01-0.1/00000.png: listed twice" in faults
+    assert "test/free_0.2-0.3/00001.png: there, but not in checksums.sha256" in faults
 
 
 def test_grey_pixels_and_other_sizes_are_found(copy):
@@ -384,17 +486,17 @@ def test_grey_pixels_and_other_sizes_are_found(copy):
     grey[100:300, 100:300] = 200
     cv2.imwrite(str(copy / "test" / "free_0.1-0.2" / "00000.png"), grey)
     (copy / "test" / "free_0.2-0.3" / "00000.png").write_bytes(encode(np.eye(256, dtype=bool)))
-    told = "\n".join(find_faults(copy, workers=1)[1])
-    assert "40000 pixels have other values" in told and "different sizes: 256x256, 512x512" in told
+    faults = "\n".join(find_faults(copy, workers=1)[1])
+    assert "40000 pixels have other values" in faults and "different sizes: 256x256, 512x512" in faults
 
 
 def test_a_wrong_row_of_the_index_is_found(copy):
     rewrite_index(copy, lambda rows: rows[3].update(border_distance="7", category="free_0.5-0.6"))
-    told = "\n".join(find_faults(copy, workers=1)[1])
-    assert "the index says 7" in told and "the index says free_0.5-0.6" in told
-    assert "free_0.5-0.6 has 2 masks in the index, the recipe says 1" in told
+    faults = "\n".join(find_faults(copy, workers=1)[1])
+    assert "the index says 7" in faults and "the index says free_0.5-0.6" in faults
+    assert "free_0.5-0.6 has 2 masks in the index, the recipe says 1" in faults
 
 
-def test_names_that_lead_out_of_the_set_are_not_followed(copy):
+def test_names_that_point_outside_the_set_are_not_followed(copy):
     rewrite_index(copy, lambda rows: rows[0].update(file_name="../../etc/passwd"))
     assert "../../etc/passwd: leads out of the mask set" in find_faults(copy, workers=1)[1]

@@ -267,7 +267,7 @@ def test_a_finished_set_made_again_is_complete_and_prints_the_same(folder, out):
     before = everything(out)
     again = maskgen("bin", folder, "--workers", 1, "--out", out, "--index", out.parent / "b.csv")
     assert first.returncode == again.returncode == 0 and first.stdout == again.stdout
-    assert f"6 masks in {out}" in first.stderr and f"{out} is complete already" in again.stderr
+    assert f"6 masks in {out}" in first.stderr and f"{out} is already complete" in again.stderr
     assert everything(out) == before
     assert (out.parent / "a.csv").read_bytes() == (out.parent / "b.csv").read_bytes()
     assert (out.parent / "a.csv").read_bytes() == (out / "test" / "metadata.csv").read_bytes()
@@ -297,7 +297,7 @@ CHANGES = {  # what is changed: what the refusal names
     "border": (None, {"border": 20}, "border was 50, is 20"),
     "opencv": (lambda _, patch: patch.setattr(cv2, "__version__", "3.2.1"), {}, "opencv was .*, is 3.2.1"),
     "numpy": (
-        lambda _, patch: patch.setattr(sort, "libraries", lambda *n: {"numpy": "1"}),
+        lambda _, patch: patch.setattr(sort, "library_versions", lambda *n: {"numpy": "1"}),
         {},
         "numpy was .*, is 1",
     ),
@@ -316,7 +316,7 @@ def test_whatever_decides_the_result_is_refused_by_name_when_it_changes(name, fi
     before = everything(out)
     if change:
         change(folder, monkeypatch)
-    with pytest.raises(BadInput, match=f"was begun with other settings .*{says}"):
+    with pytest.raises(BadInput, match=f"was created with other settings .*{says}"):
         measure_masks(Masks(folder), Rules(**rules), out, workers=1)
     assert everything(out) == before
 
@@ -327,7 +327,7 @@ def test_another_path_to_the_same_masks_is_the_same_set(folder, out, tmp_path_fa
     shutil.copytree(folder, elsewhere)
     said = []
     measure_masks(Masks(elsewhere), Rules(), out, workers=1, say=said.append)
-    assert said == [f"{out} is complete already"]
+    assert said == [f"{out} is already complete"]
 
 
 @pytest.mark.parametrize(("threshold", "used"), [(None, 153), (100, 100)])
@@ -447,7 +447,7 @@ def test_masks_that_are_holes_all_over_are_reported(tmp_path, polarity, values, 
 @pytest.mark.parametrize("polarity", ["hole-white", "hole-black"])
 def test_a_run_without_any_hole_says_so(tmp_path, out, polarity):
     (tmp_path / "0.png").write_bytes(encode(np.full((64, 64), polarity == "hole-black")))
-    for _ in range(2):  # also when the set is complete already
+    for _ in range(2):  # also when the set is already complete
         with pytest.warns(InputWarning, match=f"no mask has a hole .polarity {polarity}"):
             measure_masks(Masks(tmp_path), Rules(polarity), out, workers=1)
 

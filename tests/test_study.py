@@ -107,7 +107,7 @@ def test_a_study_with_answers_is_not_written_over(run, study):
     before = (study / "study.sqlite").read_bytes()
     drawing.make([run], study, SMALL)
     assert (study / "study.sqlite").read_bytes() == before
-    with pytest.raises(BadInput, match=r"was begun with other settings \(seed was 0, is 1"):
+    with pytest.raises(BadInput, match=r"was created with other settings \(seed was 0, is 1"):
         drawing.make([run], study, replace(SMALL, seed=1))
 
 
@@ -116,7 +116,7 @@ def test_a_study_of_other_settings_tells_how_many_answers_it_holds(run, study):
     rater = all_raters(store)[0]
     position = store.ahead(rater)[0]["position"]
     store.answer(rater, position, "left", 250, 900, 300, 1)
-    with pytest.raises(BadInput, match=r"seed was 0, is 1; it holds 1 answers of raters\): name another folder"):
+    with pytest.raises(BadInput, match=r"seed was 0, is 1; it holds 1 answers of raters\): choose another folder"):
         drawing.make([run], study, replace(SMALL, seed=1))
 
 
@@ -124,7 +124,7 @@ def test_a_study_that_is_made_again_says_so(run, tmp_path):
     words = ("make", run, tmp_path / "study", "--per-class", 1)
     first, second = typed(*words), typed(*words)
     assert first.exit_code == second.exit_code == 0
-    assert second.output.splitlines()[0] == f"{tmp_path / 'study'} is complete already"
+    assert second.output.splitlines()[0] == f"{tmp_path / 'study'} is already complete"
     assert second.output.splitlines()[1:] == first.output.splitlines()[-2:]
 
 
@@ -158,7 +158,7 @@ def test_a_study_of_results_that_have_changed_is_refused_by_name(change, told, r
     shutil.copytree(run, tmp_path / "results")
     drawing.make([tmp_path / "results"], study, SMALL)  # a copy is the same
     change(tmp_path / "results")
-    with pytest.raises(BadInput, match=rf"was begun with other settings \(.*{told}"):
+    with pytest.raises(BadInput, match=rf"was created with other settings \(.*{told}"):
         drawing.make([tmp_path / "results"], study, SMALL)
 
 

@@ -21,7 +21,7 @@ from maskgen.errors import BadInput
 from maskgen.fill import make_one
 from maskgen.likeness import alike
 from maskgen.maskset import describe, encode, read_hole, write_index
-from maskgen.runtime.output import Journal
+from maskgen.runtime.journal import Journal
 from maskgen.settings import EDGES, FillConfig
 from maskgen.testset import make_testset, plan
 from maskgen.verify import find_faults
@@ -134,7 +134,7 @@ def test_a_run_ended_by_kill_9_goes_on_to_the_same_bytes(raw, testset, tmp_path,
 def test_a_finished_set_is_left_as_it_is(raw, testset):
     before, said = contents(testset), []
     make_testset(raw, testset, CONFIG, workers=1, say=said.append)
-    assert contents(testset) == before and said == [f"{testset} is complete already"]
+    assert contents(testset) == before and said == [f"{testset} is already complete"]
 
 
 @pytest.mark.parametrize("lost", ["test/free_0.1-0.2/00001.png", "test/metadata.csv", "CREDITS.md", "checksums.sha256"])
@@ -182,12 +182,12 @@ def test_a_change_of_whatever_decides_the_result_is_refused_by_name(raw, testset
         lines = index.read_text().splitlines(keepends=True)
         index.write_text("".join(lines[:-1]) + (lines[-1].replace(",39,", ",38,") if what[0] == "f" else ""))
     elif what == "numpy":
-        monkeypatch.setattr("maskgen.runtime.output.version", lambda name: "99")
+        monkeypatch.setattr("maskgen.runtime.recipe.version", lambda name: "99")
     elif what == "opencv":
         monkeypatch.setattr(cv2, "__version__", "99")
     else:
         monkeypatch.setattr("maskgen.runtime.output.__version__", "99")
-    with pytest.raises(BadInput, match=rf"set was begun with other settings \({CHANGES[what]}"):
+    with pytest.raises(BadInput, match=rf"set was created with other settings \({CHANGES[what]}"):
         make_testset(raw, out, config, workers=1)
     assert contents(out) == before
 
@@ -323,7 +323,7 @@ def test_a_class_that_cannot_be_filled_is_left_short_and_said(tmp_path):
     assert find_faults(tmp_path / "out", workers=1) == (12 - len(short), [])
     again = []
     make_testset(raw, tmp_path / "out", config, workers=1, say=again.append)
-    assert again == [f"{tmp_path / 'out'} is complete already", *said]
+    assert again == [f"{tmp_path / 'out'} is already complete", *said]
 
 
 def test_masks_that_stay_alike_are_left_out_and_said(raw, tmp_path):

@@ -16,7 +16,7 @@ import pytest
 
 from maskgen.errors import BadInput
 from maskgen.maskset import encode, read_hole
-from maskgen.runtime.output import Journal
+from maskgen.runtime.journal import Journal
 from maskgen.sampler import MaskSampler
 from maskgen.training_set import augment_folder
 from maskgen.verify import find_faults
@@ -110,7 +110,7 @@ def test_a_run_ended_by_kill_9_goes_on_and_no_smaller_one_takes_its_place(raw, m
 def test_a_finished_set_is_left_as_it_is_and_what_it_has_lost_is_made_again(raw, masks, tmp_path):
     out, said = shutil.copytree(masks, tmp_path / "out"), []
     augment_folder(MaskSampler(raw, 64), out, 60, workers=1, say=said.append)
-    assert said == [f"{out} is complete already"]
+    assert said == [f"{out} is already complete"]
     (out / "train" / "0000" / "000003.png").unlink()
     (out / "train" / "0000" / "000004.png").write_bytes(b"changed")
     augment_folder(MaskSampler(raw, 64), out, 60, workers=1)
@@ -150,7 +150,7 @@ def test_a_change_of_whatever_decides_the_result_is_refused_by_name(raw, masks, 
     elif what == "raw mask less":
         path.unlink()
     elif what == "numpy":
-        monkeypatch.setattr("maskgen.runtime.output.version", lambda name: "99")
+        monkeypatch.setattr("maskgen.runtime.recipe.version", lambda name: "99")
     elif what == "opencv":
         monkeypatch.setattr(cv2, "__version__", "99")
     elif what == "version":
@@ -160,7 +160,7 @@ def test_a_change_of_whatever_decides_the_result_is_refused_by_name(raw, masks, 
         sampler.raw.polarity = "hole-black"
     elif what == "shape":
         sampler.config = replace(sampler.config, shape="disc")
-    with pytest.raises(BadInput, match=rf"out was begun with other settings \((.*; )?{CHANGES[what]}"):
+    with pytest.raises(BadInput, match=rf"out was created with other settings \((.*; )?{CHANGES[what]}"):
         augment_folder(sampler, out, 60, workers=1)
     assert contents(out) == before
 

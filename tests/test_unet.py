@@ -186,7 +186,7 @@ def test_a_net_is_built_from_its_config():
     config = NetConfig(kind="conv", width=0.1, depth=2, fill="mean")
     net = build(config)
     assert isinstance(net, ConvUNet) and net.config == config
-    with pytest.raises(ValueError, match=r"0 for the paper's network, got -1"):
+    with pytest.raises(ValueError, match="detail is a whole number, 0 to 1024, got -1"):
         build(NetConfig(detail=-1))
 
 

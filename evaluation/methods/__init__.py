@@ -223,13 +223,13 @@ def _short(door, argument):
         name = Path(argument).absolute().name
     else:
         name = Path(words_of(argument)[0] if door == "cmd" else argument).stem
-    return files.cut(re.sub(r"[^\w.+-]+", "_", name).strip("._")) or door
+    return files.shortened(re.sub(r"[^\w.+-]+", "_", name).strip("._")) or door
 
 
 def _checked(label):
     if not re.fullmatch(r"[\w+-][\w.+-]*", label):
         raise BadInput(f"a method's label is a file name of letters, digits and -_.+, got {label!r}: use LABEL=METHOD")
-    if files.cut(label) != label:
+    if files.shortened(label) != label:
         raise BadInput(f"a method's label has {files.LONGEST} bytes at most, got {label!r}: use a shorter LABEL=METHOD")
     if label.lower() == "truth":
         raise BadInput("no method can be called truth, the true images are: use another LABEL=METHOD")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evaluation.methods import doors
 from maskgen.runtime import files
-from maskgen.runtime.output import libraries, opencv
+from maskgen.runtime.recipe import library_versions
 
 PACKAGES = {"biharmonic": ("scikit-image", "scipy"), "patchmatch": ("pypatchmatch",)}  # behind a method; else OpenCV
 CODE = (".py", ".so", ".pyd")  # endings of the files of a package that compute something
@@ -20,7 +20,7 @@ CODE = (".py", ".so", ".pyd")  # endings of the files of a package that compute 
 
 def of_name(name: str) -> dict:
     """A method of our own."""
-    return {"method": name, **(libraries(*PACKAGES[name]) if name in PACKAGES else opencv())}
+    return {"method": name, **(library_versions(*PACKAGES[name]) if name in PACKAGES else library_versions("opencv"))}
 
 
 def of_folder(folder: Path) -> dict:
@@ -56,7 +56,12 @@ def of_onnx(path: Path) -> dict:
     """A network in an ONNX file. Raises BadInput where it is missing."""
     from evaluation.methods import onnx_model
 
-    return {"method": "onnx", **onnx_model.hashes(path), **libraries("onnxruntime"), "device": onnx_model.device()}
+    return {
+        "method": "onnx",
+        **onnx_model.hashes(path),
+        **library_versions("onnxruntime"),
+        "device": onnx_model.device(),
+    }
 
 
 def of_net(net: str, weights: Path | None, how: dict) -> dict:
@@ -64,7 +69,7 @@ def of_net(net: str, weights: Path | None, how: dict) -> dict:
     from pconv_model.inpaint import shipped_weights
 
     weights = weights or shipped_weights(net)
-    return {"method": net, "weights": files.sha256(weights), **how, **libraries("torch"), "device": device()}
+    return {"method": net, "weights": files.sha256(weights), **how, **library_versions("torch"), "device": device()}
 
 
 def of_rival(net: str, weights: Path | None, how: dict) -> dict:
@@ -72,7 +77,7 @@ def of_rival(net: str, weights: Path | None, how: dict) -> dict:
     from evaluation.methods.nets import run
 
     found = {name: files.sha256(path) for name, path in run.files_of(net, weights).items()}
-    return {"method": net, **found, **how, **libraries("torch"), "device": device()}
+    return {"method": net, **found, **how, **library_versions("torch"), "device": device()}
 
 
 def device() -> str:
@@ -89,7 +94,7 @@ def of_plug_in(name: str, point: EntryPoint) -> dict:
     """
     package = point.dist
     needed = [re.match(r"[\w.-]+", text)[0] for text in package.requires or () if "extra ==" not in text]
-    told = {"package": f"{package.name} {package.version}", "requires": libraries(*sorted(set(needed)))}
+    told = {"package": f"{package.name} {package.version}", "requires": library_versions(*sorted(set(needed)))}
     spec = find_spec(point.module.partition(".")[0])
     folders = spec and spec.submodule_search_locations
     if folders:

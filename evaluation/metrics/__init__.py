@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from maskgen.errors import BadInput
-from maskgen.runtime import files, output
+from maskgen.runtime import files
+from maskgen.runtime.recipe import library_versions
 
 PEAK = 255  # the range of the data
 
@@ -262,7 +263,7 @@ def libraries(names) -> list[str]:
 
 def identity(names) -> dict[str, str]:
     """All that decides the scores, for recipe.json: versions of packages, SHA-256 of the weights of each network."""
-    found = output.libraries(*libraries(names))
+    found = library_versions(*libraries(names))
     for name in names:
         path = ALL[name].weights and ALL[name].weights()
         if path:

@@ -1,7 +1,7 @@
-"""Means of scores with bootstrap intervals, and paired tests of which differences are real.
+"""Mean scores with bootstrap intervals, and paired tests between methods.
 
-Pairs that share an image are not independent, so images are what is drawn anew and what is compared. Where every
-image is used once in a class, that is the plain bootstrap and the plain paired test.
+Pairs that share an image are not independent. So the bootstrap resamples images, and the tests compare means of images.
+If each image occurs once in a class, these are the usual bootstrap and the usual paired test.
 """
 
 import itertools
@@ -14,25 +14,26 @@ from evaluation.metrics import ALL, METRICS
 from evaluation.settings import ReportConfig
 
 COLUMNS = ["metric", "method", "category", "n", "mean", "low", "high", "identical", "failed"]
+FEWEST = 6  # images of a test: with five the smallest p-value is 0.06
 
 
 def summary(scores: pd.DataFrame, config: ReportConfig, seed: int) -> pd.DataFrame:
-    """One row for a metric, method and class: n, mean, low, high, identical, failed.
+    """Summarise scores by metric, method and class.
 
-    n counts the pairs behind the mean. identical: pairs whose PSNR is infinite, counted apart from the mean; failed:
-    pairs without a result. low and high bound the mean with the configured confidence (percentiles of the bootstrap).
+    Columns: metric, method, category, n (finite scores), mean, low and high (bounds of the mean), identical (infinite
+    scores, such as the PSNR of identical images, which are not part of the mean), failed (pairs without a result).
     """
     rows = []
     for name in [name for name in METRICS if name in scores]:
         for (method, category), group in scores.groupby(["method", "category"], sort=False):
-            kept = group[np.isfinite(group[name])]
-            mean, low, high = interval(kept[name], kept["image"], config, [seed, zlib.crc32(category.encode())])
+            finite = group[np.isfinite(group[name])]
+            mean, low, high = interval(finite[name], finite["image"], config, [seed, zlib.crc32(category.encode())])
             rows.append(
                 {
                     "metric": name,
                     "method": method,
                     "category": category,
-                    "n": len(kept),
+                    "n": len(finite),
                     "mean": mean,
                     "low": low,
                     "high": high,
@@ -44,39 +45,40 @@ def summary(scores: pd.DataFrame, config: ReportConfig, seed: int) -> pd.DataFra
 
 
 def with_sets(table: pd.DataFrame, sets: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Add the metrics of sets to a summary; they have no interval. scores: by which failed pairs are counted."""
+    """Add metrics of sets, such as FID, to a summary. They have no interval. scores: for the number of failed pairs."""
     if sets.empty:
         return table
     keys = ["method", "category"]
     failed = scores.assign(failed=scores["error"] != "").groupby(keys, sort=False, as_index=False)["failed"].sum()
-    told = sets.merge(failed, on=keys).assign(low=np.nan, high=np.nan, identical=0)[COLUMNS]
-    return pd.concat([table, told], ignore_index=True) if len(table) else told
+    rows = sets.merge(failed, on=keys).assign(low=np.nan, high=np.nan, identical=0)[COLUMNS]
+    return pd.concat([table, rows], ignore_index=True) if len(table) else rows
 
 
 def interval(values, images, config: ReportConfig, seed) -> tuple[float, float, float]:
-    """Mean of the values and the bounds of its bootstrap interval; nan without values, no bounds for one image.
+    """Mean and percentile bootstrap interval of values, resampling the images.
 
-    images: the image behind each value, what is drawn with replacement.
+    values, images: of one length; the scores and the image that each score belongs to. Returns (mean, low, high): all
+    nan without values, bounds nan if there is only one image. Source: Efron & Tibshirani 1993, chapter 13.
     """
     if not len(values):
         return np.nan, np.nan, np.nan
     table = pd.DataFrame({"value": np.asarray(values, float), "image": np.asarray(images)})
+    mean = float(table["value"].mean())
     groups = table.groupby("image", sort=True)["value"].agg(["sum", "size"])
     if len(groups) < 2:
-        return float(table["value"].mean()), np.nan, np.nan
+        return mean, np.nan, np.nan
     rng, n = np.random.default_rng(seed), len(groups)
-    drawn = rng.multinomial(n, np.full(n, 1 / n), config.resamples)
-    means = (drawn @ groups["sum"].to_numpy()) / (drawn @ groups["size"].to_numpy())
+    counts = rng.multinomial(n, np.full(n, 1 / n), config.resamples)  # how often a sample has each image
+    means = (counts @ groups["sum"].to_numpy()) / (counts @ groups["size"].to_numpy())
     low, high = np.quantile(means, [(1 - config.confidence) / 2, (1 + config.confidence) / 2])
-    return float(table["value"].mean()), float(low), float(high)
+    return mean, float(low), float(high)
 
 
 def comparisons(scores: pd.DataFrame) -> pd.DataFrame:
-    """Every two methods on every class and metric: mean difference, Wilcoxon's signed-rank p, and Holm's correction.
+    """Compare each two methods in each class and metric by Wilcoxon's signed-rank test over images.
 
-    Columns metric, category, method, other, n (images that both have), difference (method - other), p, p_holm. The
-    correction is over all comparisons of one metric. p is nan where fewer than six images are there to compare: the
-    smallest p of five is 0.06.
+    Columns: metric, category, method, other, n (images that both methods have), difference (mean over the pairs of
+    method - other), p, p_holm (corrected for all comparisons of the metric). p is nan for fewer than six images.
     """
     from scipy.stats import wilcoxon
 
@@ -84,16 +86,24 @@ def comparisons(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name in [name for name in METRICS if name in scores]:
         for category, group in scores.groupby("category", sort=False):
-            table = group.pivot(index=["pair", "image"], columns="method", values=name)
-            for one, other in itertools.combinations(methods, 2):
-                difference = (table[one] - table[other]).replace([np.inf, -np.inf], np.nan).dropna()
+            values = group.pivot(index=["pair", "image"], columns="method", values=name)
+            for method, other in itertools.combinations(methods, 2):
+                difference = (values[method] - values[other]).replace([np.inf, -np.inf], np.nan).dropna()
                 by_image = difference.groupby("image").mean()
                 p = np.nan
-                if len(by_image) >= 6:
+                if len(by_image) >= FEWEST:
                     p = float(wilcoxon(by_image).pvalue) if by_image.any() else 1.0
-                told = {"metric": name, "category": category, "method": one, "other": other}
-                mean = float(difference.mean()) if len(difference) else np.nan
-                rows.append({**told, "n": len(by_image), "difference": mean, "p": p})
+                rows.append(
+                    {
+                        "metric": name,
+                        "category": category,
+                        "method": method,
+                        "other": other,
+                        "n": len(by_image),
+                        "difference": float(difference.mean()) if len(difference) else np.nan,
+                        "p": p,
+                    }
+                )
     columns = ["metric", "category", "method", "other", "n", "difference", "p"]
     table = pd.DataFrame(rows, columns=columns)
     table["p_holm"] = table.groupby("metric")["p"].transform(holm) if len(table) else []
@@ -101,30 +111,31 @@ def comparisons(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """Holm's correction (1979) of the p-values that are not nan: sorted p times what is left, never falling."""
+    """Adjust p-values for multiple comparisons by Holm's step-down method (1979). nan stays nan and does not count."""
     known = p.dropna().sort_values()
     factors = np.arange(len(known), 0, -1)
     return (known * factors).cummax().clip(upper=1).reindex(p.index)
 
 
-def best(table: pd.DataFrame, tests: pd.DataFrame, alpha: float) -> pd.DataFrame:
-    """Mark in a summary the best mean of every metric and class, and what cannot be told from it.
+def mark_best(table: pd.DataFrame, tests: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Mark the best methods of each metric and class in a summary, and those that do not differ from them.
 
-    Adds the bool columns `best` and `tied`: tied is a method whose difference to the best is not real at alpha, also
-    where there are too few images to know.
+    Adds the bool columns `best` and `tied`. Means that are equal as printed are all best, as in the paper's table. A
+    method is tied if its difference to one of the best is not significant at alpha, or could not be tested.
     """
     table = table.assign(best=False, tied=False)
-    real = tests[tests["p_holm"] < alpha]
-    apart = {frozenset(names) for names in real[["metric", "category", "method", "other"]].itertuples(index=False)}
+    significant = tests[tests["p_holm"] < alpha]
+    keys = significant[["metric", "category", "method", "other"]].itertuples(index=False)
+    different = {(name, category, frozenset(methods)) for name, category, *methods in keys}
     for (name, category), group in table.groupby(["metric", "category"], sort=False):
-        known = group["mean"].dropna()
-        if known.empty:
+        means = group["mean"].dropna()
+        if means.empty:
             continue
-        shown = known.round(ALL[name].digits)
-        top = shown.min() if ALL[name].better == "lower" else shown.max()
-        winners = shown.index[shown == top]  # equal as printed is equal, as in the paper's table
+        printed = means.round(ALL[name].digits)
+        top = printed.min() if ALL[name].better == "lower" else printed.max()
+        winners = printed.index[printed == top]
         table.loc[winners, "best"] = True
-        first = table.loc[winners[0], "method"]
-        for i in known.index.difference(winners):
-            table.loc[i, "tied"] = frozenset((name, category, table.loc[i, "method"], first)) not in apart
+        for i in means.index.difference(winners):
+            matches = [frozenset(table.loc[[i, winner], "method"]) for winner in winners]
+            table.loc[i, "tied"] = any((name, category, match) not in different for match in matches)
     return table

@@ -1,23 +1,62 @@
-"""The summary of a benchmark as text, Markdown, LaTeX and HTML tables, all in the layout of the paper's Table 1."""
+"""The results of a benchmark as tables in the layout of the paper's Table 1: as text, Markdown and LaTeX."""
 
-import html
 import itertools
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from evaluation.metrics import ALL
+from evaluation.settings import ReportConfig
 from maskgen.categories import CATEGORIES
 from maskgen.settings import EDGES
 
 INTERVALS = tuple(f"({low:g}, {high:g}]" for low, high in itertools.pairwise(EDGES))
 PUBLISHED = "as published by Liu et al. 2018, Table 1: other images, masks and classifier"
-NAMES = {"l1_percent": "l1_image", "psnr_db": "psnr", "ssim": "ssim", "iscore": "iscore"}  # the paper's and ours
+NAMES = {"l1_percent": "l1_image", "psnr_db": "psnr", "ssim": "ssim", "iscore": "iscore"}  # the paper's: ours
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the tables show."""
+
+    table: pd.DataFrame  # `statistics.summary` with the marks of `statistics.mark_best`
+    tests: pd.DataFrame  # `statistics.comparisons`
+    recipe: dict  # of the results folder
+    report: ReportConfig
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics, in the order of the tables."""
+        return list(dict.fromkeys(self.table["metric"]))
+
+    @property
+    def own(self) -> pd.DataFrame:
+        """The table without published numbers."""
+        return self.table[self.table["source"] == "this run"] if "source" in self.table else self.table
+
+
+class Column(NamedTuple):
+    """A column of a table. The heading of a class of the paper is its interval, and it has a side."""
+
+    heading: str
+    side: str  # "interior" or "free"; "" for a class that is not the paper's
+    category: str
+
+
+class Cell(NamedTuple):
+    """A cell of a table, as printed."""
+
+    mean: str  # "-" without a mean
+    mark: str  # "*" best, "~" not significantly different from the best, or ""
+    spread: str  # half the width of the interval, or ""
 
 
 def published() -> pd.DataFrame:
-    """The paper's Table 1 as rows of metric, method, category and mean, the metrics under our names."""
+    """The paper's Table 1 with the columns metric, method, category and mean. Metrics have our names."""
     table = pd.read_csv(Path(__file__).parents[1] / "data" / "table1.csv", comment="#")
     side = table["border"].map({"N": "interior", "B": "free"})
     return pd.DataFrame(
@@ -31,26 +70,51 @@ def published() -> pd.DataFrame:
 
 
 def with_published(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the paper's numbers to a summary, for the metrics that it has; the column `source` tells them apart."""
+    """Add the paper's numbers to a summary. The new column `source` is "this run" or "published"."""
     theirs = published()
     theirs = theirs[theirs["metric"].isin(table["metric"])].assign(source="published", best=False, tied=False)
     return pd.concat([table.assign(source="this run"), theirs], ignore_index=True)
 
 
-def columns_of(categories) -> list[tuple[str, str, str]]:
-    """The table's columns as (heading, subheading, class): the paper's twelve pairwise, then any other class."""
+def columns_of(categories) -> list[Column]:
+    """The columns of a table: the paper's twelve if one of them is present, then all other classes."""
     present = list(dict.fromkeys(categories))
     paper = [
-        (interval, side, f"{side}_{low:g}-{high:g}")
+        Column(interval, side, f"{side}_{low:g}-{high:g}")
         for interval, (low, high) in zip(INTERVALS, itertools.pairwise(EDGES), strict=True)
         for side in ("interior", "free")
     ]
-    others = [(name, "", name) for name in present if name not in CATEGORIES]
+    others = [Column(name, "", name) for name in present if name not in CATEGORIES]
     return (paper if any(name in CATEGORIES for name in present) else []) + others
 
 
+def rows_of(table: pd.DataFrame, name: str) -> list[tuple[str, str, list[Cell]]]:
+    """The rows of a metric's table as (source, method, a cell for each column). Published rows come last."""
+    rows = []
+    columns = columns_of(table["category"])
+    group = table[table["metric"] == name]
+    sources = group["source"] if "source" in group else pd.Series("this run", group.index)
+    for (source, method), summaries in group.groupby([sources, "method"], sort=False):
+        found = {summary["category"]: summary for summary in summaries.to_dict("records")}
+        rows.append((source, method, [_cell(found.get(column.category), name) for column in columns]))
+    return rows
+
+
+def _cell(summary, name):
+    """A row of the summary as a cell. summary: None for a class without one."""
+    if summary is None or np.isnan(summary["mean"]):
+        return Cell("-", "", "")
+    digits = ALL[name].digits
+    width = (summary.get("high", np.nan) - summary.get("low", np.nan)) / 2
+    return Cell(
+        mean=f"{summary['mean']:.{digits}f}",
+        mark="*" if summary["best"] else "~" if summary["tied"] else "",
+        spread="" if np.isnan(width) else f"{width:.{digits}f}",
+    )
+
+
 def title(name: str, recipe: dict) -> str:
-    """What stands above a metric's table: its unit and direction, whose pixels, how many pairs."""
+    """The heading of a metric's table: unit, direction, scored pixels, number of pairs."""
     metric = ALL[name]
     unit = f" ({metric.unit})" if metric.unit else ""
     return f"{name}{unit}, {metric.better} is better; {pixels(recipe)}, {recipe['sources']['pairs']} pairs"
@@ -61,149 +125,130 @@ def pixels(recipe: dict) -> str:
     return "the method's own pixels (raw)" if recipe["settings"]["raw"] else "composited images"
 
 
-def rows_of(table: pd.DataFrame, name: str) -> list[tuple[str, str, list]]:
-    """The lines of one metric as (source, method, a cell for each column or None); this run's before the paper's."""
+def legend(results: Results, name: str = "", best: str = "*") -> list[str]:
+    """The lines below a table: the meaning of the marks in it, and the pairs that are not in its means.
+
+    Args:
+        results: what the table shows.
+        name: the metric of the table; empty for all tables together.
+        best: how the best mean is marked.
+    """
+    table, tests = results.own, results.tests
+    if name:
+        table, tests = table[table["metric"] == name], tests[tests["metric"] == name]
+    marks = []
+    if table["best"].any():
+        marks.append(f"{best}: best")
+    if table["tied"].any():
+        if tests["p_holm"].notna().any():
+            rule = f"at p < {results.report.alpha:g} (Wilcoxon's signed-rank test over images, Holm-corrected)"
+            marks.append(f"~: not significantly different from the best {rule}")
+        else:
+            marks.append("~: not tested against the best: a test needs six images in a class")
+    if table["low"].notna().any():
+        marks.append(f"±: half of the {100 * results.report.confidence:g} % bootstrap interval")
+    return ["; ".join(marks)] * bool(marks) + _left_out(table)
+
+
+def _left_out(table):
+    """A line for each method with pairs that are not in its means."""
     lines = []
-    columns = columns_of(table["category"])
-    group = table[table["metric"] == name]
-    sources = group["source"] if "source" in group else pd.Series("this run", group.index)
-    for (source, method), rows in group.groupby([sources, "method"], sort=False):
-        cells = {row["category"]: row for row in rows.to_dict("records")}
-        lines.append((source, method, [cells.get(category) for _, _, category in columns]))
-    return lines
-
-
-def number(cell: dict | None, name: str) -> str:
-    """A mean as printed, - where there is none."""
-    if cell is None or np.isnan(cell["mean"]):
-        return "-"
-    return f"{cell['mean']:.{ALL[name].digits}f}"
-
-
-def mark(cell: dict | None) -> str:
-    """What follows a number: * after the best, ~ after what cannot be told from it."""
-    if cell is None or np.isnan(cell["mean"]):
-        return ""
-    return "*" if cell["best"] else "~" if cell["tied"] else ""
-
-
-def spread(cell: dict | None, name: str) -> str:
-    """Half the width of the interval, as ±0.05; empty without one."""
-    if cell is None or np.isnan(cell.get("low", np.nan)):
-        return ""
-    return f"±{(cell['high'] - cell['low']) / 2:.{ALL[name].digits}f}"
-
-
-def legend(table: pd.DataFrame) -> list[str]:
-    """The lines below the tables: what the marks mean, which pairs are not in the means."""
-    ours = table[table["source"] == "this run"] if "source" in table else table
-    lines = [
-        "* best, ~ not to be told from the best (Wilcoxon's paired test over images, Holm-corrected), "
-        "± half the 95 % bootstrap interval"
-    ]
-    cells = ours.groupby(["method", "category"], sort=False)[["identical", "failed", "n"]].max()
-    for method, row in cells.groupby("method", sort=False).sum().iterrows():
+    counts = table.groupby(["method", "category"], sort=False)[["identical", "failed", "n"]].max()
+    for method, row in counts.groupby("method", sort=False).sum().iterrows():
         if row["identical"]:
             lines.append(f"{method}: {int(row['identical'])} identical results, infinite PSNR, not in its mean")
         if row["failed"] and not row["n"] and not row["identical"]:
-            lines.append(f"{method}: no result, all {int(row['failed'])} pairs failed; scores.csv tells why")
+            lines.append(f"{method}: no result, all {int(row['failed'])} pairs failed; see scores.csv for the reasons")
         elif row["failed"]:
-            lines.append(f"{method}: {int(row['failed'])} pairs failed and are in no mean; scores.csv tells why")
+            failed = f"{int(row['failed'])} pairs failed and are not in its means"
+            lines.append(f"{method}: {failed}; see scores.csv for the reasons")
     return lines
 
 
-def as_text(table: pd.DataFrame, recipe: dict) -> str:
-    """For a terminal: half the interval's width below each mean."""
+def significant(results: Results, name: str) -> list[str]:
+    """A line that counts the significant differences of a metric; none if no difference was tested."""
+    p = results.tests["p_holm"][results.tests["metric"] == name].dropna()
+    if p.empty:
+        return []
+    alpha = results.report.alpha
+    count = f"{(p < alpha).sum()} of {len(p)} differences between two methods in a class"
+    return [f"{count} are significant at p < {alpha:g}; tests.csv lists them all"]
+
+
+def as_nested(table: pd.DataFrame, name: str) -> dict[str, list]:
+    """The table of a metric for a template.
+
+    Returns {"head": [(heading, side), ...], "blocks": [(note, [(method, cells), ...]), ...]}. The published rows are a
+    block of their own, with a note.
+    """
+    notes = {"this run": "", "published": PUBLISHED}
+    return {
+        "head": [(column.heading, column.side) for column in columns_of(table["category"])],
+        "blocks": [
+            (notes[source], [(method, cells) for _, method, cells in rows])
+            for source, rows in itertools.groupby(rows_of(table, name), key=lambda row: row[0])
+        ],
+    }
+
+
+def as_text(results: Results) -> str:
+    """Tables for a terminal, with half the interval's width below each mean and one legend at the end."""
+    table = results.table
     columns = columns_of(table["category"])
-    wide = max(9, *(len(sub or head) + 1 for head, sub, _ in columns))
+    wide = max(9, *(len(column.side or column.heading) + 1 for column in columns))
     first = max(10, *(len(method) + 2 for method in table["method"]))
     blocks = []
-    for name in dict.fromkeys(table["metric"]):
+    for name in results.metrics:
         heads = [" " * first, " " * first]
-        for head, sub, _ in columns:
-            if sub == "interior":
-                heads[0] += head.center(2 * wide)
-            elif not sub:
-                heads[0] += head.rjust(wide)
-            heads[1] += sub.rjust(wide)
-        lines = [title(name, recipe), *[line.rstrip() for line in heads if line.strip()]]
-        told = False
-        for source, method, cells in rows_of(table, name):
-            if source == "published" and not told:
+        for column in columns:
+            if column.side == "interior":
+                heads[0] += column.heading.center(2 * wide)
+            elif not column.side:
+                heads[0] += column.heading.rjust(wide)
+            heads[1] += column.side.rjust(wide)
+        lines = [title(name, results.recipe), *[line.rstrip() for line in heads if line.strip()]]
+        for source, rows in itertools.groupby(rows_of(table, name), key=lambda row: row[0]):
+            if source == "published":
                 lines.append(PUBLISHED)
-                told = True
-            means = "".join((number(cell, name) + (mark(cell) or " ")).rjust(wide) for cell in cells)
-            spreads = "".join((spread(cell, name) + " ").rjust(wide) for cell in cells)
-            lines.append((method.ljust(first) + means).rstrip())
-            if spreads.strip():
-                lines.append((" " * first + spreads).rstrip())
+            for _, method, cells in rows:
+                means = "".join((cell.mean + (cell.mark or " ")).rjust(wide) for cell in cells)
+                spreads = "".join((f"±{cell.spread} " if cell.spread else " ").rjust(wide) for cell in cells)
+                lines.append((method.ljust(first) + means).rstrip())
+                if spreads.strip():
+                    lines.append((" " * first + spreads).rstrip())
         blocks.append("\n".join(lines))
-    return "\n\n".join([*blocks, "\n".join(legend(table))])
+    return "\n\n".join([*blocks, "\n".join(legend(results))])
 
 
-def as_markdown(table: pd.DataFrame, recipe: dict) -> str:
-    """For a README: best in bold."""
-    columns = columns_of(table["category"])
+def as_markdown(results: Results) -> str:
+    """Tables for a README, each with its legend below. The best means are bold."""
+    columns = columns_of(results.table["category"])
     blocks = []
-    for name in dict.fromkeys(table["metric"]):
-        heads = [f"{head}<br>{sub}" if sub else head for head, sub, _ in columns]
-        lines = [f"**{title(name, recipe)}**", "", "| | " + " | ".join(heads) + " |"]
+    for name in results.metrics:
+        heads = [f"{column.heading}<br>{column.side}" if column.side else column.heading for column in columns]
+        lines = [f"**{title(name, results.recipe)}**", "", "| | " + " | ".join(heads) + " |"]
         lines.append("|---|" + "---:|" * len(columns))
-        for source, method, cells in rows_of(table, name):
-            shown = []
-            for cell in cells:
-                text = number(cell, name)
-                text = f"**{text}**" if mark(cell) == "*" else text + mark(cell).replace("~", "\\~")
-                shown.append(" ".join(filter(None, [text, spread(cell, name)])))
+        notes = [line.replace("~", "\\~") for line in legend(results, name, best="bold")]
+        for source, method, cells in rows_of(results.table, name):
             label = f"*{method}, published*" if source == "published" else method
-            lines.append(f"| {label} | " + " | ".join(shown) + " |")
-        if any(source == "published" for source, _, _ in rows_of(table, name)):
-            lines += ["", f"*published: {PUBLISHED}*"]
-        blocks.append("\n".join(lines))
-    return "\n\n".join([*blocks, "\n".join(f"- {line}" for line in _bold_legend(table))]) + "\n"
+            lines.append(f"| {label} | " + " | ".join(_markdown_cell(cell) for cell in cells) + " |")
+        if "published" in {source for source, _, _ in rows_of(results.table, name)}:
+            notes.append(f"*published: {PUBLISHED}*")
+        blocks.append("\n".join([*lines, "", *(f"- {note}" for note in notes)]))
+    return "\n\n".join(blocks) + "\n"
 
 
-def _bold_legend(table):
-    lines = legend(table)
-    return [lines[0].replace("* best", "bold: best").replace("~ not", "\\~: not"), *lines[1:]]
+def _markdown_cell(cell):
+    mean = {"*": f"**{cell.mean}**", "~": f"{cell.mean}\\~"}.get(cell.mark, cell.mean)
+    return f"{mean} ±{cell.spread}" if cell.spread else mean
 
 
-def as_latex(table: pd.DataFrame, recipe: dict) -> str:
-    """For a paper: a table environment for each metric, with booktabs; best in bold, tied underlined."""
-    columns = columns_of(table["category"])
+def as_latex(results: Results) -> str:
+    """Tables for a paper: one table environment for each metric, with booktabs. The legend is in the caption."""
+    columns = columns_of(results.table["category"])
     blocks = ["% needs \\usepackage{booktabs}"]
-    for name in dict.fromkeys(table["metric"]):
-        over, under, rules, at = [], [], [], 2
-        for head, sub, _ in columns:
-            if sub == "interior":
-                over.append(f"\\multicolumn{{2}}{{c}}{{${head}$}}")
-                rules.append(f"\\cmidrule(lr){{{at}-{at + 1}}}")
-            elif not sub:
-                over.append(_tex(head))
-            under.append(sub)
-            at += 1
-        body = []
-        told = False
-        for source, method, cells in rows_of(table, name):
-            if source == "published" and not told:
-                body.append(f"\\midrule\n\\multicolumn{{{len(columns) + 1}}}{{l}}{{\\emph{{{_tex(PUBLISHED)}}}}} \\\\")
-                told = True
-            means, spreads = [_tex(method)], [""]
-            for cell in cells:
-                text = number(cell, name).replace("-", "--") if number(cell, name) == "-" else number(cell, name)
-                means.append({"*": f"\\textbf{{{text}}}", "~": f"\\underline{{{text}}}"}.get(mark(cell), text))
-                width = spread(cell, name).removeprefix("±")
-                spreads.append(f"{{\\scriptsize$\\pm${width}}}" if width else "")
-            body.append(" & ".join(means) + " \\\\")
-            if any(spreads):
-                body.append(" & ".join(spreads) + " \\\\")
-        caption = (
-            title(name, recipe)
-            + ". Bold: best; underlined: not to be told from it; $\\pm$: half the 95\\,\\% interval."
-        )
-        heads = [" & ".join(["", *over]) + " \\\\", "".join(rules)] if rules else [" & ".join(["", *over]) + " \\\\"]
-        if any(under):
-            heads.append(" & ".join(["", *under]) + " \\\\")
+    for name in results.metrics:
+        caption = ". ".join([title(name, results.recipe), *legend(results, name, best="Bold")]) + "."
         blocks.append(
             "\n".join(
                 [
@@ -211,12 +256,12 @@ def as_latex(table: pd.DataFrame, recipe: dict) -> str:
                     "\\centering\\small\\setlength{\\tabcolsep}{4pt}",
                     f"\\begin{{tabular}}{{l*{{{len(columns)}}}{{r}}}}",
                     "\\toprule",
-                    *heads,
+                    *_latex_head(columns),
                     "\\midrule",
-                    *body,
+                    *_latex_body(rows_of(results.table, name), len(columns)),
                     "\\bottomrule",
                     "\\end{tabular}",
-                    f"\\caption{{{_tex(caption, keep='$' + chr(92))}}}",
+                    f"\\caption{{{_tex(caption)}}}",
                     "\\end{table*}",
                 ]
             )
@@ -224,34 +269,44 @@ def as_latex(table: pd.DataFrame, recipe: dict) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _tex(text, keep=""):
-    for character in "&%#_":
-        text = text.replace(f"\\{character}", character).replace(character, f"\\{character}")
-    return text if "$" in keep else text.replace("$", "\\$")
+def _latex_head(columns):
+    """The one or two lines of headings."""
+    over, rules = [""], []
+    for place, column in enumerate(columns, start=2):
+        if column.side == "interior":
+            over.append(f"\\multicolumn{{2}}{{c}}{{${column.heading}$}}")
+            rules.append(f"\\cmidrule(lr){{{place}-{place + 1}}}")
+        elif not column.side:
+            over.append(_tex(column.heading))
+    lines = [" & ".join(over) + " \\\\"]
+    if rules:
+        lines += ["".join(rules), " & ".join(["", *(column.side for column in columns)]) + " \\\\"]
+    return lines
 
 
-def as_html(table: pd.DataFrame, name: str) -> str:
-    """The table element of one metric."""
-    columns = columns_of(table["category"])
-    over, under = "<th rowspan=2></th>", ""
-    for head, sub, _ in columns:
-        if sub == "interior":
-            over += f"<th colspan=2>{html.escape(head)}</th>"
-        elif not sub:
-            over += f"<th rowspan=2>{html.escape(head)}</th>"
-        under += f"<th>{sub}</th>" if sub else ""
-    lines, told = [], False
-    for source, method, cells in rows_of(table, name):
-        if source == "published" and not told:
-            lines.append(
-                f"<tr class=told><th colspan={len(columns) + 1}><span>{html.escape(PUBLISHED)}</span></th></tr>"
-            )
-            told = True
-        shown = ""
-        for cell in cells:
-            kind = {"*": " class=best"}.get(mark(cell), "")
-            width = spread(cell, name)
-            tied = "<i>~</i>" if mark(cell) == "~" else ""
-            shown += f"<td{kind}>{number(cell, name)}{tied}" + (f"<small>{width}</small>" if width else "") + "</td>"
-        lines.append(f"<tr><th>{html.escape(method)}</th>{shown}</tr>")
-    return f"<table><thead><tr>{over}</tr><tr>{under}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+def _latex_body(rows, width):
+    """The lines between the rules. The best means are bold; ~ is a superscript that takes no room."""
+    lines = []
+    for source, group in itertools.groupby(rows, key=lambda row: row[0]):
+        if source == "published":
+            lines.append(f"\\midrule\n\\multicolumn{{{width + 1}}}{{l}}{{\\emph{{{_tex(PUBLISHED)}}}}} \\\\")
+        for _, method, cells in group:
+            means = [_latex_mean(cell) for cell in cells]
+            spreads = [f"{{\\scriptsize$\\pm${cell.spread}}}" if cell.spread else "" for cell in cells]
+            lines.append(" & ".join([_tex(method), *means]) + " \\\\")
+            if any(spreads):
+                lines.append(" & ".join(["", *spreads]) + " \\\\")
+    return lines
+
+
+def _latex_mean(cell):
+    mean = cell.mean if cell.mean != "-" else "--"
+    return {"*": f"\\textbf{{{mean}}}", "~": f"{mean}\\rlap{{$^{{\\sim}}$}}"}.get(cell.mark, mean)
+
+
+TEX = {"±": "$\\pm$", "~": "$\\sim$", "<": "$<$", "\\": "\\textbackslash{}"}
+
+
+def _tex(text):
+    """Plain text with LaTeX's special characters escaped."""
+    return re.sub(r"[±~<\\&%#_${}]", lambda found: TEX.get(found[0], f"\\{found[0]}"), text)

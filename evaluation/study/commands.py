@@ -4,7 +4,7 @@ import click
 
 from evaluation.study.settings import PARTS, PLATFORMS, STUDY, ServeConfig, StudyConfig
 from maskgen.errors import BadInput, install_hint
-from maskgen.runtime.command import FILE, FOLDER, Numbers, Tool, seed_option, warn
+from maskgen.runtime.command import FILE, FOLDER, Numbers, Tool, print_stderr, seed_option
 
 
 @click.group(cls=Tool)
@@ -65,7 +65,7 @@ def serve(study, host, port, closed, proxy):
     needs("flask", "study")
     from evaluation.study.server import serve as run
 
-    run(study, ServeConfig(host=host, port=port), closed=closed, proxy=proxy, say=warn)
+    run(study, ServeConfig(host=host, port=port), closed=closed, proxy=proxy, say=print_stderr)
 
 
 @study.command("export")

@@ -22,7 +22,8 @@ from evaluation.study.settings import PARTS, StudyConfig
 from maskgen import maskset
 from maskgen.errors import BadInput
 from maskgen.runtime import files, images
-from maskgen.runtime.output import OutputFolder, libraries, opencv
+from maskgen.runtime.output import OutputFolder
+from maskgen.runtime.recipe import library_versions
 
 SPOILT = "spoilt"  # stands among the methods for a true image with loud blots, the wrong answer of a catch trial
 LARGEST = 2**14  # px, side of a result; a recipe that claims more is not one of evaluate
@@ -72,11 +73,11 @@ def make(
         "settings": asdict(config),
         "methods": methods,  # in the order in which they are matched
         "sources": sources,
-        "libraries": {**libraries("numpy"), **opencv()},
+        "libraries": library_versions("numpy", "opencv"),
     }
-    with OutputFolder(out, recipe, detail=lambda: store.answered(out)) as folder:
+    with OutputFolder(out, recipe, explain=lambda: store.answered(out)) as folder:
         if folder.complete:
-            say(folder.already)
+            say(folder.complete_message)
         else:
             _write(out, items, trials, methods, config)
             folder.finish(counts=counts)

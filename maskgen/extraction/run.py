@@ -24,7 +24,9 @@ from maskgen.errors import BadInput
 from maskgen.extraction import flow, schedule, task, video
 from maskgen.extraction.schedule import SPLITS
 from maskgen.runtime import files, parallel
-from maskgen.runtime.output import RECIPE, OutputFolder, libraries, locked, opencv
+from maskgen.runtime.lock import locked
+from maskgen.runtime.output import OutputFolder
+from maskgen.runtime.recipe import RECIPE, library_versions
 from maskgen.settings import ExtractConfig
 
 TASK = 48  # masks, some seconds of work: little is lost with a worker, and finding the place in a film costs little
@@ -74,9 +76,9 @@ def extract(
                 "give a smaller --gap, or longer videos"
             )
         recipe = _recipe(sources, parts, config)
-        with OutputFolder(out, recipe, about={"unusable": unusable}, notes=video.CREDIT) as folder:
+        with OutputFolder(out, recipe, info={"unusable": unusable}, item_info=video.CREDIT) as folder:
             if folder.complete:
-                say(folder.already)
+                say(folder.complete_message)
                 return folder.finish(counts=_finished_counts(out))  # with what SOURCES.csv says by now
             rows, passed_over = _run_rounds(parts, folder, config, workers, cluster, strict)
             counts = _counts(parts, rows, passed_over)
@@ -139,7 +141,7 @@ def _check(config):
 def _look_at(paths, out, workers, cluster, strict, say):
     """The usable sources, and what is wrong with the others."""
     found = video.find(paths, outside=out)
-    looks = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, sees=[found[0][0]])
+    looks = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, shared_files=[found[0][0]])
     sources, unusable, first = [], [], {}
     bar = tqdm(found, "looking at videos", unit="", leave=False)
     for (path, name), look in zip(bar, looks, strict=True):
@@ -210,7 +212,7 @@ def _recipe(sources, parts, config):
     return {
         "made_by": "maskgen extract",
         "settings": asdict(config),
-        "libraries": {**opencv(), **libraries("numpy", "av", "pillow", *flow.packages(config.flow))},
+        "libraries": library_versions("opencv", "numpy", "av", "pillow", *flow.packages(config.flow)),
         "sources": rows,
     }
 
@@ -231,7 +233,7 @@ def _run_rounds(parts, target, config, workers, cluster, strict):
     """Returns the index rows of each split, and a Counter of (source, reason) for the masks passed over."""
     rows, passed_over, hashes = {split: [] for split in SPLITS}, Counter(), set()
     wanted = {split: getattr(config, split) for split in SPLITS}
-    sees = (target.recipe_file, parts[0].source.path)
+    shared_files = (target.recipe_file, parts[0].source.path)
     with tqdm(total=sum(wanted.values()), desc="masks", unit=" masks", smoothing=0.05) as bar:
         for number in count():
             asked = schedule.ask(parts, {split: wanted[split] - len(rows[split]) for split in SPLITS}, number)
@@ -242,7 +244,7 @@ def _run_rounds(parts, target, config, workers, cluster, strict):
             cut = [(part, *piece) for part, count, offered in asked for piece in _pieces(count, offered, size)]
             cut.sort(key=lambda piece: -piece[1])  # the long ones first: then all workers end at about the same time
             tasks = (_task(*piece, _result(folder, i)) for i, piece in enumerate(cut))  # one by one: they are large
-            done = parallel.run(task.make, tasks, workers=workers, cluster=cluster, sees=sees)
+            done = parallel.run(task.make, tasks, workers=workers, cluster=cluster, shared_files=shared_files)
             for i, ((part, _, _), _) in enumerate(zip(cut, done, strict=True)):
                 room = wanted[part.split] - len(rows[part.split])
                 masks = task.results(_result(folder, i))

@@ -102,7 +102,7 @@ def find(paths: list[Path], *, outside: Path | None = None) -> list[tuple[Path, 
 
 def _search(top, outside):
     skipped = []
-    for folder, names, litter in files.walk(top, outside=outside):
+    for folder, names, litter in files.walk(top, exclude=outside):
         videos = [name for name in names if name.lower().endswith(VIDEOS)]
         yield from (folder / name for name in videos)
         # Pictures beside videos are posters and thumbnails, and a mask set is no film.

@@ -1,4 +1,4 @@
-"""A mask set as others expect a data set: a folder that loads as it stands, archives, papers, checksums."""
+"""Publish a mask set as a dataset: a folder for Hugging Face, archives, documents and checksums."""
 
 from maskgen.publish.run import publish, publish_nvidia
 

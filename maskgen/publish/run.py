@@ -1,4 +1,4 @@
-"""Publish a mask set: read and check it, write the masks, the archives and the papers."""
+"""Publish a mask set: read and check it, then write the masks, the archives and the documents."""
 
 import io
 import json
@@ -21,12 +21,14 @@ from maskgen.maskset import INDEX, read_index, read_recipe
 from maskgen.publish.croissant import croissant
 from maskgen.publish.texts import card, citation, datasheet, licence_text
 from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whole
-from maskgen.runtime.output import PROGRESS, RECIPE, OutputFolder, libraries, locked, opencv
+from maskgen.runtime.lock import locked
+from maskgen.runtime.output import PROGRESS, OutputFolder
+from maskgen.runtime.recipe import RECIPE, library_versions
 from maskgen.settings import PublishConfig
 
 ARCHIVES = ("webdataset", "parquet")
-NEEDED = ("category", "hole_ratio", "border_distance", "sha256")  # columns without which nothing can be said
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: every file has it, so that bytes repeat
+NEEDED = ("category", "hole_ratio", "border_distance", "sha256")  # columns of the index
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold; a fixed one, for reproducible bytes
 NVIDIA_NAME = "mask/testing_mask_dataset/{:05d}.png"
 
 
@@ -38,17 +40,25 @@ def publish(
     credits: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
-    """Write the test set `masks` to `out`, ready for a host of data sets. Returns warnings, such as a missing licence.
+    """Write a test set to a folder that is ready to upload. Returns warnings, such as a missing licence.
 
-    out gets the masks and index (Hugging Face's imagefolder layout), README.md (dataset card), croissant.json,
-    datasheet.md, LICENSE, CITATION.cff, recipe.json, pictures, archives/ and checksums.sha256. credits: a
-    SOURCES.csv, as `extraction.video.read_credits` reads it, which adds to or corrects what the recipe knows of the
-    videos. The same set and config give the same bytes.
+    The folder gets the masks and their index (Hugging Face's imagefolder layout), README.md (dataset card),
+    croissant.json, datasheet.md, LICENSE, CITATION.cff, recipe.json, previews, archives/ and checksums.sha256. The same
+    set and config give the same bytes.
 
-    A folder belongs to one set and one layout: another set is refused. Where only the config, the credits or the
-    libraries that draw and pack differ, all but the masks is written anew. say: is told where nothing has to be done.
-    Raises BadInput for a set that is unfinished, has no recipe or index, or holds other masks than its index lists; for
-    an unknown archive, a date that is none, and an `out` that holds something else.
+    A folder that was published to can be published to again. If only the config, the credits or the libraries that draw
+    and pack differ, everything except the masks is rewritten. Another set or layout is refused.
+
+    Args:
+        masks: the test set, as `maskgen testset` writes it.
+        out: a new folder, or one published to before.
+        config: what the documents state.
+        credits: a SOURCES.csv, as `extraction.video.read_credits` reads it; it completes and corrects the recipe.
+        say: called with a line if there is nothing to do.
+
+    Raises:
+        BadInput: the set is unfinished, has no recipe or index, or its masks differ from the index; an archive is
+            unknown or the date invalid; `out` holds something else.
     """
     with locked(out):  # before the masks are read
         return _publish("imagefolder", _write_folder, masks, out, config, credits, say)
@@ -62,10 +72,11 @@ def publish_nvidia(
     credits: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
-    """Write the test set as one zip in the layout of NVIDIA's: 00000.png to 11999.png in one folder. Returns warnings.
+    """Write a test set as one zip in the layout of NVIDIA's archive. Returns warnings.
 
-    The order is one block per class: for each ratio interval first the free masks (their "with border"), then the
-    interior ones. `index.csv` beside the zip says which file is what, which theirs never did. All else as `publish`.
+    The files are 00000.png to 11999.png in one folder, in one block for each class: for each ratio interval first the
+    free masks ("with border" in the paper), then the interior masks. `index.csv` beside the zip lists the class of each
+    file. Arguments and errors are those of `publish`.
     """
     with locked(out):
         return _publish("nvidia", _write_nvidia, masks, out, replace(config, archives=()), credits, say)
@@ -75,44 +86,44 @@ def _publish(layout, write, masks, out, config, credits, say):
     _check(config)
     recipe, table = _read(masks)
     if out.resolve().is_relative_to(masks.resolve()):
-        raise BadInput(f"{out} is the mask set itself, or lies in it: expected another folder to publish to")
-    sources, warnings = _credited(recipe.get("sources", []), credits)
+        raise BadInput(f"{out} is the mask set, or is inside it: publish to another folder")
+    sources, warnings = _with_credits(recipe.get("sources", []), credits)
     if not config.url:
-        warnings.append("the papers do not say where the set will be found: --url")
+        warnings.append("no address for the set: use --url, so that the documents state where it is")
     fixed = {"made_by": "maskgen publish", "layout": layout, "masks": _checked_index(masks, table)}
-    about = {
+    info = {
         "publication": asdict(config),
-        "libraries": {**opencv(), **libraries("numpy", "pandas", "matplotlib", "pyarrow")},
+        "libraries": library_versions("opencv", "numpy", "pandas", "matplotlib", "pyarrow"),
         "sources": sources,
     }
-    about |= {key: value for key, value in recipe.items() if key not in {*fixed, *about, "version", "libraries"}}
-    about = json.loads(json.dumps({**about, "testset_version": recipe.get("version", "")}))  # as it will be read back
-    with OutputFolder(out, fixed, about=about) as folder:
-        if folder.complete and all(folder.finished.get(key) == value for key, value in about.items()):
-            say(folder.already)
+    info |= {key: value for key, value in recipe.items() if key not in {*fixed, *info, "version", "libraries"}}
+    info = json.loads(json.dumps({**info, "testset_version": recipe.get("version", "")}))  # as it is read back
+    with OutputFolder(out, fixed, info=info) as folder:
+        if folder.complete and all(folder.finished.get(key) == value for key, value in info.items()):
+            say(folder.complete_message)
         else:
-            if folder.complete:  # other papers: whoever stops now leaves an unfinished folder
+            if folder.complete:  # with other documents; if interrupted from here on, the folder is unfinished
                 folder.reopen()
                 (out / RECIPE).unlink()
                 (out / CHECKSUMS).unlink(missing_ok=True)
             write(masks, out, table, recipe, sources, config)
             folder.finish()
-        if not (out / CHECKSUMS).exists():  # they include the recipe, which a finished run writes last
+        if not (out / CHECKSUMS).exists():  # last, as they include the recipe
             write_checksums(out)
     return warnings
 
 
 def _check(config):
-    """BadInput for a config that no host takes."""
+    """Raise BadInput for an unknown archive or an invalid date."""
     unknown = [name for name in config.archives if name not in ARCHIVES]
     if unknown:
-        raise BadInput(f"no archive {unknown[0]!r}: expected one of {', '.join(ARCHIVES)}; a zip is always written")
+        raise BadInput(f"unknown archive {unknown[0]!r}: expected {' or '.join(ARCHIVES)}; a zip is always written")
     try:
-        known = date.fromisoformat(config.date).isoformat() == config.date
+        valid = date.fromisoformat(config.date).isoformat() == config.date
     except ValueError:
-        known = False
-    if not known:
-        raise BadInput(f"the date of publication is a day such as 2026-11-23, got {config.date!r}")
+        valid = False
+    if not valid:
+        raise BadInput(f"expected a date of publication such as 2026-11-23, got {config.date!r}")
     if "parquet" in config.archives:
         _pyarrow()
 
@@ -126,14 +137,14 @@ def _write_folder(masks, out, table, recipe, sources, config):
     write_whole(out / "test" / INDEX, (masks / "test" / INDEX).read_bytes())
     plots.draw_figures(out, out / "preview")
     _archives(out, table, config)
-    papers = {
+    documents = {
         "README.md": card(table, recipe, sources, config, out),
         "datasheet.md": datasheet(table, recipe, sources, config),
         "LICENSE": licence_text(sources, config),
         "CITATION.cff": citation(config),
         "croissant.json": json.dumps(croissant(table, recipe, sources, config, out), indent=2) + "\n",
     }
-    for name, text in papers.items():
+    for name, text in documents.items():
         write_whole(out / name, text.encode())
 
 
@@ -149,61 +160,63 @@ def _write_nvidia(masks, out, table, recipe, sources, config):
 
 
 def _read(masks):
-    """Recipe and index table of a test set."""
+    """Read a test set. Returns (recipe, index as a DataFrame)."""
     if (masks / PROGRESS).is_dir():
-        raise BadInput(f"{masks} is unfinished: run the command that makes it to its end")
+        raise BadInput(f"{masks} is unfinished: finish it with the command that made it")
     recipe = read_recipe(masks)
     table = read_index(masks / "test")
     missing = [name for name in NEEDED if name not in table]
     if missing or not all(
         isinstance(v, dict) and {"mean", "max"} <= set(v) for v in recipe.get("clipped", {}).values()
     ):
-        what = f"no column {missing[0]}" if missing else f"no shares of clipped outline in its {RECIPE}"
-        raise BadInput(f"{masks} has {what}: expected a test set, made by `maskgen testset`")
-    strangers = sorted(set(table["category"]) - set(CATEGORIES))
-    if table.empty or strangers:
-        what = "no masks" if table.empty else f"the class {strangers[0]!r}"
-        raise BadInput(f"{masks} has {what}: expected a test set, made by `maskgen testset`")
+        what = f"no column {missing[0]}" if missing else f"no shares of clipped outline in {RECIPE}"
+        raise BadInput(f"{masks} has {what}: expected a test set, as `maskgen testset` writes it")
+    unknown = sorted(set(table["category"]) - set(CATEGORIES))
+    if table.empty or unknown:
+        what = "no masks" if table.empty else f"the class {unknown[0]!r}"
+        raise BadInput(f"{masks} has {what}: expected a test set, as `maskgen testset` writes it")
     return recipe, table
 
 
 def _checked_index(masks, table):
-    """SHA-256 of the index. BadInput where a mask has not the hash that is listed there, so that it stands for all."""
+    """Check all masks against the index, and return its SHA-256, which then identifies the set.
+
+    Raises BadInput if a mask is missing or has another hash than listed.
+    """
     for name, listed in zip(table["file_name"], table["sha256"], strict=True):
         path = masks / "test" / name
         if not path.is_file() or sha256(path) != listed:
-            raise BadInput(f"{path} is missing, or not the mask that the index lists: see `maskgen verify {masks}`")
+            raise BadInput(f"{path} is missing or differs from the index: run `maskgen verify {masks}`")
     return sha256(masks / "test" / INDEX)
 
 
-def _credited(sources, credits):
-    """The videos of a set with what a SOURCES.csv adds, and warnings of what is still unknown."""
+def _with_credits(sources, credits):
+    """Add a SOURCES.csv to the sources of a set. Returns (sources, warnings of what is still unknown)."""
     sources, warnings = [dict(source) for source in sources], []
     if credits:
-        known = {_composed(file): row for file, row in read_credits(credits).items()}
-        files = [_composed(source.get("file", source["name"])) for source in sources]
+        known = {_normalised(file): row for file, row in read_credits(credits).items()}
+        files = [_normalised(source.get("file", source["name"])) for source in sources]
         for source, file in zip(sources, files, strict=True):
             source.update(known.get(file, {}))
         if not set(known) & set(files):
-            warnings.append(f"{credits} names none of the {len(sources)} videos, only such as {next(iter(known))}")
-    silent = [source["name"] for source in sources if not source.get("licence")]
-    if silent:
-        warnings.append(
-            f"{len(silent)} of {len(sources)} videos have no stated licence, such as {silent[0]}: --sources"
-        )
+            warnings.append(f"{credits} lists none of the {len(sources)} videos; its first row is {next(iter(known))}")
+    unlicensed = [source["name"] for source in sources if not source.get("licence")]
+    if unlicensed:
+        count = f"{len(unlicensed)} of {len(sources)} videos"
+        warnings.append(f"{count} have no stated licence, such as {unlicensed[0]}: add them with --sources")
     return sources, warnings
 
 
-def _composed(name):
-    """A file name with its accents in one form: macOS stores them as characters of their own."""
+def _normalised(name):
+    """A file name with composed accents. macOS decomposes them."""
     return unicodedata.normalize("NFC", name)
 
 
 def _archives(out, table, config):
-    """Everything below `archives`: the zip, and what config.archives names."""
+    """Write `archives/`: the zip, and what config.archives names."""
     folder = out / "archives"
     folder.mkdir(exist_ok=True)
-    shutil.rmtree(folder / "webdataset", ignore_errors=True)  # of another config
+    shutil.rmtree(folder / "webdataset", ignore_errors=True)  # from an earlier config
     (folder / "masks.parquet").unlink(missing_ok=True)
     files = [(f"masks/{name}", out / "test" / name) for name in [INDEX, *table["file_name"]]]
     write_whole(folder / "masks.zip", _zip(files))
@@ -219,7 +232,7 @@ def _archives(out, table, config):
 
 def _zip(files):
     data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:  # PNG is packed already
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed
         for name, path in files:
             entry = zipfile.ZipInfo(name, EPOCH)
             entry.external_attr = 0o100644 << 16
@@ -228,13 +241,13 @@ def _zip(files):
 
 
 def _tar(folder, rows):
-    """A WebDataset shard: NAME.png and NAME.json, one after the other."""
+    """A WebDataset shard: NAME.png and NAME.json of each mask."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for row in rows.to_dict("records"):
             key = row["file_name"].removesuffix(".png").replace("/", "_").replace(".", "-")  # a dot would end the key
-            told = json.dumps(row, ensure_ascii=False).encode()
-            for name, content in ((f"{key}.png", (folder / row["file_name"]).read_bytes()), (f"{key}.json", told)):
+            row_json = json.dumps(row, ensure_ascii=False).encode()
+            for name, content in ((f"{key}.png", (folder / row["file_name"]).read_bytes()), (f"{key}.json", row_json)):
                 entry = tarfile.TarInfo(name)
                 entry.size, entry.mode = len(content), 0o644
                 archive.addfile(entry, io.BytesIO(content))
@@ -247,7 +260,7 @@ def _pyarrow():
         import pyarrow.parquet
     except ImportError:
         raise BadInput(
-            f"a Parquet archive needs pyarrow: {install_hint('publish')}, or leave it out with --archives webdataset"
+            f"a Parquet archive needs pyarrow: {install_hint('publish')}, or use --archives webdataset"
         ) from None
     return pyarrow
 
@@ -263,7 +276,7 @@ def _parquet(folder, table):
         for name, column in columns.items()
         if name != "image"
     }
-    told = {"huggingface": json.dumps({"info": {"features": features}})}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     data = io.BytesIO()
-    arrow.parquet.write_table(arrow.table(columns).replace_schema_metadata(told), data, row_group_size=1000)
+    arrow.parquet.write_table(arrow.table(columns).replace_schema_metadata(metadata), data, row_group_size=1000)
     return data.getvalue()

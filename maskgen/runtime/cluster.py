@@ -48,10 +48,10 @@ ANSWER = 10.0  # s within which a scheduler answers, and within which a shared f
 SEEN = 4096  # bytes at a file's beginning by which a worker knows that it sees the same one
 
 
-def run(function: Callable, tasks: Iterable, address: str, sees: Iterable[Path]) -> Iterator:
+def run(function: Callable, tasks: Iterable, address: str, shared_files: Iterable[Path]) -> Iterator:
     """Yield function(task) for every task, in their order. `parallel.run` is the door to this and tells the rest."""
     key = uuid.uuid4().hex  # of this run: what a worker keeps of an earlier one may be outdated
-    marks = [_mark(path) for path in sees]
+    marks = [_mark(path) for path in shared_files]
     head = cloudpickle.dumps((key, _identity(), marks, ANSWER, cloudpickle.dumps(function)))
     client = _connect(address)
     try:
@@ -63,7 +63,7 @@ def run(function: Callable, tasks: Iterable, address: str, sees: Iterable[Path])
         client.close(timeout=ANSWER)
 
 
-def check(address: str) -> None:
+def check_scheduler(address: str) -> None:
     """Raise BadInput unless a Dask scheduler answers at the address within ANSWER seconds."""
     try:
         import distributed  # noqa: F401 - only whether it is there
@@ -102,7 +102,7 @@ async def _kind(address):
 
 
 def _connect(address):
-    check(address)
+    check_scheduler(address)
     from distributed import Client
 
     try:

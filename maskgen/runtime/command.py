@@ -25,15 +25,15 @@ LARGEST = 2**32 - 1  # of any whole number; NumPy and torch both take it for a s
 CONTEXT = {"show_default": True, "max_content_width": 100}
 SEED = click.IntRange(0, LARGEST)
 seed_option = click.option("--seed", type=SEED, default=0, help="Every random choice comes from it.")
-workers_option = click.option("--workers", type=click.IntRange(1, 1024), help="Processes. [default: all cores]")
+workers_option = click.option("--workers", "-j", type=click.IntRange(1, 1024), help="Processes. [default: all cores]")
 
 
 def _answers(context, param, address):
     """Before anything is written: whether a scheduler is there."""
     if address is not None:
-        from maskgen.runtime.cluster import check
+        from maskgen.runtime.cluster import check_scheduler
 
-        check(address)
+        check_scheduler(address)
     return address
 
 
@@ -42,7 +42,7 @@ cluster_option = click.option(
 )
 
 
-class Place(click.Path):
+class PathType(click.Path):
     """A path; `--out "$FORGOTTEN"` is a mistake and not the working folder."""
 
     def convert(self, value, param, ctx):
@@ -51,10 +51,9 @@ class Place(click.Path):
         return super().convert(value, param, ctx)
 
 
-PATH = Place(path_type=Path)
-ANY = Place(exists=True, path_type=Path)
-FILE = Place(dir_okay=False, path_type=Path)
-FOLDER = Place(file_okay=False, path_type=Path)
+FILE_OR_FOLDER = PathType(exists=True, path_type=Path)
+FILE = PathType(dir_okay=False, path_type=Path)
+FOLDER = PathType(file_okay=False, path_type=Path)
 
 
 class Numbers(click.ParamType):
@@ -76,7 +75,7 @@ class Numbers(click.ParamType):
         return ",".join(f"{number:g}" for number in value)
 
 
-def settings_of(config, **fields):
+def config_options(config, **fields):
     """Options whose defaults are those of a settings class. fields: option name -> help."""
 
     def decorate(command):
@@ -94,12 +93,12 @@ def settings_of(config, **fields):
     return decorate
 
 
-def picked(config, options):
+def config_from(config, options):
     """A settings object of a class from the options that are its fields."""
     return config(**{name: value for name, value in options.items() if name in config.__dataclass_fields__})
 
 
-def warn(line):
+def print_stderr(line):
     """Tell the user something without mixing it into the results on stdout."""
     click.echo(line, err=True)
 
@@ -146,6 +145,12 @@ class Tool(click.Group):
     command_class = Command
     group_class = type  # groups inside are of this class too
 
+    def parse_args(self, ctx, args):
+        if not args and self.no_args_is_help:  # Click 8.2 would print it to stderr and exit with 2
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx):
         check_numbers(ctx)
         return super().invoke(ctx)
@@ -168,9 +173,6 @@ class Tool(click.Group):
             with _warnings_told(self._say):
                 code = super().main(args, prog_name, standalone_mode=False, **extra)
                 _end_workers()
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message(), err=True)
-            sys.exit(MISTAKE)
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else self.name
             self._stop(f"{error.format_message()} ({where} --help tells more)", MISTAKE)
@@ -180,7 +182,7 @@ class Tool(click.Group):
             sys.stderr.close()
             sys.exit(FAULT)
         except Exception as error:
-            line = mendable(error)
+            line = user_message(error)
             if not line:
                 raise
             self._stop(line, MISTAKE)
@@ -205,7 +207,7 @@ def _end_workers():
         parallel.end_workers()
 
 
-def mendable(error: Exception) -> str:
+def user_message(error: Exception) -> str:
     """What an error that the user can mend says, in one line; "" for a bug of ours."""
     if isinstance(error, click.ClickException):
         return error.format_message()

@@ -54,10 +54,10 @@ def without_litter(names: Iterable[str], where: Path | str) -> list[str]:
     return kept
 
 
-def walk(folder: Path, *, outside: Path | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
+def walk(folder: Path, *, exclude: Path | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Yield (folder, names of files, names of litter) for a folder and all below it, hidden folders left out.
 
-    Links to folders are followed, but for those that lead back into a folder above. outside: a folder that is left out.
+    Links to folders are followed, but for those that lead back into a folder above. exclude: a folder that is left out.
     One `InputWarning` tells of each folder that may not be read, and of each link that leads nowhere.
     """
 
@@ -70,7 +70,7 @@ def walk(folder: Path, *, outside: Path | None = None) -> Iterator[tuple[Path, l
         except OSError as error:
             warn(f"{folder} is skipped: {error.strerror}")
             return
-        if real in above or real == outside:
+        if real in above or real == exclude:
             return
         files, litter, inner = [], [], []
         for entry in entries:
@@ -87,7 +87,7 @@ def walk(folder: Path, *, outside: Path | None = None) -> Iterator[tuple[Path, l
         for name in inner:
             yield from enter(folder / name, {*above, real})
 
-    outside = outside.resolve() if outside is not None else None
+    exclude = exclude.resolve() if exclude is not None else None
     yield from enter(folder, set())
 
 
@@ -106,10 +106,10 @@ def _litter_in(folder, name):
     return [f"{name}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*") if path.is_file()]
 
 
-def find(folder: Path, endings: tuple[str, ...], *, outside: Path | None = None) -> list[Path]:
+def find(folder: Path, endings: tuple[str, ...], *, exclude: Path | None = None) -> list[Path]:
     """Every file below a folder whose name ends so, whatever its case, in natural order; litter is skipped."""
     found, skipped = [], []
-    for inner, files, litter in walk(folder, outside=outside):
+    for inner, files, litter in walk(folder, exclude=exclude):
         found += (inner / name for name in files if name.lower().endswith(endings))
         skipped += (inner / name for name in litter if name.lower().endswith(endings))
     if skipped:
@@ -117,7 +117,7 @@ def find(folder: Path, endings: tuple[str, ...], *, outside: Path | None = None)
     return sorted(found, key=natural)
 
 
-def cut(name: str, longest: int = LONGEST) -> str:
+def shortened(name: str, longest: int = LONGEST) -> str:
     """A name of at most `longest` bytes; one that was longer ends in a hash of the whole."""
     data = name.encode(errors="surrogatepass")
     if len(data) <= longest:
@@ -134,7 +134,7 @@ def safe_name(label: str) -> str:
     plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", label)).strip("._") or "video"
     plain = _no_split(plain)
     if len(plain.encode()) > LONGEST:
-        plain = _no_split(cut(plain, LONGEST - 1))  # the cut may have made a `train` of a `trainer`
+        plain = _no_split(shortened(plain, LONGEST - 1))  # the cut may have made a `train` of a `trainer`
     base, dot, rest = plain.partition(".")
     return f"{base}_{dot}{rest}" if base.lower() in DEVICES else plain
 
@@ -179,7 +179,7 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises OSError where the disk refuses, after removing what it had begun.
     """
     # Not .png: nothing may pick up a half-written mask. Process numbers are the same on many machines of a cluster.
-    part = path.with_name(f"{cut(path.name)}.{uuid.uuid4().hex[:12]}.part")
+    part = path.with_name(f"{shortened(path.name)}.{uuid.uuid4().hex[:12]}.part")
     try:
         part.write_bytes(data)
         part.replace(path)
@@ -214,7 +214,7 @@ def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def summed(folder: Path) -> list[Path]:
+def checksummed_files(folder: Path) -> list[Path]:
     """The files below a folder that its `checksums.sha256` lists: all but itself and litter, links followed."""
     found = (inner / name for inner, names, _ in walk(folder) for name in names if name != CHECKSUMS)
     return sorted(found)
@@ -222,7 +222,7 @@ def summed(folder: Path) -> list[Path]:
 
 def write_checksums(folder: Path) -> None:
     """Write `checksums.sha256`: the SHA-256 of every file below the folder but litter, as `sha256sum` has it."""
-    lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in summed(folder))
+    lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in checksummed_files(folder))
     write_whole(folder / CHECKSUMS, "".join(lines).encode(errors="surrogateescape"))
 
 

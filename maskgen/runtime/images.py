@@ -54,17 +54,17 @@ class Stored:
     metadata: Metadata = Metadata()
 
 
-def find(folder: Path, *, besides: Iterable[Path] = ()) -> list[Path]:
+def find(folder: Path, *, exclude: Iterable[Path] = ()) -> list[Path]:
     """Every picture below a folder in natural order; BadInput where there is none.
 
-    besides: folders whose pictures are left out if they lie below it, such as those of masks and results.
+    exclude: folders whose pictures are left out if they lie below it, such as those of masks and results.
     """
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder} (expected a folder of pictures)")
     found = files.find(folder, ENDINGS)
     if not found:
         raise BadInput(f"no picture in {folder}: expected files that end in {', '.join(ENDINGS)}")
-    others = [other.resolve() for other in besides if other.resolve() != folder.resolve()]
+    others = [other.resolve() for other in exclude if other.resolve() != folder.resolve()]
     kept = [path for path in found if not any(path.resolve().is_relative_to(other) for other in others)]
     if not kept:
         raise BadInput(f"no picture in {folder} besides those in {' and '.join(map(str, others))}")
@@ -113,7 +113,7 @@ def decode_rgb(data: bytes, name: Path | str) -> np.ndarray:
     return np.repeat(image[..., None], 3, 2) if image.ndim == 2 else np.ascontiguousarray(image[..., :3])
 
 
-def seems_whole(data: bytes) -> bool:
+def looks_complete(data: bytes) -> bool:
     """Whether the beginning and the end of a file are those of a JPEG, PNG, WebP or BMP, which takes no decoding.
 
     False tells little: of other forms, and of JPEG files with odd bytes behind them, only decoding shows it.
@@ -127,14 +127,16 @@ def seems_whole(data: bytes) -> bool:
     return data[:2] == b"BM" and 26 < int.from_bytes(data[2:6], "little") <= len(data)
 
 
-def decode_stored(data: bytes, name: Path | str, *, most: int = MAX_PIXELS) -> Stored:
+def decode_stored(data: bytes, name: Path | str, *, max_pixels: int = MAX_PIXELS) -> Stored:
     """The pixels in the bytes of a picture file as they are stored, upright, and the metadata.
 
-    most: pixels; a file that claims more raises BadInput before it takes memory, as does one that is no picture.
+    max_pixels: pixels; a file that claims more raises BadInput before it takes memory, as does one that is no picture.
     """
     header = _Header(data)
-    if header.pixels > most:
-        raise BadInput(f"{name} claims {header.size[0]}x{header.size[1]} px, expected {most:,} px at most: remove it")
+    if header.pixels > max_pixels:
+        raise BadInput(
+            f"{name} claims {header.size[0]}x{header.size[1]} px, expected {max_pixels:,} px at most: remove it"
+        )
     stored = header.decoded_by_pillow() if header.needs_pillow else None
     if stored is None:
         pixels = _decoded_by_opencv(data)

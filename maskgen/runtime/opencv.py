@@ -5,7 +5,7 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 
 
-def settle() -> None:
+def configure_opencv() -> None:
     """Set OpenCV's environment and watch over its import. Does not import it, which takes a while."""
     # A damaged or hostile file may claim any size: 16384 x 16384 px, about 1 GB to decode, is the most we try.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))

@@ -44,7 +44,7 @@ def run(
     *,
     workers: int | None = None,
     cluster: str | None = None,
-    sees: Iterable[Path] = (),
+    shared_files: Iterable[Path] = (),
 ) -> Iterator:
     """Yield function(task) for every task, in the order of the tasks, as soon as each is ready.
 
@@ -61,7 +61,7 @@ def run(
     if cluster is not None:
         from maskgen.runtime import cluster as far
 
-        yield from far.run(function, tasks, cluster, sees)
+        yield from far.run(function, tasks, cluster, shared_files)
         return
     pool = _started(workers) if workers > 1 else None
     if pool is not None:
