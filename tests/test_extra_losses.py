@@ -13,17 +13,17 @@ def plane(*rows):
     return torch.tensor([[[[float(c == ".") for c in row] for row in rows]]])
 
 
-def test_an_evened_hole_term_weighs_images_with_small_holes_up():
+def test_a_balanced_hole_term_gives_images_with_small_holes_more_weight():
     valid = torch.cat([plane("#...", "....", "...."), plane("####", "##..", "....")])  # ratios 1/12 and 1/2
     out, truth = torch.ones(2, 3, 3, 4), torch.zeros(2, 3, 3, 4)
     assert extra_losses.balance_weights(valid, 1).flatten().tolist() == pytest.approx([0.3 * 12, 0.3 * 2])
     terms = total_loss(out, truth, valid, config=LossConfig(balance=1, span=1))
-    assert terms["hole"].item() == pytest.approx(0.3)  # whatever the ratio: that of an image with a hole of 0.3
+    assert terms["hole"].item() == pytest.approx(0.3)  # for any ratio: as an image with a hole ratio of 0.3
     half = total_loss(out, truth, valid, config=LossConfig(balance=0.5, span=1))
     assert half["hole"].item() == pytest.approx(((0.3 / 12) ** 0.5 + (0.3 / 2) ** 0.5) / 2)
 
 
-def test_the_ssim_term_is_one_minus_what_scikit_image_says():
+def test_the_ssim_term_is_one_minus_the_ssim_of_scikit_image():
     rng = np.random.default_rng(0)
     truth = rng.random((2, 40, 33, 3), "f4")
     comp = np.clip(truth + rng.normal(0, 0.1, truth.shape), 0, 1).astype("f4")
@@ -35,7 +35,7 @@ def test_the_ssim_term_is_one_minus_what_scikit_image_says():
         assert extra_losses.ssim_loss(both[0].bfloat16().float(), both[1]).tolist() == pytest.approx(wanted, abs=1e-3)
 
 
-def test_the_ssim_term_sees_the_composite_and_is_evened_and_is_not_there_unless_asked_for():
+def test_the_ssim_term_is_of_the_composite_balanced_and_left_out_at_0():
     out, truth, valid = torch.rand(1, 3, 16, 20), torch.rand(1, 3, 16, 20), torch.ones(1, 1, 16, 20)
     valid[..., 4:12, 4:14] = 0  # a quarter
     lone = extra_losses.ssim_loss(losses.composite(out, truth, valid), truth).item()
@@ -59,7 +59,7 @@ def test_the_near_term_halves_from_ring_to_ring_by_pencil():
     assert "near" not in plain and terms["total"].item() == pytest.approx(plain["total"].item() + 10 * 2 * wanted)
 
 
-def test_a_lattice_in_the_filled_hole_costs_and_a_slope_does_not():
+def test_the_checkerboard_loss_of_stairs_and_of_a_slope_by_pencil():
     x = torch.arange(17.0)
     stairs, slope = ((step * 4 / 255).expand(2, 3, 17, 17) for step in (x // 8, x))  # 4 grey levels each 8 px, or each
     hole = torch.zeros(2, 1, 17, 17)
@@ -81,7 +81,7 @@ def test_the_checkerboard_term_is_weighted_and_left_out_at_0():
     assert "checkerboard" not in plain and terms["total"] - plain["total"] == pytest.approx(3 * 0.4375, rel=1e-4)
 
 
-def test_grain_costs_a_hundred_times_as_much_in_a_flat_sky_as_on_a_slope_of_nine_levels_a_pixel():
+def test_noise_in_a_flat_sky_counts_a_hundred_times_as_much_as_on_a_slope_of_nine_levels():
     x = torch.arange(17.0)
     sky, slope, grain = (levels.expand(2, 3, 17, 17) / 255 for levels in (0 * x, 9 * x, x % 2 * 3))
     hole = torch.zeros(2, 1, 17, 17)
@@ -94,7 +94,7 @@ def test_grain_costs_a_hundred_times_as_much_in_a_flat_sky_as_on_a_slope_of_nine
     assert extra_losses.smooth_loss(sky, sky, 1 - hole) == 0
 
 
-def test_a_seam_round_the_hole_counts_for_the_smooth_term_by_pencil():
+def test_the_smooth_loss_of_a_seam_around_the_hole_by_pencil():
     hole, sky = torch.ones(1, 1, 9, 9), torch.zeros(1, 3, 9, 9)
     hole[..., 4, 4] = 0
     comp = sky.clone()
@@ -106,14 +106,14 @@ def test_a_seam_round_the_hole_counts_for_the_smooth_term_by_pencil():
     assert "smooth" not in plain and (terms["total"] - plain["total"]).item() == pytest.approx(3 * 10)
 
 
-def test_a_window_for_vgg_lies_about_a_hole_pixel_and_inside_the_image():
-    def eyes(image):  # they see all that they are shown
+def test_a_window_for_vgg_lies_around_a_hole_pixel_and_inside_the_image():
+    def eyes(image):  # returns its input
         return image
 
     place = torch.arange(48.0).view(1, 1, 6, 8)
     lone = plane("........", "........", "........", "......#.", "........", "........")
-    seeing = extra_losses.windowed(eyes, lone, 4, np.random.default_rng(0))
-    assert seeing(place)[0, 0].tolist() == [[12, 13, 14, 15], [20, 21, 22, 23], [28, 29, 30, 31], [36, 37, 38, 39]]
+    of_window = extra_losses.windowed(eyes, lone, 4, np.random.default_rng(0))
+    assert of_window(place)[0, 0].tolist() == [[12, 13, 14, 15], [20, 21, 22, 23], [28, 29, 30, 31], [36, 37, 38, 39]]
     whole = extra_losses.windowed(eyes, lone, 9, np.random.default_rng(0))
     assert whole(place).equal(place)
     two = torch.cat([lone, lone.flip(2, 3)])  # each image has a square of its own, the same in a second batch
@@ -125,13 +125,13 @@ def test_a_window_for_vgg_lies_about_a_hole_pixel_and_inside_the_image():
     assert len({square[0, 0, 0, 0].item() for square in squares}) > 5  # drawn
 
 
-def test_vgg_can_look_harder_at_images_whose_holes_are_small():
+def test_the_vgg_terms_of_the_composite_can_be_balanced():
     def eyes(image):
         return [image]
 
     truth = torch.zeros(2, 1, 2, 10)
     valid = torch.cat([plane("...#......", ".........#"), plane("#######...", "#####.....")])  # ratios 0.1 and 0.6
-    told = total_loss(torch.ones(2, 1, 2, 10), truth, valid, eyes, LossConfig(balance_vgg=1))
+    terms = total_loss(torch.ones(2, 1, 2, 10), truth, valid, eyes, LossConfig(balance_vgg=1))
     # of out: 1 and 1; of the composite: 0.1 * 3 and 0.6 / 2, and the same for Gram matrices of 0.1 and 0.6
-    assert told["perceptual"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
-    assert told["style"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
+    assert terms["perceptual"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
+    assert terms["style"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)

