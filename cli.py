@@ -1,7 +1,7 @@
 """The commands `maskgen`, `pconv` and `evaluate`.
 
-Each package keeps its own in `commands.py`: options in, one function call out. What they share is in
-`maskgen/runtime/command.py`. None of these imports a heavy module before it needs it, so that --help answers at once.
+Each package has its own in `commands.py`: options in, one function call out. What they share is in
+`maskgen/runtime/command.py`. Slow imports are inside the functions, so that --help is fast.
 """
 
 from evaluation.commands import evaluate

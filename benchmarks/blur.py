@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from evaluation import metrics, pairing
-from evaluation.methods import patchmatch
+from evaluation.methods.classical import patchmatch
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
 from pconv_model.inpaint import Inpainter

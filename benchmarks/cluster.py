@@ -1,9 +1,9 @@
-"""A Dask cluster of two workers on this machine: what it gains, what it costs, and what the loss of its parts costs.
+"""A Dask cluster of two workers on this machine: speed, overhead, and the cost of losing a worker or the scheduler.
 
     python benchmarks/cluster.py [VIDEOS ...] [--masks 600] [--part speed] [--part faults] [--part traffic]
 
-Scheduler and workers are processes of their own, started as a user starts them. Without VIDEOS it takes a film that it
-makes. Prints Markdown tables; each part takes two to four minutes on two cores.
+Scheduler and workers are started as a user starts them. Without VIDEOS it makes a film. Prints Markdown tables; each
+part takes two to four minutes on two cores.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ from maskgen.verify import find_faults
 
 PROGRAMS = Path(sys.executable).parent
 PARTS = ("speed", "faults", "traffic")
-EASY = 20_000  # tasks that cost nothing, by which the way to the cluster and back is measured
+EASY = 20_000  # tasks that cost nothing, to measure the overhead of the cluster
 
 
 class Machines:
@@ -55,7 +55,7 @@ class Machines:
         self.address = f"tcp://127.0.0.1:{self.port}"
 
     def start(self, workers):
-        """Start a scheduler and so many workers, and wait until they are there."""
+        """Start a scheduler and a number of workers, and wait until they are ready."""
         self._program("scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
         for _ in range(30):
             try:
@@ -67,7 +67,7 @@ class Machines:
             self._program("worker", self.address, "--nthreads", "1", "--no-dashboard")
         with Client(self.address) as client:
             client.wait_for_workers(workers, timeout=60)
-        list(parallel.run(abs, range(50), cluster=self.address))  # all have imported what they need
+        list(parallel.run(abs, range(50), cluster=self.address))  # so that all have imported their modules
 
     def _program(self, *words):
         log = (self.folder / f"{words[0]}.log").open("a")
@@ -75,19 +75,19 @@ class Machines:
         self.running.append(subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log))
 
     def busy(self):
-        """Seconds of processor time that all of them have used."""
+        """Processor time used by all of them, in s."""
         programs = [psutil.Process(process.pid) for process in self.running]
         everyone = programs + [child for program in programs for child in program.children(recursive=True)]
         return sum(sum(process.cpu_times()[:2]) for process in everyone)
 
     def kill_a_worker(self):
-        """Kill the process that works; the nanny beside it starts another, as on any machine."""
+        """Kill a worker process; Dask's nanny process starts another, as on any machine."""
         with Client(self.address) as client:
             worker = min(client.run(os.getpid).values())
         os.kill(worker, signal.SIGKILL)
 
     def kill_the_scheduler(self):
-        """Kill it without a word."""
+        """Kill the scheduler with SIGKILL."""
         self.running[0].kill()
 
     def stop(self):
@@ -105,7 +105,7 @@ class Machines:
 
 @contextmanager
 def machines(folder, workers):
-    """Machines that are there, and are gone after the block."""
+    """A running scheduler and its workers, ended after the block."""
     here = Machines(folder)
     try:
         here.start(workers)
@@ -128,7 +128,7 @@ class Command:
         )
 
     def end(self, expected=0):
-        """Wait for it. Returns its seconds, those of its own processor time, and what it said on stderr."""
+        """Wait for it. Returns (seconds, seconds of its own processor time, its stderr)."""
         said = self.process.stderr.read()
         _, status, used = os.wait4(self.process.pid, 0)
         self.process.returncode = os.waitstatus_to_exitcode(status)
@@ -140,19 +140,19 @@ class Command:
 
 def digest(folder):
     """One hash of all names and bytes below a folder."""
-    told = hashlib.sha256()
+    found = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        told.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return told.hexdigest()
+        found.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
 
 
 def same(*folders):
-    """Whether all folders hold the same files, in words."""
+    """ "yes" if all folders hold the same files, otherwise "NO"."""
     return "yes" if len({digest(folder) for folder in folders}) == 1 else "NO"
 
 
 def speed(videos, masks, folder):
-    """One Dask worker, two, and two plain processes at the same work."""
+    """The same extraction with one Dask worker, with two, and with two plain processes."""
     with machines(folder, 1) as here:
         one, _, _ = Command(videos, folder / "one", masks, "--cluster", here.address).end()
     with machines(folder, 2) as here:
@@ -180,10 +180,10 @@ def faults(videos, masks, folder):
         command = Command(videos, folder / "worker", masks, *how)
         time.sleep(whole / 2)
         here.kill_a_worker()
-        wounded, _, _ = command.end()
+        disturbed, _, _ = command.end()
         yield "two Dask workers, undisturbed, s", f"{whole:.1f}", ""
-        yield "with a worker killed at half time, s", f"{wounded:.1f}", ""
-        yield "lost, s", f"{wounded - whole:.1f}", "< 60"
+        yield "with a worker killed at half time, s", f"{disturbed:.1f}", ""
+        yield "lost, s", f"{disturbed - whole:.1f}", "< 60"
         yield "same bytes", same(folder / "whole", folder / "worker"), "yes"
         command = Command(videos, folder / "scheduler", masks, *how)
         time.sleep(whole / 2)
@@ -204,53 +204,53 @@ def faults(videos, masks, folder):
 
 
 def traffic(videos, masks, folder):
-    """What the scheduler is given by each command: parcels and their bytes. Then how many can pass."""
-    sent, real = [], cluster._Road.send
+    """The batches that each command sends to the scheduler, and how many it handles per second."""
+    sent, send = [], cluster._Connection.send
 
-    def noted(road, parcel):
-        data = cloudpickle.dumps(cluster._Parcel(road.head, parcel), protocol=5)
-        sent.append((len(parcel), len(data), len(road.head)))
-        return real(road, parcel)
+    def recorded(connection, batch):
+        data = cloudpickle.dumps(cluster._Batch(connection.setup, batch), protocol=5)
+        sent.append((len(batch), len(data), len(connection.setup)))
+        return send(connection, batch)
 
     def row(what, things):
-        tasks, sizes, heads = zip(*sent, strict=True)
+        tasks, sizes, setups = zip(*sent, strict=True)
         sent.clear()
-        own = sum(sizes) - sum(heads)
+        own = sum(sizes) - sum(setups)
         return (
             f"{what} {things:,}",
-            f"{sum(tasks):,} tasks in {len(sizes):,} parcels; {sum(sizes) / len(sizes):,.0f} bytes a parcel, "
-            f"{max(sizes):,} at most; {own / sum(tasks):,.0f} bytes a task beside the function's {max(heads):,}",
+            f"{sum(tasks):,} tasks in {len(sizes):,} batches; {sum(sizes) / len(sizes):,.0f} bytes per batch, "
+            f"{max(sizes):,} at most; {own / sum(tasks):,.0f} bytes per task besides the function's {max(setups):,}",
             "",
         )
 
-    with machines(folder, 2) as here, mock.patch.object(cluster._Road, "send", noted):
-        far = here.address
+    with machines(folder, 2) as here, mock.patch.object(cluster._Connection, "send", recorded):
+        address = here.address
         config = ExtractConfig(train=masks * 7 // 10, test=masks * 3 // 10)
-        extract(videos, folder / "raw", config, cluster=far, say=lambda line: None)
+        extract(videos, folder / "raw", config, cluster=address, say=lambda line: None)
         yield row("extract, masks:", masks)
         ready = pairing.OWN_MASKS
-        make_testset(ready, folder / "set", FillConfig(per_category=5), cluster=far)
+        make_testset(ready, folder / "set", FillConfig(per_category=5), cluster=address)
         yield row("testset, masks:", 60)
-        find_faults(ready, cluster=far)
+        find_faults(ready, cluster=address)
         yield row("verify, masks:", 120)
-        measure_masks(Masks(ready / "test"), Rules(), folder / "sorted", cluster=far)
+        measure_masks(Masks(ready / "test"), Rules(), folder / "sorted", cluster=address)
         yield row("bin, masks:", 120)
-        augment_folder(MaskSampler(ready), folder / "augmented", 500, cluster=far)
+        augment_folder(MaskSampler(ready), folder / "augmented", 500, cluster=address)
         yield row("augment, masks:", 500)
         config = BenchmarkConfig(per_class=5, metrics=("l1_image", "psnr", "ssim"))
         pairs = pairing.make_pairs(None, ready, config)
         sources = Sources(pairing.image_folder(None), ready)
-        benchmark.run(parse_all(["telea"]), pairs, sources, folder / "results", config, cluster=far)
+        benchmark.run(parse_all(["telea"]), pairs, sources, folder / "results", config, cluster=address)
         yield row("evaluate, pairs:", len(pairs))
         scheduler = psutil.Process(here.running[0].pid)
         before, busy, begin = scheduler.memory_info().rss, sum(scheduler.cpu_times()[:2]), time.perf_counter()
-        list(parallel.run(abs, range(EASY), cluster=far))
+        list(parallel.run(abs, range(EASY), cluster=address))
         seconds = time.perf_counter() - begin
         used, grown = sum(scheduler.cpu_times()[:2]) - busy, scheduler.memory_info().rss - before
-        parcels = len(sent)
-        yield f"{EASY:,} tasks that cost nothing, s", f"{seconds:.1f} ({parcels:,} parcels)", ""
-        yield "parcels a second, of two workers", f"{parcels / seconds:.0f}", ""
-        yield "the scheduler's processor time for a parcel, ms", f"{1000 * used / parcels:.2f}", ""
+        batches = len(sent)
+        yield f"{EASY:,} tasks that cost nothing, s", f"{seconds:.1f} ({batches:,} batches)", ""
+        yield "batches per second, two workers", f"{batches / seconds:.0f}", ""
+        yield "the scheduler's processor time per batch, ms", f"{1000 * used / batches:.2f}", ""
         yield "its memory grew by, MB", f"{grown / 1024**2:.1f}", ""
 
 
@@ -266,7 +266,7 @@ def main(videos, masks, parts):
             rows = list({"speed": speed, "faults": faults, "traffic": traffic}[part](films, masks, folder))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        print(f"\n| {part}, {masks} masks | measured | asked |\n|---|---|---|")
+        print(f"\n| {part}, {masks} masks | measured | expected |\n|---|---|---|")
         print("\n".join(f"| {what} | {value} | {asked} |" for what, value, asked in rows), flush=True)
 
 

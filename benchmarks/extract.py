@@ -1,8 +1,8 @@
-"""What `maskgen extract` takes beside the optical flow itself, with one and two workers, and how much memory.
+"""Cost of `maskgen extract` relative to the optical flow alone, with one and two workers, and its peak memory.
 
     python benchmarks/extract.py [VIDEOS ...] [--masks 600] [--frames 20000]
 
-Without VIDEOS it takes a film that it makes: photo textures sliding over each other. Prints a Markdown table.
+Without VIDEOS it uses a film that it renders: photos sliding over each other. Prints a Markdown table.
 """
 
 import subprocess
@@ -25,22 +25,22 @@ from maskgen.settings import ExtractConfig
 
 
 def film(path, frames, height=480, width=640):
-    """Write a film in which a photo slides over another, back and forth."""
+    """Write a film in which one photo slides over another, back and forth. Returns its path."""
     from skimage import data
 
-    ground, object = (cv2.resize(photo, (width + 200, height)) for photo in (data.astronaut(), data.coffee()))
+    background, foreground = (cv2.resize(photo, (width + 200, height)) for photo in (data.astronaut(), data.coffee()))
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25, (width, height))
     for index in range(frames):
         x, y = int(100 + 90 * np.sin(index / 9)), int(60 + 50 * np.cos(index / 7))
-        picture = ground[:, x : x + width].copy()
-        picture[y : y + 300, 2 * x : 2 * x + 200] = object[y : y + 300, 100:300]
+        picture = background[:, x : x + width].copy()
+        picture[y : y + 300, 2 * x : 2 * x + 200] = foreground[y : y + 300, 100:300]
         writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     writer.release()
     return path
 
 
-def flow_seconds(piece):
-    """Seconds that the flow alone takes for the pairs that a task looks at."""
+def flow_seconds(some_task):
+    """Seconds that the flow alone takes for the pairs that a task examines."""
     spent = []
 
     def timed(*pair):
@@ -50,20 +50,20 @@ def flow_seconds(piece):
         return flows
 
     with mock.patch.object(occlusion, "both", timed), tempfile.TemporaryDirectory() as folder:
-        task.make(replace(piece, result=Path(folder) / "result.npz"))
+        task.extract_masks(replace(some_task, result=Path(folder) / "result.npz"))
     return sum(spent)
 
 
 def run(videos, config, workers, folder):
-    """Wall time of an extraction, how many pairs it looked at, and its tasks."""
+    """Wall time of an extraction, the number of pairs it examined, and its tasks."""
     tasks = []
 
-    def noted(function, some, **how):
-        some = list(some)
-        tasks.extend(piece for piece in some if isinstance(piece, task.Task))
-        return parallel.run(function, some, **how)
+    def recorded(function, given, **options):
+        given = list(given)
+        tasks.extend(one for one in given if isinstance(one, task.Task))
+        return parallel.run(function, given, **options)
 
-    with mock.patch.object(extract, "parallel", mock.Mock(wraps=parallel, run=noted)):
+    with mock.patch.object(extract, "parallel", mock.Mock(wraps=parallel, run=recorded)):
         start = time.perf_counter()
         recipe = extract.extract(videos, Path(folder) / f"masks{workers}", config, workers=workers)
     return time.perf_counter() - start, sum(recipe["counts"]["pairs"].values()), tasks
@@ -86,7 +86,7 @@ def peak_memory(video, folder):
 @click.command()
 @click.argument("videos", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--masks", default=600, show_default=True)
-@click.option("--frames", default=20_000, show_default=True, help="Length of the long film of the memory test.")
+@click.option("--frames", default=20_000, show_default=True, help="Length of the long film for the memory test.")
 def main(videos, masks, frames):
     with tempfile.TemporaryDirectory() as folder:
         short = film(Path(folder) / "short.mp4", 500)
@@ -94,10 +94,10 @@ def main(videos, masks, frames):
         config = ExtractConfig(train=masks * 7 // 10, test=masks * 3 // 10)
         walls, rows = {}, []
         for workers in (1, 2):
-            walls[workers], looked_at, tasks = run(videos, config, workers, folder)
+            walls[workers], examined, tasks = run(videos, config, workers, folder)
             flow = sum(parallel.run(flow_seconds, tasks, workers=workers)) / workers
             rows.append((f"wall / flow alone, {workers} workers", f"{walls[workers] / flow:.2f}"))
-            rows.append((f"pairs/s, {workers} workers", f"{looked_at / walls[workers]:.1f}"))
+            rows.append((f"pairs/s, {workers} workers", f"{examined / walls[workers]:.1f}"))
         rows.append(("one worker / two workers", f"{walls[1] / walls[2]:.2f}"))
         long = film(Path(folder) / "long.mp4", frames)
         rows.append(("peak memory, short film, MB", f"{peak_memory(short, folder):.0f}"))

@@ -63,7 +63,7 @@ def kill(lab, trial):
     else:
         row, late = Row("kill -9 at a moment", name), 0
         workers = trial.number % 4 == 3  # which have to be at work: those that cannot start are done without
-        command = lab.reached(name, place, 0.5 + trial.moment / 2 if workers else trial.moment)
+        command = lab.started(name, place, 0.5 + trial.moment / 2 if workers else trial.moment)
         below = command.workers() if workers else []
         late += command.poll() is not None
         with suppress(psutil.Error, ProcessLookupError):
@@ -73,30 +73,30 @@ def kill(lab, trial):
             code = command.end()
             late += code == 0
             if code not in (0, 2) or command.is_odd(place):
-                row.fault("told", f"exit code {code}, {said(place)[-2:]}")
+                row.fault("messages", f"exit code {code}, {said(place)[-2:]}")
         command.ended()
         row.unhurt += bool(late)
-    lab.look(row, name, place / "out")
+    lab.check_whole(row, name, place / "out")
     if trial.number % 5 == 4:  # once more while it goes on; what is left to do is less, so this may come too late
         command = lab.start(name, place)
         command.wait(float(rng.random() * lab.seconds[name]))
         command.signal(signal.SIGKILL)
         command.ended()
-    lab.judge(row, name, place)
+    lab.check_resumed(row, name, place)
     return row
 
 
 def ctrl_c(lab, trial):
     """SIGINT to the whole group, as a terminal sends it."""
     name, place = trial.name, trial.place
-    row, command = Row("Ctrl-C", name), lab.reached(name, place, 0.03 + 0.97 * trial.moment)
+    row, command = Row("Ctrl-C", name), lab.started(name, place, 0.03 + 0.97 * trial.moment)
     command.signal(signal.SIGINT)
     code = command.end()
     row.unhurt += code == 0
     if code not in (0, 130) or command.is_odd(place):
-        row.fault("told", f"after {trial.moment:.0%}: exit code {code}, {said(place)[-3:]}")
-    lab.look(row, name, place / "out")
-    lab.judge(row, name, place)
+        row.fault("messages", f"after {trial.moment:.0%}: exit code {code}, {said(place)[-3:]}")
+    lab.check_whole(row, name, place / "out")
+    lab.check_resumed(row, name, place)
     return row
 
 
@@ -128,7 +128,7 @@ def refused(row, place, code, words):
     """Count a run that did not end with exit code 2 and one line with the words."""
     lines = said(place)
     if code != 2 or len(lines) != 1 or words not in lines[0]:
-        row.fault("told", f"expected {words!r}: exit code {code}, {lines[-2:]}")
+        row.fault("messages", f"expected {words!r}: exit code {code}, {lines[-2:]}")
 
 
 def disk(lab, trial):
@@ -142,9 +142,9 @@ def disk(lab, trial):
             refused(row, place, code, "No space left on device")
         row.unhurt += code == 0
         row.parts += len(list((place / "out").rglob("*.part")))
-        lab.look(row, name, place / "out")
+        lab.check_whole(row, name, place / "out")
         remount("size=500m")
-        lab.judge(row, name, place)
+        lab.check_resumed(row, name, place)
     return row
 
 
@@ -160,7 +160,7 @@ def readonly(lab, trial):
         remount("ro")
         refused(row, place, lab.start(name, place).ended(), "Read-only file system")
         remount("rw")
-        lab.judge(row, name, place)
+        lab.check_resumed(row, name, place)
     return row
 
 
@@ -180,8 +180,8 @@ def two(lab, trial):
     else:
         row.unhurt += 1
     if first.ended():
-        row.fault("told", f"the first of two runs ended with {first.returncode}: {said(place)[-1:]}")
-    lab.judge(row, name, place)
+        row.fault("messages", f"the first of two runs ended with {first.returncode}: {said(place)[-1:]}")
+    lab.check_resumed(row, name, place)
     return row
 
 
@@ -192,7 +192,7 @@ def again(lab, trial):
     code = lab.start(name, place).ended()
     text = (place / "said").read_text() + (place / "out.txt").read_text()
     if code or (RECIPE in lab.wanted[name] and "is already complete" not in text):
-        row.fault("told", f"expected 'is already complete': exit code {code}, {text.splitlines()[-2:]}")
+        row.fault("messages", f"expected 'is already complete': exit code {code}, {text.splitlines()[-2:]}")
     lab.compare(row, name, place / "out")
     return row
 
@@ -206,8 +206,8 @@ class Trials:
     def __init__(self, log):
         self.log, self.done = log, {}
         for line in log.read_text().splitlines() if log and log.exists() else ():
-            told = json.loads(line)
-            self.done[tuple(told["trial"])] = Row(**told["row"])
+            entry = json.loads(line)
+            self.done[tuple(entry["trial"])] = Row(**entry["row"])
 
     def add(self, key, row):
         """Keep a trial, on the disk when this returns."""
@@ -265,13 +265,22 @@ def main(kills, others, minutes, cases, names, log, seed):
         print("full and read-only disks are left out: they need the right to mount a tmpfs", file=sys.stderr)
         cases = [case for case in cases if case not in ("disk", "readonly")]
     counts = {case: kills if case == "kill" else 1 if case == "again" else others for case in cases}
-    head = ("what was done", "command", "times", "unhurt", "files that differ", "half files", "rows wrong", "told ill")
+    head = (
+        "what was done",
+        "command",
+        "times",
+        "unhurt",
+        "files that differ",
+        "half files",
+        "rows wrong",
+        "bad messages",
+    )
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
     bad = 0
     for row in run(Trials(log), names, cases, counts, minutes, seed):
-        cells = (row.what, row.command, row.times, row.unhurt, row.files, row.parts, row.rows, row.told)
+        cells = (row.what, row.command, row.times, row.unhurt, row.files, row.parts, row.rows, row.messages)
         print(f"| {' | '.join(map(str, cells))} |", flush=True)
-        bad += row.files + row.parts + row.rows + row.told
+        bad += row.files + row.parts + row.rows + row.messages
     sys.exit(bool(bad))
 
 

@@ -280,8 +280,8 @@ def read_piece(path):
     """What a task of `maskgen extract` left, by a run that goes on."""
     from maskgen.extraction import task
 
-    if task.is_whole(path):
-        task.results(path)
+    if task.is_complete(path):
+        task.read_candidates(path)
 
 
 def read_credits(folder):
@@ -526,7 +526,9 @@ def seed_piece(folder):
     film(folder / "film.avi", "MJPG")
     offered = tuple((frame, 1, 0) for frame in range(8))
     config = ExtractConfig(size=SIDE, min_area=4, min_ratio=0.001)
-    task.make(task.Task(folder / "film.avi", offered, 6, ((0, 0, SIDE),), (SIDE, SIDE), config, folder / "piece.npz"))
+    task.extract_masks(
+        task.Task(folder / "film.avi", offered, 6, ((0, 0, SIDE),), (SIDE, SIDE), config, folder / "piece.npz")
+    )
     return [folder / "piece.npz"]
 
 

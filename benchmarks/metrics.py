@@ -31,13 +31,13 @@ def metric_times(result, truth, hole):
     print("metric        ms a pair")
     total = 0.0
     for name, metric in metrics.METRICS.items():
-        metrics.settle()
+        metrics.use_one_thread()
         try:
             metric.function(result, truth, hole)
         except ValueError as error:
             print(f"{name:12} {error}")
             continue
-        metrics.settle()
+        metrics.use_one_thread()
         # A copy of the result each time, as in a run: nothing of it may be remembered.
         taken = 1000 * timed(lambda metric=metric: metric.function(result.copy(), truth, hole))
         print(f"{name:12} {taken:9.1f}")
@@ -49,7 +49,7 @@ def main():
     cv2.setNumThreads(1)
     config = BenchmarkConfig()
     with tempfile.TemporaryDirectory() as folder:
-        drawing = experiments.drawn(None, "free-form", config)
+        drawing = experiments.drawn_pairs(None, "free-form", config, out=Path(folder))
         pairs = drawing.pairs
         benchmark.write_inputs(Path(folder), pairs, drawing.files)
         sources = Sources(pairing.image_folder(None), Path(folder))

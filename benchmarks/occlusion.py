@@ -1,9 +1,9 @@
-"""Precision, recall and F1 of the occlusions that every optical flow finds, and what the flow costs.
+"""Precision, recall and F1 of the occlusions found with each optical flow, and the cost of the flow.
 
     python benchmarks/occlusion.py [--truth DIR] [--flow NAME ...]
 
-Truth comes from layered scenes that this file renders, from the stereo pair of scikit-image, and from any folder of
-pairs (frame1.png, frame2.png, occ.png with white for occluded, invalid.png with white for unknown).
+Ground truth: layered scenes rendered here, the stereo pair of scikit-image, and any folder of pairs
+(frame1.png, frame2.png, occ.png with white for occluded, invalid.png with white for unknown).
 """
 
 import time
@@ -27,7 +27,7 @@ PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immu
 
 
 class Pair(NamedTuple):
-    """Two frames, uint8 (H, W, 3), RGB, and what is known of them, bool (H, W)."""
+    """Two frames, uint8 (H, W, 3), RGB, and their ground truth, bool (H, W)."""
 
     first: np.ndarray
     second: np.ndarray
@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 
 def pairs_in(folder: Path) -> list[Pair]:
-    """The pairs of a folder of folders, in order of name. Raises BadInput where there is none."""
+    """The pairs of a folder of folders, in order of name. Raises BadInput if there are none."""
     found = []
     for path in sorted(folder.glob("*/frame1.png")):
         images = {name: cv2.imread(str(path.with_name(f"{name}.png"))) for name in ("frame1", "frame2", "occ")}
@@ -54,14 +54,14 @@ def pairs_in(folder: Path) -> list[Pair]:
 
 
 def stereo_pair() -> Pair:
-    """The motorcycle of Middlebury 2014, as scikit-image has it; its disparity tells what the right eye cannot see."""
+    """The motorcycle of Middlebury 2014, from scikit-image. Its disparity gives what the right eye cannot see."""
     left, right, disparity = skimage.data.stereo_motorcycle()
     known = np.isfinite(disparity)
     disparity = np.where(known, disparity, 0)
     width = disparity.shape[1]
     rows, columns = np.indices(disparity.shape)
-    x = columns - disparity  # where the right eye would see it
-    nearest = np.full(disparity.shape, -np.inf)  # largest disparity that falls on a pixel of the right image
+    x = columns - disparity  # in the right image
+    nearest = np.full(disparity.shape, -np.inf)  # largest disparity at each pixel of the right image
     for column in (np.floor(x).astype(int), np.floor(x).astype(int) + 1):
         there = known & (column >= 0) & (column < width)
         np.maximum.at(nearest, (rows[there], column[there]), disparity[there])
@@ -70,30 +70,30 @@ def stereo_pair() -> Pair:
 
 
 class Layer(NamedTuple):
-    """A piece of photo with a wavy outline, at home in frame 1 and moved to frame 2 by x -> turn @ x + shift."""
+    """A piece of photo with a wavy outline. It moves from frame 1 to frame 2 by x -> turn @ x + shift."""
 
     photo: np.ndarray  # float32 (H, W, 3)
-    origin: np.ndarray  # (x, y) in px, where in the photo the frame's corner lies
+    origin: np.ndarray  # (x, y) in px, position of the frame's corner in the photo
     centre: np.ndarray  # (x, y) in px
-    waves: np.ndarray | None  # (2, n) cosines and sines of the outline, None: it has no end
+    waves: np.ndarray | None  # (2, n) cosine and sine coefficients of the outline; None: unbounded
     radius: float  # px
     turn: np.ndarray  # (2, 2)
     shift: np.ndarray  # (2,) px
-    squeeze: np.ndarray = np.eye(2)  # (2, 2), applied to the place before the outline is asked: makes it thin
+    squeeze: np.ndarray = np.eye(2)  # (2, 2), applied to positions relative to the centre: makes it thin
 
     def at(self, time):
-        """The layer on its way: 0 is frame 1, 1 is frame 2."""
+        """The layer at a time between frame 1 (0) and frame 2 (1)."""
         return self._replace(turn=np.eye(2) + time * (self.turn - np.eye(2)), shift=time * self.shift)
 
-    def forth(self, x, y):
+    def forward(self, x, y):
         return tuple(self.turn[i, 0] * x + self.turn[i, 1] * y + self.shift[i] for i in (0, 1))
 
-    def back(self, x, y):
+    def backward(self, x, y):
         inverse, x, y = np.linalg.inv(self.turn), x - self.shift[0], y - self.shift[1]
         return tuple(inverse[i, 0] * x + inverse[i, 1] * y for i in (0, 1))
 
     def covers(self, x, y):
-        """Whether the layer has something at a place of frame 1."""
+        """Whether the layer covers a position of frame 1."""
         if self.waves is None:
             return np.ones(np.shape(x), bool)
         dx, dy = np.tensordot(self.squeeze, np.stack((x - self.centre[0], y - self.centre[1])), 1)
@@ -103,7 +103,7 @@ class Layer(NamedTuple):
 
 
 def scene(index: int, hard: bool = False) -> Pair:
-    """Two to four pieces of photo that move over another one, each its own affine way; the last is the nearest.
+    """Two to four pieces of photo that move over another one, each by its own affine motion; the last is the nearest.
 
     hard: pieces move by up to 30 px over a pan of up to 14 px, and half of them are thin; every second scene has motion
     blur, every third is dark.
@@ -113,36 +113,36 @@ def scene(index: int, hard: bool = False) -> Pair:
     layers = [_layer(name, depth, rng) for depth, name in enumerate(names)]
     if hard:
         layers = _harder(layers, rng)
-    moments = np.linspace(-0.22, 0.22, 5) if hard and index % 2 else (0,)  # the shutter is open for 0.44 of the time
+    moments = np.linspace(-0.22, 0.22, 5) if hard and index % 2 else (0,)  # the shutter is open 0.44 of the time
     y, x = np.mgrid[0.0:SIDE, 0.0:SIDE]
     frames, top = [], np.zeros((SIDE, SIDE), int)
     for depth, layer in enumerate(layers):
         top[layer.covers(x, y)] = depth
     for start in (0, 1):
-        frame = np.mean([_look([layer.at(start + moment) for layer in layers], x, y) for moment in moments], axis=0)
+        frame = np.mean([_rendered([layer.at(start + moment) for layer in layers], x, y) for moment in moments], axis=0)
         if hard and index % 3 == 1:
             frame = 0.22 * frame + 6
         frame += rng.normal(0, 1.5, frame.shape)  # grey levels of camera noise
         frames.append(np.clip(np.rint(frame), 0, 255).astype(np.uint8))
     occluded = np.zeros((SIDE, SIDE), bool)
     for depth, layer in enumerate(layers):
-        to_x, to_y = layer.forth(x, y)
+        to_x, to_y = layer.forward(x, y)
         hidden = (np.minimum(to_x, to_y) < -0.5) | (np.maximum(to_x, to_y) > SIDE - 0.5)
         for nearer in layers[depth + 1 :]:
-            hidden |= nearer.covers(*nearer.back(to_x, to_y))
+            hidden |= nearer.covers(*nearer.backward(to_x, to_y))
         occluded |= hidden & (top == depth)
     return Pair(*frames, occluded, np.ones_like(occluded))
 
 
-def _look(layers, x, y):
-    """What a camera sees at one moment, float32 (H, W, 3)."""
+def _rendered(layers, x, y):
+    """The scene at one moment, float32 (H, W, 3)."""
     frame = np.zeros((SIDE, SIDE, 3), np.float32)
     for layer in layers:
-        place = np.float32(np.stack(layer.back(x, y)) + layer.origin[:, None, None])
-        colour = cv2.remap(layer.photo, *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-        # Four looks per pixel, so that outlines are as soft as a camera makes them.
-        looks = [layer.covers(*layer.back(x + dx, y + dy)) for dx in (-0.25, 0.25) for dy in (-0.25, 0.25)]
-        frame += np.mean(looks, axis=0, dtype=np.float32)[..., None] * (colour - frame)
+        position = np.float32(np.stack(layer.backward(x, y)) + layer.origin[:, None, None])
+        colour = cv2.remap(layer.photo, *position, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        # Four samples per pixel make outlines as soft as in a camera.
+        samples = [layer.covers(*layer.backward(x + dx, y + dy)) for dx in (-0.25, 0.25) for dy in (-0.25, 0.25)]
+        frame += np.mean(samples, axis=0, dtype=np.float32)[..., None] * (colour - frame)
     return frame
 
 
@@ -156,8 +156,8 @@ def _harder(layers, rng):
             way = rng.uniform(0, 2 * np.pi)
             step = rng.uniform(1, 30) * np.array([np.cos(way), np.sin(way)])
             moved = layer.centre - layer.turn @ layer.centre + pan + step
-        lie = rng.uniform(0, np.pi)
-        thin = np.diag([1, rng.uniform(8, 20)]) @ [[np.cos(lie), np.sin(lie)], [-np.sin(lie), np.cos(lie)]]
+        angle = rng.uniform(0, np.pi)
+        thin = np.diag([1, rng.uniform(8, 20)]) @ [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
         harder.append(layer._replace(shift=moved, squeeze=thin if depth % 2 else np.eye(2)))
     return harder
 
@@ -178,25 +178,25 @@ def _layer(name, depth, rng):
 
 
 def score(hole, pair):
-    """Precision, recall and F1 over the known pixels; 0 where nothing is right."""
+    """Precision, recall and F1 over the known pixels; 0 if no pixel is right."""
     right = np.count_nonzero(hole & pair.occluded & pair.known)
     found, there = (np.count_nonzero(part & pair.known) for part in (hole, pair.occluded))
     return right / max(found, 1), right / max(there, 1), 2 * right / max(found + there, 1)
 
 
 def sources(truth: Path | None) -> dict[str, list[Pair]]:
-    """The pairs of every source that is at hand."""
+    """The pairs of each available source."""
     found = {truth.name: pairs_in(truth)} if truth else {}
     try:
         found["motorcycle"] = [stereo_pair()]
-    except (OSError, ImportError) as error:  # scikit-image may have to fetch it
-        click.echo(f"left out: skimage.data.stereo_motorcycle() is not at hand ({error})", err=True)
+    except (OSError, ImportError) as error:  # scikit-image may have to download it
+        click.echo(f"left out: skimage.data.stereo_motorcycle() is not available ({error})", err=True)
     layered = {name: [scene(index, name == "hard") for index in range(SCENES)] for name in ("layered", "hard")}
     return {**found, **layered}
 
 
 def rows(names, found):
-    """One row of a table per flow, and one for the whole mask of the default settings."""
+    """Yield one row for each flow, and one for the whole mask with default settings: name, cells, ms, ratio."""
     cpu = {}
     bar = tqdm(total=(len(names) + 1) * sum(map(len, found.values())), unit="pair")
     for name in [*names, "mask"]:
@@ -204,7 +204,7 @@ def rows(names, found):
         for pairs in found.values():
             scores = []
             for pair in pairs:
-                start = time.process_time()  # one thread, so this is what it takes on a free core
+                start = time.process_time()  # on one thread, so this is the wall time on a free core
                 if name == "mask":
                     hole = holes_of_pair(pair.first, pair.second, ExtractConfig())[0]
                 else:
@@ -221,9 +221,9 @@ def rows(names, found):
 
 @click.command()
 @click.option("--truth", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of pairs.")
-@click.option("--flow", "names", multiple=True, type=click.Choice(list(FLOWS)), help="Only these. [default: all]")
+@click.option("--flow", "names", multiple=True, type=click.Choice(list(FLOWS)), help="Only these flows. [default: all]")
 def main(truth, names):
-    """Print a Markdown table: precision / recall / F1, mean over the pairs of every source, and cost."""
+    """Print a Markdown table: precision / recall / F1, mean over the pairs of each source, and cost."""
     cv2.setNumThreads(1)
     names = ["dis-medium", *(name for name in names or FLOWS if name != "dis-medium")]
     try:

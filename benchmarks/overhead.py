@@ -167,7 +167,7 @@ def main():
         if asked.masks:
             pairs = pairing.make_pairs(asked.images, asked.masks, config)
         else:
-            drawing = experiments.drawn(asked.images, "free-form", config)
+            drawing = experiments.drawn_pairs(asked.images, "free-form", config, out=Path(folder))
             pairs = drawing.pairs
             benchmark.write_inputs(Path(folder), pairs, drawing.files)
         sources = Sources(pairing.image_folder(asked.images), asked.masks or Path(folder))

@@ -1,4 +1,4 @@
-"""Commands at work for `benchmarks/faults.py`: started in copies of one process, and what they end with compared."""
+"""Runs commands in forks of one process and compares their results; used by `benchmarks/faults.py`."""
 
 import atexit
 import csv
@@ -29,7 +29,7 @@ from maskgen.runtime.output import PROGRESS
 
 TINY = "--no-vgg --width 0.05 --size 32 --batch 2 --workers 1 --device cpu"
 SCORED = "--images {work}/photos --size 96 --method telea --method mean --metric psnr --workers 2 --out out"
-JOBS = {  # {work} is where the inputs lie
+JOBS = {  # {work} is the folder of the inputs
     "extract": "maskgen extract {work}/film.mp4 --out out --train 60 --test 40 --size 128 --min-area 8 --workers 2",
     "augment": "maskgen augment {work}/raw out --count 120 --size 128 --workers 2",
     "testset": "maskgen testset {work}/raw out --per-category 3 --workers 2",
@@ -48,45 +48,45 @@ JOBS = {  # {work} is where the inputs lie
     "superres": f"evaluate superres {SCORED}",
     "study": "evaluate study make {work}/results out --images {work}/photos --per-class 2 --catches 0",
 }
-SECRET = "secret.json"  # of a study: drawn anew for each
-HEAVY = (  # what commands import before they work, which takes longer than most of these jobs
+SECRET = "secret.json"  # of a study: random, so not compared
+HEAVY = (  # modules that commands import; importing them takes longer than most of these jobs
     *("maskgen.extraction.run", "maskgen.testset", "maskgen.publish", "maskgen.plots", "evaluation.study.make"),
     *("evaluation.benchmark", "evaluation.experiments", "evaluation.report", "pconv_model.search"),
     *("pconv_model.inpaint", "pconv_model.superres"),
 )
-HANGS = 120  # s after which a command hangs that takes some seconds undisturbed
+HANGS = 120  # s after which a command counts as hanging; undisturbed ones take some seconds
 
 
 @dataclass
 class Row:
-    """What became of one trial, or of all of one kind."""
+    """The result of one trial, or the sum over all trials of one kind."""
 
     what: str
     command: str
     times: int = 1
-    unhurt: int = 0  # runs that had ended, or went on to their end, before or in spite of it
-    files: int = 0  # that differ from the undisturbed run's, are missing or too many
-    parts: int = 0  # half-written files that had their name, and parts and locks that stayed
-    rows: int = 0  # of an index or table lost or doubled
-    told: int = 0  # runs that showed more than one line, a traceback or an unexpected exit code, or hung
+    unhurt: int = 0  # runs that ended before the fault, or in spite of it
+    files: int = 0  # files that differ from those of the undisturbed run, are missing or surplus
+    parts: int = 0  # half-written files under a final name, and left-over parts and locks
+    rows: int = 0  # lost or duplicate rows of an index or table
+    messages: int = 0  # runs with more than one line of output, a traceback, an unexpected exit code, or that hung
     notes: list = field(default_factory=list)
 
     def add(self, other):
-        """Count another trial in."""
-        for name in ("times", "unhurt", "files", "parts", "rows", "told", "notes"):
+        """Add the counts of another trial."""
+        for name in ("times", "unhurt", "files", "parts", "rows", "messages", "notes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def fault(self, kind, note):
-        """Count a fault and keep a note of it."""
+        """Count a fault and add a note."""
         setattr(self, kind, getattr(self, kind) + 1)
         self.notes.append(f"{self.command}, {self.what}: {note}")
 
 
 class Command:
-    """A command at work in a copy of this process, which has imported all that commands need; that takes seconds.
+    """A command in a fork of this process, which has imported all modules already; importing them takes seconds.
 
-    The copy is the leader of a process group, as a program in a terminal is. change: the number of the change of a file
-    before which it is killed; -1: it notes how many there are in `place`/changes.
+    The fork leads a process group, like a program in a terminal. change: it is killed before the file change of this
+    number; -1: it writes the number of file changes to `place`/changes.
     """
 
     def __init__(self, words, place, change=None):
@@ -117,14 +117,14 @@ class Command:
             sys.excepthook(*sys.exc_info())
         finally:
             with suppress(BaseException):
-                threading._shutdown()  # as Python ends; what stands above this on the stack is our parent's
+                threading._shutdown()  # as at the end of Python; the stack above this belongs to the parent
                 atexit._run_exitfuncs()
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
 
     def poll(self):
-        """The exit code, None while it works."""
+        """The exit code, None while it runs."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -132,14 +132,14 @@ class Command:
         return self.returncode
 
     def wait(self, seconds=HANGS):
-        """The exit code, None if it works on for so long."""
+        """The exit code, None if it is still running after this time."""
         until = time.monotonic() + seconds
         while self.poll() is None and time.monotonic() < until:
             time.sleep(0.005)
         return self.returncode
 
     def ended(self):
-        """Wait for the end, or bring it about where the command hangs; returns the exit code."""
+        """Wait for the end, and kill the command if it hangs; returns the exit code."""
         if self.wait() is None:
             self.signal(signal.SIGKILL)
         return self.wait()
@@ -150,20 +150,20 @@ class Command:
             os.killpg(self.pid, number)
 
     def end(self):
-        """Wait for the end of a command that was hit, and end what is left of its group; returns the exit code."""
+        """Wait for the end of a command after a fault, and kill the rest of its group; returns the exit code."""
         until = time.monotonic() + HANGS
         while not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) and time.monotonic() < until:
             time.sleep(0.005)
-        self.signal(signal.SIGKILL)  # before its number is given back, and could be another's
+        self.signal(signal.SIGKILL)  # before its number is free for another process
         return self.wait()
 
     def is_odd(self, place):
-        """Whether it showed more than the one line that its exit code calls for, or a traceback."""
+        """Whether it printed more than the one line that fits its exit code, or a traceback."""
         lines = said(place)
         return "Traceback" in "".join(lines) if self.returncode == 0 else len(lines) > 1
 
     def workers(self):
-        """Processes below it as they are now; not the helper of joblib that only tidies up after them."""
+        """Its current child processes, without the helper of joblib that only cleans up."""
         try:
             below = psutil.Process(self.pid).children(recursive=True)
             return [child for child in below if "resource_tracker" not in " ".join(child.cmdline())]
@@ -172,7 +172,7 @@ class Command:
 
 
 def _watch_changes(place, change):
-    """Count the changes of files below `place`/out, and be killed before one of them or note their number."""
+    """Count the file changes below `place`/out. Kill this process before one of them, or write their number."""
     out, seen = str(place / "out"), [0]
 
     def hook(event, arguments):
@@ -196,19 +196,19 @@ def _watch_changes(place, change):
 
 
 def said(place):
-    """What the last command in `place` said on stderr, without warnings and what only tells where it goes on from."""
+    """Lines that the last command in `place` wrote to stderr, without warnings, progress bars and expected notes."""
     lines = (place / "said").read_text(errors="replace").splitlines()
-    told = [line for line in lines if line.strip() and ": warning: " not in line and "%|" not in line]  # nor bars
-    return [line for line in told if not line.startswith(("goes on from", "only one source"))]
+    errors = [line for line in lines if line.strip() and ": warning: " not in line and "%|" not in line]
+    return [line for line in errors if not line.startswith(("goes on from", "only one source"))]
 
 
 def outcome(name, out):
-    """Every file below `out` by its name, as a hash of what counts in it."""
+    """Every file below `out` by name, as a hash of its content without speeds."""
     found = {}
     for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != SECRET):
         try:
             data = path.read_bytes()
-        except FileNotFoundError:  # a worker has a second to notice that it has lost its parent
+        except FileNotFoundError:  # workers notice the end of their parent within a second
             continue
         if name in ("train", "search"):
             data = without_speed(path, data)
@@ -217,7 +217,7 @@ def outcome(name, out):
 
 
 def without_speed(path, data):
-    """A training run writes how fast it was; everything else has to be the same."""
+    """The content without the speed of a training run, which is the only thing that may differ."""
     import torch
 
     from pconv_model.checkpoints import load, read_header
@@ -228,8 +228,8 @@ def without_speed(path, data):
     if path.suffix == ".safetensors":
         history, state = read_header(path)["history"], load(path).state_dict()
     elif path.suffix == ".pt":
-        told = torch.load(path, weights_only=True)
-        history, state = told["history"], {**told["net"], **told.get("average", {}), "step": told["step"]}
+        saved = torch.load(path, weights_only=True)
+        history, state = saved["history"], {**saved["net"], **saved.get("average", {}), "step": saved["step"]}
     else:
         return data
     history = [{key: value for key, value in row.items() if key != "images_per_s"} for row in history]
@@ -238,17 +238,17 @@ def without_speed(path, data):
 
 
 def is_left_over(path):
-    """Whether a file is a part or a lock, by its path below the output folder."""
+    """Whether a file is temporary, a lock or of an unfinished run, by its path below the output folder."""
     return ".part" in Path(path).name or Path(path).name == LOCK or path.startswith(f"{PROGRESS}/")
 
 
 def grows(name, path):
-    """Whether a file is one that a run adds to, or writes anew as it goes on."""
+    """Whether a run appends to a file, or rewrites it as it continues."""
     return name in ("train", "search") or path.endswith((".jsonl", ".sqlite")) or path.startswith("journal/")
 
 
 class Lab:
-    """The inputs and the undisturbed runs."""
+    """The inputs, and the results of undisturbed runs."""
 
     def __init__(self, folder, names):
         self.folder, self.work = folder, folder / "work"
@@ -256,12 +256,12 @@ class Lab:
         self.work.mkdir()
         for module in HEAVY:
             import_module(module)
-        cv2.setNumThreads(0)  # a fork would copy the threads' state without the threads
+        cv2.setNumThreads(0)  # a fork would copy the state of the threads, but not the threads
         prepare(self.work)
         for name in names:
             place, begin = folder / name, time.monotonic()
             code = self.start(name, place).ended()
-            assert code == 0, f"{name} fails undisturbed: {said(place)}"
+            assert code == 0, f"{name} fails without any fault: {said(place)}"
             self.seconds[name] = time.monotonic() - begin
             self.wanted[name] = outcome(name, place / "out")
             self.lines[name] = {path: len(read_rows(place / "out" / path)) for path in self.tables(name)}
@@ -270,17 +270,17 @@ class Lab:
             shutil.rmtree(folder / "counted")
 
     def tables(self, name):
-        """The CSV files of a command, by their names below its output folder."""
+        """The CSV files of a command, by their paths below its output folder."""
         return [path for path in self.wanted[name] if path.endswith(".csv")]
 
     def start(self, name, place, change=None):
         """Start a command in the folder `place`."""
         return Command(JOBS[name].format(work=self.work).split(), place, change)
 
-    def reached(self, name, place, share):
-        """A command that has gone on for a share of its length; one that ended sooner is begun anew, its length kept.
+    def started(self, name, place, share):
+        """A command that has run for a share of its usual time. One that ends sooner is started again.
 
-        The machine may be faster now than it was; a kill that comes too late would say nothing.
+        The machine may have become faster, and a kill after the end would test nothing.
         """
         for last in (False, False, True):
             begin, command = time.monotonic(), self.start(name, place)
@@ -291,37 +291,35 @@ class Lab:
                 empty(place)
         return command
 
-    def look(self, row, name, out):
-        """Add to a row the files that have their name and not their bytes, as a run has left them."""
+    def check_whole(self, row, name, out):
+        """Add to a row the files that an interrupted run left under their final name with other bytes."""
         for path, digest in outcome(name, out).items() if not grows(name, "") else ():
             if not is_left_over(path) and not grows(name, path) and digest != self.wanted[name].get(path):
                 row.fault("parts", f"{path} is half-written")
 
-    def judge(self, row, name, place):
-        """The same command once more, and what it ends with."""
+    def check_resumed(self, row, name, place):
+        """Run the same command once more and compare its result."""
         code = self.start(name, place).ended()
         if code:
-            row.fault("told", f"it ended with {code}: {said(place)[-1:]}")
+            row.fault("messages", f"it ended with {code}: {said(place)[-1:]}")
         self.compare(row, name, place / "out")
 
     def compare(self, row, name, out):
-        """Add to a row what is not as in the undisturbed run."""
+        """Add to a row all differences from the undisturbed run."""
         got, wanted = outcome(name, out), self.wanted[name]
         for path in sorted({*got, *wanted}):
             if path in got and is_left_over(path):
-                row.fault("parts", f"{path} stayed")
+                row.fault("parts", f"{path} was left over")
             elif got.get(path) != wanted.get(path):
-                row.fault(
-                    "files", f"{path} {'differs' if path in got and path in wanted else 'is missing or too many'}"
-                )
+                row.fault("files", f"{path} {'differs' if path in got and path in wanted else 'is missing or surplus'}")
         for path in self.tables(name):
-            with suppress(BadInput):  # counted above
+            with suppress(BadInput):  # an unreadable table was counted above
                 rows = [tuple(row.values()) for row in read_rows(out / path)]
                 row.rows += abs(len(rows) - self.lines[name][path])
 
 
 def empty(place):
-    """Take away what a run has left in a place; a disk mounted there stays."""
+    """Remove all that a run has left in a folder, but not the folder, which may be a mounted disk."""
     for path in place.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -330,7 +328,7 @@ def empty(place):
 
 
 def prepare(work):
-    """A film, photos, masks of all kinds, a set to publish, a net, and scores to ask people about."""
+    """Make the inputs: a film, photos, masks, a test set, a net, and results for a user study."""
     from skimage import data
 
     from pconv_model import checkpoints

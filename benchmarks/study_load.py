@@ -1,10 +1,10 @@
-"""Raters who answer all at once: latency of the study's web app, errors, and whether every answer is kept.
+"""Load test of the study's web app with simultaneous raters: latency, errors, and whether every answer is kept.
 
     python benchmarks/study_load.py [--raters 50] [--seconds 120] [--pause 1.0] [--kill]
 
-Server and raters share this machine and talk over its loopback only. A rater loads the pages, fetches every picture
-ahead of time as the real page does, and answers after a pause. With --kill the server is killed and started again in
-the middle; raters ask again until it is back, and the waiting is not counted as latency.
+Server and raters run on this machine and use its loopback interface. A rater loads the pages, fetches the pictures in
+advance as the real page does, and answers after a pause. With --kill the server is killed and restarted half way;
+raters repeat their requests until it is back, and this wait does not count as latency.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from evaluation.study.settings import StudyConfig
 
 
 def results(folder: Path) -> Path:
-    """A run of three methods on 16 pairs of 512 px: smooth noise under round holes."""
+    """Results of three methods on 16 pairs of 512 px: smooth noise with round holes."""
     for name in ("images", "masks"):
         (folder / name).mkdir()
     for i in range(16):
@@ -49,13 +49,13 @@ def results(folder: Path) -> Path:
     sources = Sources(folder / "images", folder / "masks")
     chosen = [methods.parse(name) for name in ("telea", "ns", "mean")]
     names = (str(folder / "images"), str(folder / "masks"))
-    with Path(os.devnull).open("w") as nothing, redirect_stderr(nothing):  # its progress bars
+    with Path(os.devnull).open("w") as nothing, redirect_stderr(nothing):  # hides the progress bars
         benchmark.run(chosen, pairs, sources, folder / "results", config, names=names, workers=1)
     return folder / "results"
 
 
 def start(study: Path, port: int) -> subprocess.Popen:
-    """The real command, on loopback. Returns once it listens."""
+    """Start the real command on the loopback interface. Returns when it accepts connections."""
     root = Path(__file__).parents[1]
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import cli; cli.evaluate(prog_name='evaluate')"
     words = [sys.executable, "-c", code, "study", "serve", str(study), "--port", str(port)]
@@ -70,7 +70,7 @@ def start(study: Path, port: int) -> subprocess.Popen:
 
 
 class Rater(threading.Thread):
-    """One person. Keeps the latency of every request and every answer that the server has acknowledged."""
+    """One rater. Records the latency of each request and each answer that the server has acknowledged."""
 
     def __init__(self, number, port, until, pause, patient):
         super().__init__(daemon=True)
@@ -80,7 +80,7 @@ class Rater(threading.Thread):
         self.times, self.errors, self.kept, self.link = defaultdict(list), [], {}, ""
 
     def ask(self, what, method, path, body=None, kind="application/json", token=""):
-        """One request; says what came wrong, and asks again where the server may be away."""
+        """Send one request, record an error, and repeat the request if the server may be down."""
         headers = {"Cookie": self.cookie, "X-Study-Token": token, "Content-Type": kind}
         while True:
             began = time.perf_counter()
@@ -107,7 +107,7 @@ class Rater(threading.Thread):
             return answer, data
 
     def run(self):
-        with suppress(RuntimeError, OSError, http.client.HTTPException):  # it is in self.errors
+        with suppress(RuntimeError, OSError, http.client.HTTPException):  # recorded in self.errors
             self.session()
 
     def session(self):
@@ -128,8 +128,9 @@ class Rater(threading.Thread):
                         fetched.add((trial["n"], side))
             time.sleep(self.rng.uniform(0.5, 1.5) * self.pause)
             n, side = state["ahead"][0]["n"], str(self.rng.choice(["left", "right"]))
-            told = {"n": n, "side": side, "shown_ms": state["ahead"][0]["exposure"], "answer_ms": 900, "width": 400}
-            data = self.ask("answer", "POST", f"{self.link}/answer", json.dumps({**told, "views": 1}), token=token)[1]
+            shown_ms = state["ahead"][0]["exposure"]
+            body = {"n": n, "side": side, "shown_ms": shown_ms, "answer_ms": 900, "width": 400, "views": 1}
+            data = self.ask("answer", "POST", f"{self.link}/answer", json.dumps(body), token=token)[1]
             self.kept[n] = side
             state = json.loads(data)
 
@@ -139,7 +140,7 @@ def main():
     parser.add_argument("--raters", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--pause", type=float, default=1.0, help="mean seconds before an answer")
-    parser.add_argument("--kill", action="store_true", help="kill the server in the middle and start it again")
+    parser.add_argument("--kill", action="store_true", help="kill the server half way and restart it")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder) / "study"

@@ -1,15 +1,12 @@
 """The command `evaluate`: options in, one function call out. Heavy imports wait inside."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
 from evaluation.settings import (
-    BUILT_IN,
-    BUILT_IN_MASKS,
     FACTOR,
     GROWTH,
     KINDS,
@@ -20,11 +17,9 @@ from evaluation.settings import (
     PAIRS,
     TIMEOUT,
     BenchmarkConfig,
-    ReportConfig,
 )
 from evaluation.study.commands import study
 from maskgen import __version__
-from maskgen.errors import BadInput
 from maskgen.runtime.command import (
     CONTEXT,
     FOLDER,
@@ -148,7 +143,7 @@ def out_option(default):
 @click.option("--paper", is_flag=True, help="Show the published Table 1 below ours.")
 @out_option(OUT)
 @click.pass_context
-def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, **how):
+def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, **options):
     """Score inpainting methods on masks of every class: Table 1 of the paper, for any method.
 
     A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl, gntipt, or one of the three open doors.
@@ -156,23 +151,24 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
     --mirror` does. gl and gntipt are networks of others and need --weights.
     """
     if context.invoked_subcommand:
-        return _hand_down(context)
-    from evaluation import pairing
+        return _pass_on(context)
+    from evaluation import api
 
-    config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
-    if listed:
-        given = {name: context.params[name] if _is_given(context, name) else None for name in ("polarity", "size")}
-        if _is_given(context, "per_class"):
-            raise BadInput("--per-class draws pairs and --pairs names them: leave one of the two out")
-        pairs, sources, size = pairing.open_pairs(listed, images=images, masks=masks, threshold=threshold, **given)
-        config = replace(config, size=size)
-        how = looked_up(config, **how)
-        photos = BUILT_IN if sources.images == pairing.image_folder(None) else str(sources.images)
-        names = photos, _mask_name(sources.masks)
-    else:
-        how = looked_up(config, **how)
-        pairs, sources, names = _drawn(images, masks, polarity, threshold, config, out)
-    return _benchmark(config, pairs, sources, out, names, _used(pairs, names), **how)
+    given = {name: context.params[name] if _is_given(context, name) else None for name in ("polarity", "size")}
+    given["per_class"] = per_class if _is_given(context, "per_class") else None
+    result = api.evaluate(
+        images=images,
+        masks=masks,
+        threshold=threshold,
+        seed=seed,
+        pairs=listed,
+        raw=raw,
+        out=out,
+        verbose=True,
+        **given,
+        **options,
+    )
+    return int(result.all_failed)
 
 
 def _is_given(context, name):
@@ -180,7 +176,7 @@ def _is_given(context, name):
     return context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
 
 
-def _hand_down(context):
+def _pass_on(context):
     """Let options that stand before the name of a command hold for that command; refuse those that it does not have."""
     command = context.command.commands[context.invoked_subcommand]
     known = {option.name for option in command.params}
@@ -194,68 +190,13 @@ def _hand_down(context):
     context.default_map = {context.invoked_subcommand: given}
 
 
-def looked_up(config, *, methods, weights, by, **how):
-    """The options of `run_options` with their methods and --by read: a mistake in them is told before any file is."""
-    from evaluation import metrics
-    from evaluation.methods import parse_all
-    from evaluation.report import shown_by
+def _run(pairs_of, config, out, *, methods, weights, by, **options):
+    """Score on the pairs that `pairs_of` returns; the options are checked before any file is read."""
+    from evaluation import api
 
-    methods = parse_all(methods, weights)
-    identities = {method.label: method.identity() for method in methods}  # raises where a file or folder is missing
-    by = shown_by(config, by or "")
-    metrics.check(config.metrics, config.size)
-    return {**how, "methods": methods, "identities": identities, "by": by}
-
-
-def _drawn(images, masks, polarity, threshold, config, out):
-    """The pairs of two folders, where their files lie, and what recipe.json calls the folders."""
-    from evaluation import pairing
-
-    folder = masks or pairing.default_masks()
-    pairs = pairing.make_pairs(images, folder, config, polarity, threshold, outside=[out])
-    sources = pairing.Sources(pairing.image_folder(images), folder, polarity, threshold)
-    return pairs, sources, (str(images or BUILT_IN), _mask_name(folder))
-
-
-def _mask_name(folder):
-    from evaluation import pairing
-
-    return BUILT_IN_MASKS if folder == pairing.OWN_MASKS else str(folder)
-
-
-def _used(pairs, names, masks=""):
-    """Which masks and photos are used: the first line that is printed. masks: in words, if they are no folder's."""
-    photos = len({pair.image_sha256 for pair in pairs})
-    count = len({pair.mask for pair in pairs})
-    told = f"{count:,} of {names[1]}"
-    if names[1] == BUILT_IN_MASKS:
-        told = f"{count:,} that ship with {BUILT_IN_MASKS}"
-        told += "" if Path(TESTSET).is_dir() else f", as there is no {TESTSET}"
-    return f"masks: {masks or told}; photos: {photos:,} of {names[0]}"
-
-
-def _benchmark(config, pairs, sources, out, names, used, *, methods, by, pages, paper=False, **how):
-    """Score, report, and say where it is. names: what recipe.json calls the folders. Returns the exit code."""
-    from evaluation import benchmark, report
-
-    text = ""
-
-    def write(scores):
-        nonlocal text
-        text = report.write(out, scores, pairs, sources, config, ReportConfig(by=by), paper=paper, pages=pages)
-
-    click.echo(used)
-    scores = benchmark.run(methods, pairs, sources, out, config, names=names, report=write, say=click.echo, **how)
-    click.echo(text)
-    click.echo(f"\nscores, tables and pictures are in {out}; look at {out / 'report.html'}")
-    labels = [method.label for method in methods]
-    failures = scores[(scores["error"] != "") & scores["method"].isin(labels)].groupby("method", sort=False)
-    whole = {method for method, failed in failures if len(failed) == len(pairs)}
-    for method, failed in sorted(failures, key=lambda group: group[0] in whole):  # what is worst stands last
-        count = "all" if method in whole else f"{len(failed):,}"
-        told = f"{method}: {count} pairs failed, the first, {failed['pair'].iloc[0]}: {failed['error'].iloc[0]}"
-        click.echo(told, err=True)
-    return int(bool(whole))
+    chosen = api.read_methods(methods, weights)
+    api.check_metrics(config, by, config.size)
+    return int(api.score_pairs(chosen, pairs_of(), config, out, by=by, verbose=True, **options).all_failed)
 
 
 @evaluate.command("pairs")
@@ -269,12 +210,13 @@ def _benchmark(config, pairs, sources, out, names, used, *, methods, by, pages, 
 @click.option("--out", "-o", type=FOLDER, default=PAIRS, help="Where the files go.")
 def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layout, white, out):
     """Write image and mask pairs for a program of your own."""
-    from evaluation import experiments
+    from evaluation import experiments, pairing
 
     config = BenchmarkConfig(size=size, per_class=per_class, seed=seed)
-    pairs, sources, names = _drawn(images, masks, polarity, threshold, config, out)
-    click.echo(_used(pairs, names))
-    experiments.export(pairs, sources, out, config, layout=layout, white=white, names=names, say=click.echo)
+    pair_set = pairing.pair_folders(images, masks, config, polarity, threshold, out=out)
+    pairs, names = pair_set.pairs, pair_set.names
+    click.echo(pair_set.description)
+    experiments.export(pairs, pair_set.sources, out, config, layout=layout, white=white, names=names, say=click.echo)
     click.echo(f"{len(pairs):,} pairs in {out}; --method NAME=dir:FOLDER is for results, {pairs[0].pair}.png and so on")
     click.echo(f"score them with: evaluate --pairs {shlex.quote(str(out.resolve()))}")
 
@@ -289,17 +231,13 @@ def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layo
 @seed_option
 @raw_option
 @out_option(f"{OUT}-dilation")
-def dilation(growth, images, masks, polarity, threshold, size, count, seed, raw, out, **how):
-    """Let the same holes grow by GROWTH pixels, as in figure 10. [default: 0 5 15 35 55 95]"""
-    from evaluation import experiments, pairing
+def dilation(growth, images, masks, polarity, threshold, size, count, seed, raw, out, metrics, **options):
+    """Score on the same holes dilated by GROWTH pixels, as in figure 10. [default: 0 5 15 35 55 95]"""
+    from evaluation import experiments
 
-    config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=count, raw=raw, seed=seed)
-    how = looked_up(config, **how)
-    folder, growth = masks or pairing.default_masks(), growth or GROWTH
-    drawing = experiments.growing(images, folder, growth, config, polarity, threshold, outside=[out])
-    told = f"{len(drawing.pairs) // len(growth)} of {_mask_name(folder)}, widened by {', '.join(map(str, growth))} px"
-    how["experiment"] = {"made_by": "evaluate dilation", "growth": growth}
-    return _with_drawn(drawing, images, "grown holes", told, config, out, **how)
+    config = BenchmarkConfig(metrics, size, count, raw, seed)
+    source = images, masks, growth or GROWTH, config, polarity, threshold
+    return _run(lambda: experiments.growing_holes(*source, out=out), config, out, **options)
 
 
 @evaluate.command()
@@ -311,27 +249,12 @@ def dilation(growth, images, masks, polarity, threshold, size, count, seed, raw,
 @seed_option
 @raw_option
 @out_option(f"{OUT}-holes")
-def holes(kind, images, size, per_class, seed, raw, out, **how):
+def holes(kind, images, size, per_class, seed, raw, out, metrics, **options):
     """Score on drawn holes of every class: boxes, as in figure 15, or free-form strokes."""
     from evaluation import experiments
 
-    config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, per_class=per_class, raw=raw, seed=seed)
-    how = looked_up(config, **how)
-    drawing = experiments.drawn(images, kind, config, outside=[out])
-    how["experiment"] = {"made_by": "evaluate holes", "kind": kind}
-    return _with_drawn(
-        drawing, images, f"{kind} holes", f"{len(drawing.pairs):,} drawn {kind} holes", config, out, **how
-    )
-
-
-def _with_drawn(drawing, images, name, told, config, out, **how):
-    """A benchmark on masks that are made for it and lie with its results."""
-    from evaluation import pairing
-
-    sources = pairing.Sources(pairing.image_folder(images), out)
-    names = str(images or BUILT_IN), name
-    used = _used(drawing.pairs, names, told)
-    return _benchmark(config, drawing.pairs, sources, out, names, used, drawn=drawing.files, **how)
+    config = BenchmarkConfig(metrics, size, per_class, raw, seed)
+    return _run(lambda: experiments.drawn_pairs(images, kind, config, out=out), config, out, **options)
 
 
 @evaluate.command()
@@ -341,17 +264,12 @@ def _with_drawn(drawing, images, name, told, config, out, **how):
 @size_option
 @seed_option
 @out_option(f"{OUT}-superres")
-def superres(factor, images, size, seed, out, **how):
-    """Enlarge photos that were made smaller, as in section 5.2; any inpainting method can try."""
-    from evaluation import experiments, pairing
+def superres(factor, images, size, seed, out, metrics, **options):
+    """Enlarge photos that were reduced, as in section 5.2; inpainting methods can be scored as well."""
+    from evaluation import experiments
 
-    config = BenchmarkConfig(metrics=how.pop("metrics"), size=size, raw=True, seed=seed, factor=factor)
-    how = looked_up(config, **how)
-    pairs = experiments.enlarging(images, config, outside=[out])
-    sources = pairing.Sources(pairing.image_folder(images), out)
-    names = str(images or BUILT_IN), f"{factor} times smaller"
-    how["experiment"] = {"made_by": "evaluate superres"}
-    return _benchmark(config, pairs, sources, out, names, _used(pairs, names, "none"), **how)
+    config = BenchmarkConfig(metrics, size, raw=True, seed=seed, factor=factor)
+    return _run(lambda: experiments.enlarged_pairs(images, config, out=out), config, out, **options)
 
 
 evaluate.add_command(study)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from evaluation.pairs import Pair, Sources, read_bytes
+from evaluation.pairs import Pair, PairSet, Sources, read_bytes
 from evaluation.settings import BUILT_IN, BUILT_IN_MASKS, BenchmarkConfig
 from maskgen import maskset
 from maskgen.categories import CATEGORIES, category, measure
@@ -85,7 +85,9 @@ def find_masks(masks: Path, polarity: str = "hole-white", threshold: int | None 
                 break
     else:
         rows = []
-        for path in tqdm(maskset.find_masks(masks), desc="measuring masks", unit="mask", disable=None, leave=False):
+        for path in tqdm(
+            pictures.find(masks, kind="mask"), desc="measuring masks", unit="mask", disable=None, leave=False
+        ):
             size = measure(maskset.read_hole(path, polarity=polarity, threshold=threshold))
             rows.append(
                 {
@@ -181,6 +183,52 @@ def make_pairs(
         )
         for i, (image, row) in enumerate(tqdm(drawn, desc="reading pairs", unit="pair", disable=None, leave=False))
     ]
+
+
+def pair_folders(
+    images: Path | None,
+    masks: Path | None,
+    config: BenchmarkConfig,
+    polarity: str = "hole-white",
+    threshold: int | None = None,
+    *,
+    out: Path,
+) -> PairSet:
+    """The pairs of two folders, as `make_pairs`; None takes the images and masks that ship. out: for the results."""
+    masks = masks or default_masks()
+    pairs = make_pairs(images, masks, config, polarity, threshold, outside=[out])
+    return _pair_set(pairs, Sources(image_folder(images), masks, polarity, threshold))
+
+
+def listed_pairs(
+    path: Path,
+    *,
+    images: Path | None = None,
+    masks: Path | None = None,
+    polarity: str | None = None,
+    threshold: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> tuple[PairSet, tuple[int, int]]:
+    """The pairs of a `pairs.csv`, and their size, as `open_pairs`."""
+    given = {"images": images, "masks": masks, "polarity": polarity, "threshold": threshold, "size": size}
+    pairs, sources, size = open_pairs(path, **given)
+    return _pair_set(pairs, sources), size
+
+
+def _pair_set(pairs, sources):
+    """Pairs with the names of their folders, as recipe.json and the first line of output give them."""
+    photos = BUILT_IN if sources.images == image_folder(None) else str(sources.images)
+    count, name = len({pair.mask for pair in pairs}), mask_name(sources.masks)
+    text = f"{count:,} of {name}"
+    if name == BUILT_IN_MASKS:
+        text = f"{count:,} that ship with {BUILT_IN_MASKS}"
+        text += "" if Path(TESTSET).is_dir() else f", as there is no {TESTSET}"
+    return PairSet(pairs, sources, (photos, name), text)
+
+
+def mask_name(masks: Path) -> str:
+    """What recipe.json calls a folder of masks."""
+    return BUILT_IN_MASKS if masks == OWN_MASKS else str(masks)
 
 
 def pairs_csv(pairs: list[Pair]) -> bytes:

@@ -1,7 +1,7 @@
 """A pair of image and mask, and how its files become pixels."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,6 +40,24 @@ class Sources:
     def absolute(self) -> "Sources":
         """The same, for a worker that is in another folder."""
         return replace(self, images=self.images.absolute(), masks=self.masks.absolute())
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """The pairs of a run, where their files are, and what messages and recipe.json say of them."""
+
+    pairs: list[Pair]
+    sources: Sources
+    names: tuple[str, str]  # of the images and the masks, in recipe.json
+    masks: str  # how many masks of what, in words
+    files: dict[str, bytes] = field(default_factory=dict)  # to be written below the results: masks that were drawn
+    experiment: dict | None = None  # its name as `made_by`, and its settings
+
+    @property
+    def description(self) -> str:
+        """One line about the masks and photos."""
+        photos = len({pair.image_sha256 for pair in self.pairs})
+        return f"masks: {self.masks}; photos: {photos:,} of {self.names[0]}"
 
 
 def read_bytes(path: Path, sha256: str = "") -> bytes:

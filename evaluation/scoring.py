@@ -1,11 +1,11 @@
-"""What a worker does with a pair: read it, let the methods fill it, score what comes back.
+"""The work on one pair: read it, let the methods fill it, composite and score the results.
 
-Nothing here imports pandas: a worker is ready in half the time without it.
+Nothing here imports pandas: workers start in half the time without it.
 """
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,60 +13,32 @@ import cv2
 import numpy as np
 
 from evaluation import metrics
-from evaluation.methods import Method
-from evaluation.methods.process import Hand, Here
+from evaluation.methods import Method, registry
+from evaluation.methods.process import InProcess, WorkerProcess
 from evaluation.pairs import Pair, Sources, jpeg, load_pair
-from evaluation.settings import BenchmarkConfig
+from evaluation.settings import BATCH, BenchmarkConfig
 from maskgen.runtime import files
 from maskgen.runtime.memory import keep_memory
 
-TRUTH = "truth"  # stands among the methods where a metric compares sets of results with sets of true images
+TRUTH = "truth"  # label of the true images, for metrics that compare sets of results with sets of true images
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker must know of a run, besides the pair."""
+    """All that a worker has to know about a run, besides the pairs."""
 
     methods: tuple[Method, ...]
     sources: Sources
     config: BenchmarkConfig
-    timeout: float
-    pictures: Path | None
-    quality: int
-    shared: Path | None = None  # folder for pixels on their way to other machines; without one tasks carry them
-
-
-_hands = {}  # of this process: methods that are running, for each thread its own, since a Dask worker may have several
-
-
-def hand(method: Method, job: Job, threads: int) -> Hand | Here:
-    """This thread's process of a method; it is started by its first pair, and those of earlier runs end.
-
-    A plain method works in this process.
-    """
-    # Super-resolution scores every pixel, but the small image's own stay as they are, as in the paper.
-    raw = job.config.raw and not job.config.factor
-    how = raw, job.timeout, job.config.size, threading.get_ident()
-    if (method, *how) not in _hands:
-        for other in [other for other in list(_hands) if other[-1] == how[-1]]:
-            if other[0] not in job.methods or other[1:] != how:
-                _hands.pop(other).close()  # of an earlier run
-        if method.plain:
-            _hands[method, *how] = Here(method, job.timeout)
-        else:
-            _hands[method, *how] = Hand(method, raw=raw, threads=threads, timeout=job.timeout, size=job.config.size)
-    return _hands[method, *how]
-
-
-def close_hands() -> None:
-    """End every method that runs for this process."""
-    for key in list(_hands):
-        _hands.pop(key).close()
+    timeout: float  # s that a method may take for one image
+    pictures: Path | None  # folder for the results as JPEG; None keeps none
+    quality: int  # of the JPEGs
+    shared: Path | None = None  # folder for results on their way to other machines; without one, tasks carry them
 
 
 @dataclass(frozen=True)
 class Call:
-    """A function of a task that pickles together with the job."""
+    """A function of a task together with its job, as one object that can be pickled."""
 
     function: Callable
     job: Job
@@ -76,80 +48,131 @@ class Call:
         return self.function(self.job, task)
 
     def close(self):
-        """Leave no method running on a machine that others use as well, but those that another run has use of."""
-        for key, running in list(_hands.items()):
-            if running.turn.acquire(blocking=False):
-                _hands.pop(key, None)
-                running.close()
-                running.turn.release()
+        """End the processes of methods on this machine, except those that another run is using."""
+        for key, process in list(_processes.items()):
+            if process.lock.acquire(blocking=False):
+                _processes.pop(key, None)
+                process.close()
+                process.lock.release()
 
 
 def fill_and_score(job: Job, task: list[tuple[Pair, tuple[str, ...]]]) -> list[dict[str, dict]]:
-    """Let the methods that still lack a pair fill it, one after the other: a journal row for each, pair by pair.
+    """Fill pairs by each method that has no result for them yet, and score the results.
 
-    While a method's process is busy, this one scores what the last has made.
+    task: pairs with the labels of the methods. Returns one dict of journal rows by label for each pair. While the
+    process of a method is busy, this one scores the previous result.
     """
-    rows, waiting = [], []  # waiting: at most one result
-    for pair, lacking in task:
+    rows, previous = [], None  # previous: the arguments of `_score` for a result that has no score yet
+    for pair, labels in task:
         truth, image, hole = load_pair(pair, job.sources, job.config)
-        rows.append({TRUTH: _of_truth(job, pair, truth)} if TRUTH in lacking else {})
+        rows.append({TRUTH: _truth_row(job, pair, truth)} if TRUTH in labels else {})
         for method in job.methods:
-            if method.label in lacking:
-                with hand(method, job, 1).filling([(pair.pair, image, hole)]) as results:
-                    _score_all(job, waiting)
-                waiting.append((rows[-1], pair, method.label, results[0], truth, hole))
-    _score_all(job, waiting)
+            if method.label in labels:
+                with process_of(method, job, 1).filling([(pair.pair, image, hole)]) as results:
+                    if previous:
+                        _score(job, *previous)
+                previous = rows[-1], pair, method.label, results[0], truth, hole
+    if previous:
+        _score(job, *previous)
     return rows
 
 
-def _score_all(job, waiting):
-    while waiting:
-        row, pair, label, *arrays = waiting.pop()
-        row[label] = _score(job, pair, label, *arrays)
+def fill_batches(
+    process: WorkerProcess | InProcess, label: str, job: Job, pairs: list[Pair], done: set[str]
+) -> Iterator[tuple]:
+    """Fill the pairs in batches by a method that takes all pairs, and yield the tasks of `score_filled`.
 
-
-def _of_truth(job, pair, truth):
-    return {"pair": pair.pair, "error": "", **metrics.vectors(job.config.metrics, truth)}
-
-
-def lay_out(job: Job, pair: Pair, label: str, result: np.ndarray | str) -> tuple[Pair, str, np.ndarray | Path | str]:
-    """The task of scoring what a network has made of a pair; its pixels go into the shared folder if there is one."""
-    if job.shared is None or isinstance(result, str):
-        return pair, label, result
-    path, data = laid_out(job, pair.pair, label), io.BytesIO()
-    np.save(data, result)
-    files.write_whole(path, data.getvalue())
-    return pair, label, path
-
-
-def laid_out(job: Job, pair: str, label: str) -> Path:
-    """Where a result lies on its way to another machine."""
-    return job.shared / f"{label}-{pair}.npy"
+    done: names of pairs that have a result already. Neighbours in a batch can change the last bit of a result, so the
+    batches are those of a run that was never interrupted: one with a pair left to do is filled as a whole.
+    """
+    for first in range(0, len(pairs), BATCH):
+        batch = pairs[first : first + BATCH]
+        if all(pair.pair in done for pair in batch):
+            continue
+        results = process.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])
+        for pair, result in zip(batch, results, strict=True):
+            if pair.pair not in done:
+                yield pair, label, _shared(job, pair, label, result)
 
 
 def score_filled(job: Job, task: tuple[Pair, str, np.ndarray | Path | str]) -> dict[str, dict]:
-    """Score what a network has already made of a pair. The task: as `lay_out` gives it."""
+    """Score a result of `fill_batches`: the journal row by the method's label."""
     pair, label, result = task
     if isinstance(result, Path):
         result = np.load(result)
     truth, _, hole = load_pair(pair, job.sources, job.config)
-    return {label: _score(job, pair, label, result, truth, hole)}
+    rows = {}
+    _score(job, rows, pair, label, result, truth, hole)
+    return rows
 
 
-def _score(job, pair, label, result, truth, hole):
+def _score(job, rows, pair, label, result, truth, hole):
+    """Add the journal row of a result to rows, and save its picture. result: an array, or an error message."""
     row = {"pair": pair.pair, "hole_ratio": round(np.count_nonzero(hole) / hole.size, 6)}
     if isinstance(result, str):
-        return {**row, "error": result}
+        rows[label] = {**row, "error": result}
+        return
     if not job.config.raw:
-        result = cv2.copyTo(result, hole.view(np.uint8), truth.copy())
+        result = composite(result, truth, hole)
     if job.pictures:
-        _save_picture(picture_of(job, label, pair), result, job.quality)
+        _save_picture(picture_file(job, label, pair), result, job.quality)
     names = job.config.metrics
-    return {**row, "error": "", **metrics.score(names, result, truth, hole), **metrics.vectors(names, result)}
+    rows[label] = {**row, "error": "", **metrics.score(names, result, truth, hole), **metrics.vectors(names, result)}
 
 
-def picture_of(job: Job, label: str, pair: Pair) -> Path:
-    """Where the JPEG of a result is kept."""
+def composite(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """The result in the hole, the true pixels elsewhere. uint8 (H, W, 3) twice, bool (H, W) -> uint8 (H, W, 3)."""
+    return cv2.copyTo(result, hole.view(np.uint8), truth.copy())
+
+
+def _truth_row(job, pair, truth):
+    return {"pair": pair.pair, "error": "", **metrics.vectors(job.config.metrics, truth)}
+
+
+_processes = {}  # running methods of this process, separate for each thread, as a Dask worker has several
+
+
+def process_of(method: Method, job: Job, threads: int) -> WorkerProcess | InProcess:
+    """This thread's process of a method, or the method itself if it needs none. Ends those of earlier runs."""
+    # Super-resolution scores every pixel, but keeps those of the small image, as in the paper.
+    raw = job.config.raw and not job.config.factor
+    run = raw, job.timeout, job.config.size, threading.get_ident()
+    if (method, *run) not in _processes:
+        for other in list(_processes):
+            if other[-1] == run[-1] and (other[0] not in job.methods or other[1:] != run):
+                _processes.pop(other).close()
+        if method.in_process:
+            _processes[method, *run] = InProcess(registry.load(method), job.timeout)
+        else:
+            _processes[method, *run] = WorkerProcess(
+                method, raw=raw, threads=threads, timeout=job.timeout, size=job.config.size
+            )
+    return _processes[method, *run]
+
+
+def close_processes() -> None:
+    """End every method that runs for this process."""
+    for key in list(_processes):
+        _processes.pop(key).close()
+
+
+def _shared(job, pair, label, result):
+    """A result as its task carries it: on a cluster the file in the shared folder into which it is written."""
+    if job.shared is None or isinstance(result, str):
+        return result
+    path, data = shared_file(job, pair.pair, label), io.BytesIO()
+    np.save(data, result)
+    files.write_whole(path, data.getvalue())
+    return path
+
+
+def shared_file(job: Job, pair: str, label: str) -> Path:
+    """The file of a result on its way to another machine."""
+    return job.shared / f"{label}-{pair}.npy"
+
+
+def picture_file(job: Job, label: str, pair: Pair) -> Path:
+    """The JPEG of a result."""
     return job.pictures / label / pair.category / f"{pair.pair}.jpg"
 
 
@@ -157,6 +180,6 @@ def _save_picture(path, image, quality):
     data = jpeg(image, quality)
     try:
         files.write_whole(path, data)
-    except FileNotFoundError:  # the first of its folder
+    except FileNotFoundError:  # the first picture of its folder
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, data)

@@ -1,4 +1,4 @@
-"""What a setting may be: rules for the settings classes and for arguments, with one form of refusal."""
+"""Rules for the values of settings and arguments, with one form of error."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,30 +10,30 @@ from maskgen.errors import BadInput
 
 @dataclass(frozen=True)
 class Rule:
-    """allows: tells whether a value is good. says: what is, to follow the word "is"."""
+    """allows: whether a value is valid. says: which values are valid, worded to follow "is"."""
 
     allows: Callable[[object], bool]
     says: str
 
 
 def expect(name: str, value: object, rule: Rule) -> None:
-    """Raise BadInput, which names the value and what is allowed, where a rule does not allow it."""
+    """Raise BadInput, with the valid values and the given one, unless a rule allows the value."""
     try:
-        good = rule.allows(value)
+        valid = rule.allows(value)
     except (TypeError, ValueError):  # a value of another type
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         raise BadInput(f"{name} is {rule.says}, got {value!r}")
 
 
 def expect_fields(config: object, **rules: Rule) -> None:
-    """`expect` for fields of a settings object."""
+    """`expect` for fields of a settings object. rules: name of a field -> its rule."""
     for name, rule in rules.items():
         expect(name, getattr(config, name), rule)
 
 
 def one_of(names: Iterable[str]) -> Rule:
-    """One of some names."""
+    """One of the names."""
     names = tuple(names)
     return Rule(lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}")
 
@@ -44,23 +44,23 @@ def flag() -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    """What a rule allows, or None."""
+    """None, or a value that the rule allows."""
     return Rule(lambda value: value is None or rule.allows(value), f"{rule.says}, or None")
 
 
 def whole(low: int, high: int | None = None) -> Rule:
-    """A whole number, bounds included."""
+    """A whole number from low to high, both included."""
     return Rule(lambda value: _is_whole(value, low, high), f"a whole number, {_range(low, high)}")
 
 
 def number(low: float, high: float | None = None, *, above: bool = False) -> Rule:
-    """A finite number, bounds included; with `above` the lower one is not."""
+    """A finite number from low to high, both included; with `above` larger than low."""
     words = _range(low, high) if not above else f"above {low:g}" + (f" and {high:g} at most" if high else "")
     return Rule(lambda value: _is_number(value, low, high) and (not above or value > low), f"a number, {words}")
 
 
 def several(rule: Rule, least: int = 1, most: int | None = None) -> Rule:
-    """So many values, each of which a rule allows."""
+    """A tuple or list of `least` to `most` values, each allowed by the rule."""
 
     def allows(value):
         return (
@@ -74,7 +74,7 @@ def several(rule: Rule, least: int = 1, most: int | None = None) -> Rule:
 
 
 def pair(low: float, high: float, *, whole: bool = False, above: bool = False) -> Rule:
-    """Two numbers, the smaller one first, bounds included; with `above` the lower bound is not."""
+    """Two numbers from low to high, the smaller one first, both bounds included; with `above` larger than low."""
     fits = _is_whole if whole else _is_number
 
     def allows(value):

@@ -1,4 +1,4 @@
-"""The command `maskgen`: options in, one function call out. Heavy imports wait inside."""
+"""The command `maskgen`: options in, one function call out. Slow imports are inside the functions."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,48 +36,75 @@ polarity_option = click.option(
     "--polarity",
     type=click.Choice(["hole-white", "hole-black", "auto"]),
     default="auto",
-    help="What white means; auto decides by evidence, or refuses.",
+    help="Which pixels are holes; auto looks at the masks, and stops if they leave doubt.",
 )
-preset_option = click.option("--preset", type=click.Choice(list(PRESETS)), default="nvidia", help="Brushes and turns.")
+preset_option = click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="nvidia",
+    help="Augmentation: dilation of 9 to 49 px (nvidia) or 5 to 47 px (nvidia-old), rotation, crop.",
+)
 
 
 @click.group(cls=Tool, context_settings=CONTEXT)
 @click.version_option(__version__)
 def maskgen():
-    """Make irregular masks from video, augment them, sort them into classes, publish them."""
+    """Make irregular inpainting masks from video: extract, augment, sort into classes, publish.
+
+    \b
+    maskgen extract videos/    videos -> masks/raw
+    maskgen testset            masks/raw -> masks/testset, 12 classes
+    maskgen augment            masks/raw -> masks/augmented, for training
+    maskgen show               masks/testset -> masks/testset-figures
+    """
 
 
 @maskgen.command()
 @click.argument("videos", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--out", "-o", default=RAW, type=FOLDER, help="The mask set to write.")
-@click.option("--train", default=ExtractConfig.train, help="Masks for training.")
-@click.option("--test", default=ExtractConfig.test, help="Masks for testing, from other videos.")
-@click.option("--size", default=ExtractConfig.size, help="Side of a mask in px; a frame's short side becomes this.")
-@click.option("--crops", default=ExtractConfig.crops, help="Squares along the long side of a wide frame.")
-@click.option("--gap", "gaps", type=Numbers(int), default="1", help="Frames between the two of a pair, as 1 or 1,2,4.")
-@click.option("--flow", default=ExtractConfig.flow, help="dis, dis-medium, dis-fast, farneback, tvl1 or a plug-in's.")
-@click.option("--slope", default=ExtractConfig.slope, help="Occluded: |w+v|^2 > slope * (|w|^2 + |v|^2) + offset.")
-@click.option("--offset", default=ExtractConfig.offset, help="The same, in px^2.")
-@click.option("--motion-boundaries/--no-motion-boundaries", default=True, help="Join in where the flow jumps.")
+@click.option("--out", "-o", default=RAW, type=FOLDER, help="Folder of the mask set.")
+@click.option("--train", default=ExtractConfig.train, help="Number of training masks.")
+@click.option("--test", default=ExtractConfig.test, help="Number of test masks, from other videos.")
+@click.option("--size", default=ExtractConfig.size, help="Side of a mask in px; frames are scaled to this short side.")
+@click.option("--crops", default=ExtractConfig.crops, help="Square crops along the long side of a wide frame.")
 @click.option(
-    "--boundary-slope", default=ExtractConfig.boundary_slope, help="Jump: |grad w|^2 > slope * |w|^2 + offset."
+    "--gap", "gaps", type=Numbers(int), default="1", help="Distance of the two frames of a pair; several as 1,2,4."
 )
-@click.option("--boundary-offset", default=ExtractConfig.boundary_offset, help="The same.")
 @click.option(
-    "--noise", default=ExtractConfig.noise, help="How far noise in the frames raises both offsets; 0: as published."
+    "--flow", default=ExtractConfig.flow, help="Optical flow: dis, dis-medium, dis-fast, farneback, tvl1, or a plug-in."
 )
-@click.option("--min-area", default=ExtractConfig.min_area, help="Specks of fewer pixels are removed.")
-@click.option("--min-ratio", default=ExtractConfig.min_ratio, help="Masks with less of the image in holes are dropped.")
-@click.option("--max-ratio", default=ExtractConfig.max_ratio, help="Masks with more of it in holes are dropped.")
-@click.option("--strict", is_flag=True, help="Stop at the first bad video instead of passing it over.")
+@click.option(
+    "--slope",
+    default=ExtractConfig.slope,
+    help="A pixel is occluded if |w+v|^2 > slope * (|w|^2 + |v|^2) + offset, w and v being the flow there and back.",
+)
+@click.option("--offset", default=ExtractConfig.offset, help="See --slope; in px^2.")
+@click.option("--motion-boundaries/--no-motion-boundaries", default=True, help="Add motion boundaries to the holes.")
+@click.option(
+    "--boundary-slope",
+    default=ExtractConfig.boundary_slope,
+    help="A pixel is a motion boundary if |grad w|^2 > slope * |w|^2 + offset.",
+)
+@click.option("--boundary-offset", default=ExtractConfig.boundary_offset, help="See --boundary-slope.")
+@click.option(
+    "--noise",
+    default=ExtractConfig.noise,
+    help="How much noise in the frames raises both offsets; 0: not at all, as published.",
+)
+@click.option("--min-area", default=ExtractConfig.min_area, help="Components of fewer pixels are removed.")
+@click.option("--min-ratio", default=ExtractConfig.min_ratio, help="Masks with a smaller hole ratio are dropped.")
+@click.option("--max-ratio", default=ExtractConfig.max_ratio, help="Masks with a larger hole ratio are dropped.")
+@click.option("--strict", is_flag=True, help="Stop at the first unreadable video instead of skipping it.")
 @seed_option
 @workers_option
 @cluster_option
 def extract(videos, out, workers, cluster, strict, **settings):
-    """Make raw masks from VIDEOS: files, folders of frames, or folders of those. [default: videos/]
+    """Make raw masks from videos.
 
-    Two frames of a film show parts that the other cannot see. Those parts, found by optical flow, are the masks.
-    The command can be stopped at any time; the same command goes on where it stopped.
+    VIDEOS are video files, folders of frames, or folders of both [default: videos/]. Each of two frames of a video
+    shows parts of the scene that are occluded in the other. Optical flow finds these parts; they are the holes.
+
+    Writes masks as PNG files (255: hole) with an index, for training and testing, to --out. The command can be stopped
+    at any time; run it again to continue.
     """
     from maskgen.extraction.run import extract, passed_over_in, summary
 
@@ -89,40 +116,60 @@ def extract(videos, out, workers, cluster, strict, **settings):
         click.echo("\n".join([*lines, f"look at them: maskgen show {out}"]))
         return 0
     click.echo("\n".join(lines))
-    print_stderr(f"maskgen: not one mask came of these videos, so {out} was not written: {passed_over_in(recipe)}")
+    print_stderr(f"maskgen: no mask was found in these videos, so {out} was not written: {passed_over_in(recipe)}")
     return 1
 
 
 @maskgen.command()
 @click.argument("raw", type=click.Path(path_type=Path), default=RAW)
 @click.argument("out", type=FOLDER, default="masks/augmented")
-@click.option("--count", type=click.IntRange(1), default=1000, help="Masks to make.")
+@click.option("--count", type=click.IntRange(1), default=1000, help="Number of masks.")
 @preset_option
-@click.option("--size", type=click.IntRange(16, 4096), default=SIZE, help="Side in pixels.")
-@click.option("--shape", type=click.Choice(SHAPES), default=AugmentConfig.shape, help="The brush.")
-@click.option("--rotate", type=click.FloatRange(0, 180), default=AugmentConfig.rotate, help="Degrees, either way.")
+@click.option("--size", type=click.IntRange(16, 4096), default=SIZE, help="Side of a mask in px.")
+@click.option("--shape", type=click.Choice(SHAPES), default=AugmentConfig.shape, help="Shape of the dilation brush.")
 @click.option(
-    "--min-ratio", type=click.FloatRange(0, 1, min_open=True), default=AugmentConfig.min_ratio, help="Smallest hole."
+    "--rotate", type=click.FloatRange(0, 180), default=AugmentConfig.rotate, help="Largest rotation in degrees."
 )
 @click.option(
-    "--max-ratio", type=click.FloatRange(0, 1, max_open=True), default=AugmentConfig.max_ratio, help="Largest hole."
+    "--min-ratio",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=AugmentConfig.min_ratio,
+    help="Smallest hole ratio.",
 )
-@click.option("--uniform", is_flag=True, help="All hole ratios alike often, by growing each hole to one.")
-@click.option("--polarity", type=click.Choice(["hole-white", "hole-black"]), default="hole-white", help="Of RAW.")
+@click.option(
+    "--max-ratio",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=AugmentConfig.max_ratio,
+    help="Largest hole ratio.",
+)
+@click.option("--uniform", is_flag=True, help="Draw hole ratios uniformly, and dilate each hole to its ratio.")
+@click.option(
+    "--polarity",
+    type=click.Choice(["hole-white", "hole-black"]),
+    default="hole-white",
+    help="Which pixels of RAW are holes.",
+)
 @click.option(
     "--threshold",
     type=click.IntRange(1, 255),
-    help="Grey levels from it upwards are white; NVIDIA's archive takes 153. [default: RAW has two values]",
+    help="Grey level from which pixels are white, 153 for NVIDIA's archive. [default: masks have two values]",
 )
 @seed_option
 @workers_option
 @cluster_option
-def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_ratio, polarity, threshold, **told):
-    """Make random training masks OUT from raw masks RAW (their train part), or from NVIDIA's train archive."""
+def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_ratio, polarity, threshold, **options):
+    """Make random training masks from raw masks.
+
+    RAW is a mask set, of which the train part is used, a folder or archive of other masks, or NVIDIA's train archive
+    [default: masks/raw]. A raw mask is dilated, moved, rotated and cropped at random.
+
+    Writes masks and an index to OUT [default: masks/augmented]. The command can be stopped at any time; run it again to
+    continue, or with a larger --count to add masks.
+    """
     from maskgen.sampler import MaskSampler
     from maskgen.training_set import augment_folder
 
-    sampler = MaskSampler(raw, ratio=(min_ratio, max_ratio), polarity=polarity, threshold=threshold, **told)
+    sampler = MaskSampler(raw, ratio=(min_ratio, max_ratio), polarity=polarity, threshold=threshold, **options)
     sampler.config = replace(sampler.config, shape=shape, rotate=rotate)
     made = augment_folder(sampler, out, count, workers=workers, cluster=cluster, say=print_stderr)
     click.echo(f"{made} masks in {out}")
@@ -131,16 +178,21 @@ def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_rat
 @maskgen.command()
 @click.argument("raw", type=FOLDER, default=RAW)
 @click.argument("out", type=FOLDER, default=TESTSET)
-@click.option("--per-category", type=click.IntRange(1), default=FillConfig.per_category, help="Masks of each class.")
+@click.option(
+    "--per-category", type=click.IntRange(1), default=FillConfig.per_category, help="Number of masks per class."
+)
 @preset_option
 @seed_option
 @workers_option
 @cluster_option
 def testset(raw, out, per_category, preset, seed, workers, cluster):
-    """Make the test set OUT, twelve classes by hole ratio and border, from the raw masks RAW (their test part).
+    """Make the paper's test set of 12 classes from raw masks.
 
-    A class that the raw masks cannot fill is left short, which a line says; recipe.json has the numbers. The command
-    can be stopped at any time; the same command goes on where it stopped.
+    RAW is a mask set, of which the test part is used [default: masks/raw]. There are six classes by hole ratio of
+    interior masks, which keep 50 px from the image edge, and six of free masks, which need not.
+
+    Writes masks and an index to OUT [default: masks/testset]. If the raw masks cannot fill a class, it has fewer masks,
+    and a line says so. The command can be stopped at any time; run it again to continue.
     """
     from maskgen.testset import make_testset
 
@@ -149,33 +201,44 @@ def testset(raw, out, per_category, preset, seed, workers, cluster):
     counts = {name: count for name, count in recipe["counts"].items() if count}
     free = sum(count for name, count in counts.items() if name.startswith("free"))
     click.echo(
-        f"{sum(counts.values())} masks of {len(counts)} classes in {out}; "
+        f"{sum(counts.values())} masks in {len(counts)} classes in {out}; "
         f"{recipe['free_touching_the_edge']} of the {free} free ones touch the image edge"
     )
 
 
 @maskgen.command("bin")
 @click.argument("masks", type=click.Path(path_type=Path), required=False)
-@click.option("--ratios", is_flag=False, flag_value=PAPER, default=PAPER, help="Edges of the hole ratio: 0.1,0.3,0.5.")
-@click.option("--border", type=click.IntRange(1), default=BORDER, help="Pixels that interior masks keep from the edge.")
+@click.option("--ratios", is_flag=False, flag_value=PAPER, default=PAPER, help="Class edges of the hole ratio.")
+@click.option(
+    "--border",
+    type=click.IntRange(1),
+    default=BORDER,
+    help="Distance from the image edge in px that makes a mask interior.",
+)
 @polarity_option
 @click.option(
     "--threshold",
     type=click.IntRange(1, 255),
-    help="Grey levels from it upwards are white. [default: 153 with --layout nvidia, else masks must have two values]",
+    help="Grey level from which pixels are white. [default: 153 for --layout nvidia; others have two values]",
 )
 @click.option(
-    "--resize", type=click.IntRange(16, 8192), help="Side in pixels, by nearest neighbour; measured after it."
+    "--resize",
+    type=click.IntRange(16, 8192),
+    help="Scale masks to this side in px, by nearest neighbour, before measuring.",
 )
-@click.option("--layout", type=click.Choice(["any", "nvidia"]), default="any", help="nvidia: one of their archives.")
-@click.option("--index", type=FILE, help="Write the index to this CSV file; with --out a copy of its index.")
-@click.option("--out", "-o", type=FOLDER, help="Write a sorted mask set to this folder.")
+@click.option("--layout", type=click.Choice(["any", "nvidia"]), default="any", help="nvidia: one of NVIDIA's archives.")
+@click.option("--index", type=FILE, help="Write the index to this CSV file.")
+@click.option("--out", "-o", type=FOLDER, help="Write the masks, sorted into classes, to this folder.")
 @workers_option
 @cluster_option
 def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out, workers, cluster):
-    """Sort MASKS, a folder, zip or tar, into classes; print how many each has. [default: masks/testset or masks/raw]
+    """Sort masks into classes by hole ratio and border, and count them.
 
-    With --out the command can be stopped at any time; the same command goes on where it stopped.
+    MASKS is a folder, zip or tar [default: masks/testset, otherwise masks/raw]. Of every mask the hole ratio, the
+    distance of its hole from the image edge and the number of components are measured.
+
+    Prints a table of the classes; --index and --out write the result. A command with --out can be stopped at any time;
+    run it again to continue.
     """
     from maskgen import sort
     from maskgen.maskset import write_table
@@ -199,30 +262,35 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
 @click.argument("masks", type=FOLDER, default=TESTSET)
 @click.argument("out", type=FOLDER, default="dist")
 @click.option(
-    "--layout", type=click.Choice(["imagefolder", "nvidia"]), default="imagefolder", help="nvidia: one flat zip."
+    "--layout",
+    type=click.Choice(["imagefolder", "nvidia"]),
+    default="imagefolder",
+    help="imagefolder of Hugging Face, or one flat zip as NVIDIA's.",
 )
-@click.option("--archives", help=f"Beside the zip: webdataset, parquet. [default: {','.join(PublishConfig.archives)}]")
-@click.option("--sources", type=FILE, help="SOURCES.csv with each video's licence.")
+@click.option("--archives", help=f"In addition to the zip. [default: {','.join(PublishConfig.archives)}]")
+@click.option("--sources", type=FILE, help="CSV file with the columns file, source, licence of each video.")
 @click.option("--name", default=PublishConfig.name, help="Short name of the set.")
-@click.option("--title", default=PublishConfig.title, help="Its title.")
-@click.option("--creator", default=PublishConfig.creator, help="Who publishes it.")
-@click.option("--url", default=PublishConfig.url, help="Where it will be found.")
-@click.option("--licence", default=PublishConfig.licence, help="SPDX name of the masks' licence.")
-@click.option("--date", default=PublishConfig.date, help="Of publication, YYYY-MM-DD.")
-def publish(masks, out, layout, archives, sources, **told):
-    """Write the test set MASKS to OUT for a host of data sets: folder, archives, card, Croissant, checksums.
+@click.option("--title", default=PublishConfig.title, help="Title of the set.")
+@click.option("--creator", default=PublishConfig.creator, help="Name of the publisher.")
+@click.option("--url", default=PublishConfig.url, show_default=False, help="Address of the published set.")
+@click.option("--licence", default=PublishConfig.licence, help="Licence of the masks, as an SPDX name.")
+@click.option("--date", default=PublishConfig.date, help="Date of publication, YYYY-MM-DD.")
+def publish(masks, out, layout, archives, sources, **texts):
+    """Prepare a test set for Hugging Face, Zenodo and other hosts.
 
-    The same command with other texts writes them anew; another test set needs another folder.
+    Writes the masks of MASKS [default: masks/testset], archives of them, a data card, a datasheet, Croissant metadata
+    and checksums to OUT [default: dist]. Run the command again to change the texts; another test set needs another
+    folder.
     """
-    from maskgen import publish as press
+    from maskgen import publish as publishing
     from maskgen.errors import BadInput
 
     if archives is not None:
         if layout == "nvidia":
-            raise BadInput("--archives belongs to the layout imagefolder: nvidia is one zip")
-        told["archives"] = tuple(filter(None, archives.split(",")))
-    write = press.publish if layout == "imagefolder" else press.publish_nvidia
-    for warning in write(masks, out, PublishConfig(**told), credits=sources, say=print_stderr):
+            raise BadInput("--archives needs --layout imagefolder: nvidia is one zip")
+        texts["archives"] = tuple(filter(None, archives.split(",")))
+    write = publishing.publish if layout == "imagefolder" else publishing.publish_nvidia
+    for warning in write(masks, out, PublishConfig(**texts), credits=sources, say=print_stderr):
         print_stderr(f"warning: {warning}")
     how = f"maskgen verify {out}" if layout == "imagefolder" else "sha256sum -c checksums.sha256"
     click.echo(f"{masks} is published in {out}; `{how}` checks it")
@@ -233,7 +301,11 @@ def publish(masks, out, layout, archives, sources, **told):
 @workers_option
 @cluster_option
 def verify(masks, workers, cluster):
-    """Measure every mask of MASKS again and list what is not as the index says. Exit code 1 for any fault."""
+    """Check a mask set against its index and checksums.
+
+    Measures every mask of MASKS [default: masks/testset] again, and lists all differences. Exit code 1 if there are
+    any.
+    """
     from maskgen.verify import find_faults
 
     number, faults = find_faults(masks, workers=workers, cluster=cluster)
@@ -245,13 +317,13 @@ def verify(masks, workers, cluster):
 
 @maskgen.command()
 @click.argument("masks", type=FOLDER, default=TESTSET)
-@click.option("--out", "-o", type=FOLDER, help="Folder for the pictures. [default: MASKS-figures]")
-@click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks side by side on the contact sheet.")
+@click.option("--out", "-o", type=FOLDER, help="Folder of the figures. [default: MASKS-figures]")
+@click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks per row of the contact sheet.")
 def show(masks, out, columns):
-    """Draw MASKS: a contact sheet, histograms of ratio and border distance, a map of where holes lie.
+    """Draw a contact sheet, histograms and a heat map of a mask set.
 
-    White is the hole, as in the files. The sheet shows masks of each class, and of raw masks, which have none, those
-    with the largest holes of each video.
+    The contact sheet shows masks of each class of MASKS [default: masks/testset]; of raw masks, which have no classes,
+    the largest holes of each video. Holes are white. The heat map shows where holes lie. Writes PNG files to --out.
     """
     from maskgen.errors import BadInput
     from maskgen.plots import draw_figures
@@ -259,6 +331,6 @@ def show(masks, out, columns):
     place = masks if masks.name not in ("", "..") else masks.resolve()
     out = out or place.with_name(f"{place.name}-figures")
     if out.resolve().is_relative_to(masks.resolve()):
-        raise BadInput(f"{out} lies in {masks}: pictures among masks would be taken for masks, name another folder")
+        raise BadInput(f"{out} is inside {masks}, where figures would be read as masks: choose another folder")
     for path in draw_figures(masks, out, columns):
         click.echo(path)

@@ -1,4 +1,4 @@
-"""What users can mend is a `BadInput`, what they should know an `InputWarning`; any other error is our bug."""
+"""Errors that users can fix are `BadInput`, warnings about their inputs `InputWarning`; other errors are bugs."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ class BadInput(ValueError):
 
 
 class InputWarning(UserWarning):
-    """One line about an input that looks odd. The work goes on; the commands print each line once."""
+    """One line about an unusual input, which does not stop the work. The commands print each different line once."""
 
 
 def warn(line: str) -> None:
@@ -27,7 +27,7 @@ def warn(line: str) -> None:
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Keep the lines of `warn` instead of issuing them, in this thread: a worker sends them to whoever asked."""
+    """Collect the lines of `warn` in this thread instead of issuing them, so that a worker can send them back."""
     before = _collected.set([])
     try:
         yield _collected.get()
@@ -36,5 +36,5 @@ def collected_warnings() -> Iterator[list[str]]:
 
 
 def install_hint(extra: str) -> str:
-    """How to install one of the optional dependencies of setup.cfg: a shell command, and where it works."""
+    """The shell command that installs an extra of setup.cfg, and where to run it."""
     return f"pip install '.[{extra}]' in your clone"

@@ -15,7 +15,7 @@ from maskgen import __version__
 from maskgen.archives import open_archive
 from maskgen.categories import category, measure
 from maskgen.errors import BadInput, collected_warnings, warn
-from maskgen.runtime import files
+from maskgen.runtime import files, images
 from maskgen.runtime.files import leads_inside, write_whole
 from maskgen.runtime.images import ENDINGS, decode_stored, read_bytes
 from maskgen.runtime.recipe import RECIPE
@@ -168,16 +168,6 @@ def index_of(folder: Path) -> Path | None:
     return None
 
 
-def find_masks(folder: Path) -> list[Path]:
-    """Every picture below a folder in natural order; BadInput where there is none."""
-    if not folder.is_dir():
-        raise BadInput(f"no such folder: {folder} (expected a folder of masks)")
-    found = files.find(folder, ENDINGS)
-    if not found:
-        raise BadInput(f"no mask in {folder}: expected {', '.join(ENDINGS)}, as `maskgen extract videos/` makes them")
-    return found
-
-
 class Masks:
     """The masks of a folder, a zip or a tar, in natural order, read one at a time and never trusted.
 
@@ -214,7 +204,7 @@ class Masks:
 
     def _found(self):
         if self.path.is_dir():
-            return [found.relative_to(self.path).as_posix() for found in find_masks(self.path)]
+            return [found.relative_to(self.path).as_posix() for found in images.find(self.path, kind="mask")]
         names = (name for name in self._open() if name.lower().endswith(ENDINGS))
         return sorted(files.without_litter(names, self.path), key=files.natural)
 

@@ -1,7 +1,7 @@
 """Runs over folders of photos: find them, match masks to them, name their results, and make these one by one."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +10,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from maskgen.errors import BadInput
-from maskgen.maskset import find_masks
 from maskgen.runtime import images
 from maskgen.runtime.files import sha256, shortened
 from maskgen.runtime.output import OutputFolder
@@ -42,7 +41,7 @@ def match_masks(photos: Path, masks: Path, out: Path) -> list[tuple[Path, Path]]
     found = find_photos(photos, masks, out)
     if masks.is_file():
         return [(photo, masks) for photo in found]
-    return images.pair_by_path(found, base_folder(photos), find_masks(masks), masks)
+    return pair_by_path(found, base_folder(photos), images.find(masks, kind="mask"), masks)
 
 
 def base_folder(photos: Path) -> Path:
@@ -130,3 +129,33 @@ def for_each(jobs: list[Job], unit: str, function: Callable[[Job], None], *, lea
     with tqdm(jobs, unit=unit, disable=len(jobs) < 2, leave=leave) as bar:
         for job in bar:
             function(job)
+
+
+def pair_by_path(
+    images: list[Path], image_folder: Path, masks: list[Path], mask_folder: Path
+) -> list[tuple[Path, Path]]:
+    """(image, mask) for each image. Its mask has the same path below the folder, without the ending, or the same name.
+
+    The name alone is used only where a single image and a single mask have it. Raises BadInput for an image without a
+    mask, and for one that two masks could belong to.
+    """
+
+    def path_of(path, folder):
+        return path.relative_to(folder).with_suffix("").as_posix()
+
+    by_path, by_name = defaultdict(list), defaultdict(list)
+    for mask in masks:
+        by_path[path_of(mask, mask_folder)].append(mask)
+        by_name[mask.stem].append(mask)
+    names = Counter(image.stem for image in images)
+    pairs = []
+    for image in images:
+        key = path_of(image, image_folder)
+        found = by_path.get(key) or by_name.get(image.stem, [])
+        if not found:
+            raise BadInput(f"no mask for {image} in {mask_folder}: expected {key}.png there, or pass one mask for all")
+        if len(found) > 1 or (key not in by_path and names[image.stem] > 1):
+            meant = " or ".join(mask.relative_to(mask_folder).as_posix() for mask in found[:3])
+            raise BadInput(f"{image} could belong to the mask {meant} in {mask_folder}: name it {key}.png")
+        pairs.append((image, found[0]))
+    return pairs

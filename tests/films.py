@@ -1,4 +1,4 @@
-"""Small films that the tests make: a textured square slides over a textured ground."""
+"""Small films for the tests: a textured square slides over a textured background."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -9,14 +9,14 @@ import numpy as np
 
 
 def texture(height, width, seed):
-    """Smooth random colours with structure enough for optical flow. uint8 (H, W, 3)."""
+    """Smooth random colours with enough structure for optical flow. uint8 (H, W, 3)."""
     rough = np.random.default_rng(seed).uniform(0, 255, (height, width, 3)).astype(np.float32)
     smooth = cv2.GaussianBlur(rough, (0, 0), 1.5)
     return cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 def frame(index, *, height=96, width=128, step=4, seed=0):
-    """Frame `index` of the film: the square of 32 px moves right by `step` px a frame, and round again."""
+    """Frame `index` of the film: a square of 32 px moves right by `step` px a frame, and starts over at the edge."""
     picture = texture(height, width, seed)
     x = 8 + index * step % (width - 48)
     y = (height - 32) // 2
@@ -25,7 +25,7 @@ def frame(index, *, height=96, width=128, step=4, seed=0):
 
 
 def write_frames(folder: Path, count=12, *, first=0, **look) -> Path:
-    """A folder of PNG frames named 1.png, 2.png, ... 10.png, which only a natural sort puts in order."""
+    """Write a folder of PNG frames 1.png, 2.png, ... 10.png, which only natural sorting puts in order."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         picture = frame(first + index, **look)
@@ -34,7 +34,7 @@ def write_frames(folder: Path, count=12, *, first=0, **look) -> Path:
 
 
 def write_video(path: Path, count=12, **look) -> Path:
-    """The same film as a video file, whose codec its ending decides."""
+    """Write the same film as a video file; the ending decides on the codec."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = frame(0, **look).shape[:2]
     codec = cv2.VideoWriter.fourcc(*{".avi": "MJPG", ".mp4": "mp4v", ".mkv": "mp4v"}[path.suffix])
@@ -48,10 +48,10 @@ def write_video(path: Path, count=12, **look) -> Path:
 def encode(
     path: Path, pictures, codec="libx264", *, pixels="yuv420p", stamps=None, options=None, to=None, **tags
 ) -> Path:
-    """A film of pictures, uint8 (H, W, 3), made by FFmpeg.
+    """Encode pictures, uint8 (H, W, 3), by FFmpeg.
 
-    pixels: its pixel format. stamps: when each is shown, in 1/600 s, for a film of varying rate. options: of the codec.
-    to: of the container. tags: what the codec is told of the pictures, such as colorspace.
+    pixels: the pixel format. stamps: display times in 1/600 s, for a film of variable rate. options: of the codec. to:
+    options of the container. tags: attributes of the codec context, such as colorspace.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=to or {}) as film:
@@ -71,7 +71,7 @@ def encode(
 
 
 def remux(path: Path, target: Path, *, skip=0, shift=0, to=None) -> Path:
-    """The packets of a film from number `skip` on in a new file, `shift` added to their time stamps."""
+    """Copy the packets of a film from number `skip` on to a new file, with `shift` added to their time stamps."""
     with av.open(str(path)) as film, av.open(str(target), "w", options=to or {}) as copy:
         stream = film.streams.video[0]
         into = copy.add_stream_from_template(stream)

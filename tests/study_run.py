@@ -1,4 +1,4 @@
-"""A tiny run of the benchmark, a study made of it, and a rater who speaks HTTP."""
+"""A small benchmark run, the server of a study, and a rater that uses HTTP."""
 
 import http.client
 import json
@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def results(folder, names=("telea", "ns", "mean"), count=8, out="results"):
-    """Results of methods on `count` photos of 64 px; the holes of half the pairs are `free_0.1-0.2`, of the others
-    `free_0.2-0.3`: on so small an image every hole is near the border."""
+    """Results of methods on `count` photos of 64 px. Half of the pairs are of class `free_0.1-0.2`, the others of
+    `free_0.2-0.3`; in such a small image each hole is near the border."""
     photos, masks = folder / "photos", folder / "masks"
     for path in (photos, masks):
         path.mkdir(exist_ok=True)
@@ -47,7 +47,7 @@ def free_port():
 
 
 def start(study, port, *words):
-    """The command `evaluate study serve` on loopback, once it listens."""
+    """Start `evaluate study serve` on the loopback interface. Returns when it accepts connections."""
     code = "import cli; cli.evaluate(prog_name='evaluate')"
     command = [sys.executable, "-c", code, "study", "serve", str(study), "--port", str(port), *words]
     server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
@@ -61,14 +61,14 @@ def start(study, port, *words):
 
 
 def stop(server):
-    """kill -9."""
+    """Kill the server with SIGKILL."""
     server.kill()
     server.wait()
     server.stderr.close()
 
 
 class Visitor:
-    """A browser without a window: keeps one cookie and the CSRF token of the last page."""
+    """A minimal browser: keeps one cookie and the CSRF token of the last page."""
 
     def __init__(self, port):
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -96,6 +96,6 @@ class Visitor:
         return json.loads(self.ask("GET", f"{self.link}/state")[1])
 
     def answer(self, n, side, shown=0, **more):
-        told = {"n": n, "side": side, "shown_ms": shown, "answer_ms": 1500, "width": 300, "views": 1, **more}
-        answer, data = self.ask("POST", f"{self.link}/answer", json.dumps(told))
+        body = {"n": n, "side": side, "shown_ms": shown, "answer_ms": 1500, "width": 300, "views": 1, **more}
+        answer, data = self.ask("POST", f"{self.link}/answer", json.dumps(body))
         return answer.status, json.loads(data)

@@ -16,7 +16,7 @@ from rawmasks import streaks, write_raw
 from small_run import SIDE, folders, score
 
 from evaluation import pairing
-from evaluation.methods.doors import Folder
+from evaluation.methods.external import Folder
 from evaluation.settings import BenchmarkConfig
 from maskgen import maskset
 from maskgen.errors import BadInput
@@ -209,13 +209,13 @@ def test_what_a_task_left_is_made_again_where_any_byte_of_it_has_changed(tmp_pat
     write_video(tmp_path / "film.avi", 6)
     offered, config = tuple((frame, 1, 0) for frame in range(4)), ExtractConfig(size=64, min_area=1, min_ratio=0)
     piece = task.Task(tmp_path / "film.avi", offered, 4, ((16, 0, 96),), (96, 128), config, tmp_path / "piece.npz")
-    task.make(piece)
-    whole, wanted = piece.result.read_bytes(), task.results(piece.result)
+    task.extract_masks(piece)
+    whole, wanted = piece.result.read_bytes(), task.read_candidates(piece.result)
     assert len(wanted) == 4
     for first in range(0, len(whole), 512):
         piece.result.write_bytes(whole[:first] + bytes(len(whole[first : first + 512])) + whole[first + 512 :])
-        task.make(piece)
-        assert task.results(piece.result) == wanted, f"zeros from {first}"
+        task.extract_masks(piece)
+        assert task.read_candidates(piece.result) == wanted, f"zeros from {first}"
 
 
 @pytest.fixture

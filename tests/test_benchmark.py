@@ -26,7 +26,8 @@ from small_run import SIDE, folders, photo, plug_in, score
 from evaluation import benchmark, drawn_holes, experiments, metrics, pairing, scoring
 from evaluation import pairs as pairs_module
 from evaluation.commands import Size, evaluate
-from evaluation.methods import identity, parse_all
+from evaluation.methods import networks, parse_all
+from evaluation.metrics import pixel
 from evaluation.pairing import draw_pairs, find_masks, make_pairs, read_pairs
 from evaluation.pairs import Pair, Sources, fit, load_pair, reduced, sparse
 from evaluation.settings import BATCH, BenchmarkConfig
@@ -175,8 +176,8 @@ def test_scores_are_those_of_the_metrics_on_the_composited_image(tmp_path, monke
     pair = make_pairs(tmp_path / "images", tmp_path / "masks", CONFIG)[0]
     truth, _, hole = load_pair(pair, Sources(tmp_path / "images", tmp_path / "masks"), CONFIG)
     flat = np.full_like(truth, 100)
-    assert scores["l1_image"][0] == metrics.l1_image(np.where(hole[..., None], flat, truth), truth, hole)
-    assert raw["l1_image"][0] == metrics.l1_image(flat, truth, hole)
+    assert scores["l1_image"][0] == pixel.l1_image(np.where(hole[..., None], flat, truth), truth, hole)
+    assert raw["l1_image"][0] == pixel.l1_image(flat, truth, hole)
 
 
 def test_two_workers_give_the_bytes_of_one(tmp_path):
@@ -256,7 +257,7 @@ def test_odd_methods_cost_their_own_pairs_only(tmp_path, monkeypatch):
     scores = score(tmp_path, ["moody", "hang", "telea"], timeout=1)
     told = {method: rows["error"].tolist() for method, rows in scores.groupby("method")}
     assert told["telea"] == [""] * 4
-    assert told["moody"] == ["", "", *["its process was ended with code 1"] * 2]
+    assert told["moody"] == ["", "", *["its process ended with code 1"] * 2]
     assert told["hang"] == ["no result within 1 s"] * 4
     assert scores[scores["error"] != ""][["l1_image", "psnr"]].isna().all(axis=None)
 
@@ -384,7 +385,7 @@ def test_pairs_can_be_written_for_lama_and_for_nets_where_white_is_valid(tmp_pat
 
 def test_growing_holes_grow_under_the_same_image(tmp_path):
     images, masks = folders(tmp_path)
-    drawing = experiments.growing(images, masks, (0, 5, 15), replace(CONFIG, per_class=1))
+    drawing = experiments.growing_holes(images, masks, (0, 5, 15), replace(CONFIG, per_class=1), out=tmp_path / "out")
     pairs = drawing.pairs
     assert [pair.category for pair in pairs] == ["grown_00", "grown_05", "grown_15"]
     assert len({pair.image for pair in pairs}) == 1
@@ -406,7 +407,7 @@ def test_drawn_holes_belong_to_their_class(kind, name):
 
 def test_drawn_pairs_fill_every_class(tmp_path):
     images, _ = folders(tmp_path)
-    drawing = experiments.drawn(images, "box", replace(CONFIG, per_class=2))
+    drawing = experiments.drawn_pairs(images, "box", replace(CONFIG, per_class=2), out=tmp_path / "out")
     assert Counter(pair.category for pair in drawing.pairs) == dict.fromkeys(CATEGORIES, 2)
     assert [pair.mask for pair in drawing.pairs] == list(drawing.files)
 
@@ -427,7 +428,7 @@ def test_the_small_image_averages_blocks():
 def test_super_resolution_needs_a_multiple_of_the_factor(tmp_path):
     images, _ = folders(tmp_path)
     with pytest.raises(BadInput, match="66x64 is no multiple of the factor 4"):
-        experiments.enlarging(images, replace(CONFIG, size=(66, 64), factor=4))
+        experiments.enlarged_pairs(images, replace(CONFIG, size=(66, 64), factor=4), out=tmp_path / "out")
 
 
 def test_the_recipe_tells_how_the_scores_came_about(tmp_path):
@@ -509,7 +510,7 @@ def test_a_size_is_height_by_width():
 def test_super_resolution_scores_every_method_on_the_large_image(tmp_path):
     images, _ = folders(tmp_path)
     config = replace(CONFIG, factor=4, raw=True)
-    pairs = experiments.enlarging(images, config)
+    pairs = experiments.enlarged_pairs(images, config, out=tmp_path / "out").pairs
     scores = benchmark.run(
         parse_all(["bicubic", "mean"]), pairs, Sources(images, tmp_path), tmp_path / "out", config, workers=1
     )
@@ -517,7 +518,7 @@ def test_super_resolution_scores_every_method_on_the_large_image(tmp_path):
     small = reduced(truth, 4)
     expected = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     assert scores["category"].eq("x4").all() and scores["error"].eq("").all()
-    assert scores["psnr"][0] == metrics.psnr(expected, truth, np.ones((SIDE, SIDE), bool))
+    assert scores["psnr"][0] == pixel.psnr(expected, truth, np.ones((SIDE, SIDE), bool))
     by_method = scores.groupby("method")["psnr"].mean()
     assert by_method["bicubic"] > by_method["mean"]
 
@@ -529,9 +530,10 @@ def test_pixels_for_other_machines_go_through_the_shared_folder(tmp_path):
     near = scoring.Job((), Sources(tmp_path / "images", tmp_path / "masks"), config, 9, None, 90)
     far = replace(near, shared=tmp_path)
     result = photo(8)
-    task = scoring.lay_out(far, pair, "net", result)
-    assert len(pickle.dumps(task)) < 1000 < len(pickle.dumps(scoring.lay_out(near, pair, "net", result)))
-    assert scoring.score_filled(far, task) == scoring.score_filled(near, (pair, "net", result))
+    network = SimpleNamespace(fill=lambda batch: [result])
+    (here,), (there,) = (list(scoring.fill_batches(network, "net", job, [pair], set())) for job in (near, far))
+    assert len(pickle.dumps(there)) < 1000 < len(pickle.dumps(here))
+    assert scoring.score_filled(far, there) == scoring.score_filled(near, here)
 
 
 # ---- what decides a result ----
@@ -578,7 +580,7 @@ CHANGES = {
         r"methods: pconv: torch was .*, is 0\.0",
     ),
     "the kind of device": (
-        lambda root, patch: patch.setattr(identity, "device", lambda: "tpu"),
+        lambda root, patch: patch.setattr(networks, "device", lambda: "tpu"),
         "methods: pconv: device was cpu, is tpu",
     ),
     "a result picture of the same size": (
@@ -703,7 +705,7 @@ def test_a_run_that_is_killed_before_its_first_pair_leaves_the_folder_free(tmp_p
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(benchmark, "_fill", kill)
+        patch.setattr(benchmark, "_fill_journals", kill)
         patch.setattr(output.OutputFolder, "__exit__", lambda self, *error: self._lock.__exit__(*error))
         with pytest.raises(Killed):
             score(tmp_path, ["telea"])
@@ -774,7 +776,7 @@ def test_a_retry_that_is_stopped_goes_on_without_being_asked_again(tmp_path, mon
     assert (score(tmp_path, ["moody"])["error"] != "").sum() == 2
     (tmp_path / "cured").touch()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(benchmark, "_fill", lambda *arguments: signal.raise_signal(signal.SIGINT))
+        patch.setattr(benchmark, "_fill_journals", lambda *arguments: signal.raise_signal(signal.SIGINT))
         score(tmp_path, ["moody"], retry=True)
     assert (score(tmp_path, ["moody"])["error"] != "").sum() == 0
 
@@ -796,7 +798,8 @@ def test_a_network_fills_the_same_batches_when_a_run_is_resumed(tmp_path):
     def filled(done):
         asked = []
         network = SimpleNamespace(fill=lambda batch: asked.append([name for name, *_ in batch]) or ["no"] * len(batch))
-        return asked, [pair.pair for pair, *_ in benchmark._filled(network, "net", job, pairs, done)]
+        ordered = [pair for group in benchmark.by_image(pairs) for pair in group]
+        return asked, [pair.pair for pair, *_ in scoring.fill_batches(network, "net", job, ordered, done)]
 
     whole, order = filled(set())
     assert [len(batch) for batch in whole] == [BATCH, len(pairs) - BATCH]

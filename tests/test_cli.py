@@ -18,7 +18,7 @@ import cli
 from maskgen.errors import BadInput
 from maskgen.extraction.flow import FLOWS
 from maskgen.runtime import files
-from maskgen.runtime.command import GOES_ON, Tool
+from maskgen.runtime.command import FIX, Tool
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {"maskgen": cli.maskgen, "pconv": cli.pconv, "evaluate": cli.evaluate}
@@ -52,6 +52,14 @@ def test_every_command_has_help_with_its_defaults_and_is_in_the_readme(tool, nam
         if isinstance(option, click.Option) and not option.help
     ]
     assert not undocumented
+
+
+@pytest.mark.parametrize("name", sorted(cli.maskgen.commands))
+def test_the_help_names_the_defaults_of_all_arguments(name):
+    shown = " ".join(typed("maskgen", name, "--help").output.split())
+    arguments = [param for param in cli.maskgen.commands[name].params if isinstance(param, click.Argument)]
+    given = [argument.default for argument in arguments if isinstance(argument.default, str)]
+    assert arguments and all(default in shown for default in given) and "[default:" in shown
 
 
 def test_the_help_of_extract_names_every_flow():
@@ -179,7 +187,7 @@ def test_a_folder_without_the_right_to_write_gives_one_line(tmp_path):
     write_video(tmp_path / "film.avi", 30)
     done = typed("maskgen", "extract", tmp_path / "film.avi", "--out", "/sys/kernel/masks", "--workers", "1")
     assert done.exit_code == 2 and len(done.output.strip().splitlines()) == 1
-    assert done.output.strip().endswith("mend that, and the same command goes on")
+    assert done.output.strip().endswith("fix that, then run the same command again to continue")
 
 
 def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
@@ -195,7 +203,7 @@ def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
     assert (
         done.output.strip()
         .splitlines()[-1]
-        .endswith("No space left on device; mend that, and the same command goes on")
+        .endswith("No space left on device; fix that, then run the same command again to continue")
     )
 
 
@@ -265,17 +273,17 @@ def failing(error):
     [
         (OSError(36, "File name too long", "x"), "x: File name too long; shorten it"),
         (OSError(24, "Too many open files", "x"), "x: Too many open files; use fewer --workers, or raise the limit of"),
-        (OSError(28, "No space left on device"), f"the disk: No space left on device; {GOES_ON}"),
-        (FileNotFoundError(2, "No such file or directory", "a/b"), f"a/b: No such file or directory; {GOES_ON}"),
-        (OSError(5, "Input/output error", "a"), f"a: Input/output error; {GOES_ON}"),
+        (OSError(28, "No space left on device"), f"the disk: No space left on device; {FIX}"),
+        (FileNotFoundError(2, "No such file or directory", "a/b"), f"a/b: No such file or directory; {FIX}"),
+        (OSError(5, "Input/output error", "a"), f"a: Input/output error; {FIX}"),
         (OSError(98, "Address already in use"), "the disk: Address already in use;"),
-        (sqlite3.OperationalError("database or disk is full"), f"database or disk is full; {GOES_ON}"),
+        (sqlite3.OperationalError("database or disk is full"), f"database or disk is full; {FIX}"),
         (MemoryError(), "out of memory: use smaller sizes, a smaller batch or fewer --workers"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory: "),
         (BadInput("two\nlines"), "two lines"),
         (
             UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "no"),
-            "'a\\udcff' holds a name that is no valid Unicode: rename",
+            "'a\\udcff' contains a name that is not valid Unicode: rename",
         ),
         (ImportError("libGL.so.1 is missing", name="cv2"), "libGL.so.1 is missing"),
     ],
@@ -306,8 +314,8 @@ def no_libgl(tmp_path):
 
 
 ADVICE = (
-    "OpenCV lacks a library of the system (libGL.so.1: cannot open shared object file: No such file or directory): on "
-    "Debian or Ubuntu, apt install libgl1 libglib2.0-0; or take the build without windows: pip uninstall "
+    "OpenCV needs a system library that is missing (libGL.so.1: cannot open shared object file: No such file or "
+    "directory): on Debian or Ubuntu, apt install libgl1 libglib2.0-0; or use the build without windows: pip uninstall "
     "opencv-python, then pip install opencv-python-headless\n"
 )
 
@@ -384,7 +392,12 @@ tool(prog_name="tool")
 @pytest.mark.parametrize(
     ("name", "code", "out", "err"),
     [
-        ("goes", 130, "", "tool: stopped; nothing is lost, the same command goes on from here\n"),  # in a destructor
+        (
+            "goes",
+            130,
+            "",
+            "tool: stopped; nothing is lost, run the same command again to continue\n",
+        ),  # in a destructor
         ("ends", 0, "all done\n", ""),  # while Python itself ends
     ],
 )

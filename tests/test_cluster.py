@@ -70,7 +70,7 @@ def nap_and_say(task):
     return number
 
 
-def test_what_came_before_an_error_is_not_lost(address):
+def test_results_before_an_error_are_not_lost(address):
     came = []
     with pytest.raises(ZeroDivisionError):
         for result in parallel.run(partial(operator.truediv, 4), [1, 2, 4, 0, 1], cluster=address):
@@ -78,7 +78,7 @@ def test_what_came_before_an_error_is_not_lost(address):
     assert came == [4, 2, 1]
 
 
-def test_tasks_are_drawn_as_workers_become_free(address):
+def test_tasks_are_consumed_as_workers_become_free(address):
     drawn = []
     results = parallel.run(nap_and_say, (drawn.append(i) or (i, 0.2) for i in range(1000)), cluster=address)
     next(results)
@@ -86,28 +86,28 @@ def test_tasks_are_drawn_as_workers_become_free(address):
     assert len(drawn) < 100
 
 
-def test_a_killed_workers_tasks_are_done_again_by_another(machines, address):
+def test_another_worker_repeats_the_tasks_of_a_killed_one(machines, address):
     results = parallel.run(nap_and_say, [(i, 0.1) for i in range(30)], cluster=address)
     came = [next(results)]
     os.kill(machines.workers[0].process.process.pid, signal.SIGKILL)
     assert came + list(results) == list(range(30))
 
 
-def test_a_folder_that_workers_do_not_see_is_told(address, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "ANSWER", 0.5)
+def test_a_folder_that_workers_do_not_see_is_an_error(address, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "TIMEOUT", 0.5)
     monkeypatch.setattr(cluster, "_mark", lambda path: [path.absolute(), 3, "another file's hash"])
-    with pytest.raises(BadInput, match=r"does not see .*film\.mp4 as it is here: expected a folder that all machines"):
+    with pytest.raises(BadInput, match=r"does not see .*film\.mp4 as the command does: expected a folder that"):
         list(parallel.run(abs, [1], cluster=address, shared_files=[tmp_path / "film.mp4"]))
 
 
-def test_another_version_on_a_worker_is_told(address, monkeypatch):
-    monkeypatch.setattr(cluster, "_identity", lambda: {"OpenCV": "1.0"})
-    with pytest.raises(BadInput, match=r"has OpenCV \d.*, the command has 1.0: .*install the same"):
+def test_another_version_on_a_worker_is_an_error(address, monkeypatch):
+    monkeypatch.setattr(cluster, "_environment", lambda: {"OpenCV": "1.0"})
+    with pytest.raises(BadInput, match=r"has OpenCV \d.*, the command has 1.0: install the same"):
         list(parallel.run(abs, [1], cluster=address))
 
 
-def test_a_worker_without_a_library_of_the_system_is_told(address):
-    with pytest.raises(BadInput, match=f"a worker of {address} cannot work: OpenCV lacks libGL"):
+def test_a_missing_system_library_on_a_worker_is_an_error(address):
+    with pytest.raises(BadInput, match=f"a worker of {address} cannot start: OpenCV lacks libGL"):
         list(parallel.run(lacks_libgl, [1], cluster=address))
 
 
@@ -120,36 +120,36 @@ def odd(task):
     return task
 
 
-def test_warnings_of_tasks_come_home(address):
+def test_warnings_of_tasks_are_issued_by_the_caller(address):
     with pytest.warns(InputWarning, match="odd"):
         assert list(parallel.run(odd, range(9), cluster=address)) == list(range(9))
 
 
 def test_the_code_of_all_packages_is_compared():
-    assert cluster._identity()["its code"] != hashlib.sha256().hexdigest()[:12]
+    assert cluster._environment()["code"] != hashlib.sha256().hexdigest()[:12]
 
 
-def test_an_address_where_nothing_answers_is_told(monkeypatch):
-    monkeypatch.setattr(cluster, "ANSWER", 0.5)
-    with pytest.raises(BadInput, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1, expected for example"):
+def test_an_address_without_a_server_is_an_error(monkeypatch):
+    monkeypatch.setattr(cluster, "TIMEOUT", 0.5)
+    with pytest.raises(BadInput, match=r"no Dask scheduler at tcp://127\.0\.0\.1:1, expected for example"):
         next(parallel.run(abs, [1], cluster="tcp://127.0.0.1:1"))
 
 
-def test_an_address_where_another_server_keeps_silent_is_told_in_time(monkeypatch):
-    monkeypatch.setattr(cluster, "ANSWER", 0.5)
+def test_a_server_that_stays_silent_is_an_error_within_the_timeout(monkeypatch):
+    monkeypatch.setattr(cluster, "TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begin = time.monotonic()
-        with pytest.raises(BadInput, match=r"answers at .*no reply within 0\.5 s"):
+        with pytest.raises(BadInput, match=r"no Dask scheduler at .*no reply within 0\.5 s"):
             cluster.check_scheduler(f"tcp://127.0.0.1:{silent.getsockname()[1]}")
     assert time.monotonic() - begin < 5
 
 
-def test_the_address_of_a_worker_is_told(machines):
-    with pytest.raises(BadInput, match=r"no Dask scheduler answers at tcp://.* \(a worker does\)"):
+def test_the_address_of_a_worker_is_an_error(machines):
+    with pytest.raises(BadInput, match=r"no Dask scheduler at tcp://.* \(it is a worker\)"):
         cluster.check_scheduler(machines.workers[1].worker_address)
 
 
-def test_commands_tell_an_empty_address_before_they_write_anything(tmp_path, monkeypatch):
+def test_commands_refuse_an_empty_address_before_they_write_anything(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in ("extract", "augment", "testset", "bin", "verify"):
         done = CliRunner().invoke(maskgen, [command, "--cluster", ""])
@@ -190,7 +190,7 @@ def test_evaluate_gives_the_same_bytes(address, tmp_path):
     (tmp_path / "copy").chmod(0o755)
     methods = [
         "telea",
-        "theirs=dir:theirs",  # lacks the other pairs, which scores.csv tells
+        "theirs=dir:theirs",  # has no other pairs: scores.csv records an error for each
         "copy=cmd:./copy {image} {output} {mask}",
     ]
     score(here, methods, out="one", workers=1)
@@ -202,5 +202,5 @@ def test_evaluate_leaves_no_method_running_on_the_workers(machines, address, tmp
     folders(tmp_path)
     score(tmp_path.relative_to(tmp_path), ["mean"], cluster=address)
     with distributed.Client(address) as client:
-        running = client.run(lambda: len(__import__("evaluation.scoring").scoring._hands))
+        running = client.run(lambda: len(__import__("evaluation.scoring").scoring._processes))
     assert running and not any(running.values())

@@ -76,9 +76,7 @@ def test_a_link_that_leads_nowhere_is_skipped_and_said(tmp_path):
     (tmp_path / ".4.png").symlink_to("gone.png")
     with pytest.warns(InputWarning) as said:
         assert found(tmp_path) == ["1.png"]
-    assert [str(one.message) for one in said] == [
-        f"{tmp_path}/{i}.png is skipped: the link leads nowhere" for i in (2, 3)
-    ]
+    assert [str(one.message) for one in said] == [f"{tmp_path}/{i}.png is skipped: the link is broken" for i in (2, 3)]
 
 
 def test_a_device_is_no_file(tmp_path):

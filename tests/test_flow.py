@@ -6,7 +6,8 @@ import pytest
 
 import maskgen.extraction.flow as flow_module
 from maskgen.errors import BadInput
-from maskgen.extraction.flow import FLOWS, both, contradiction, flow_named, follow, packages
+from maskgen.extraction.consistency import consistency_error, sample_flow
+from maskgen.extraction.flow import FLOWS, both, flow_named, packages
 
 QUICK = sorted(set(FLOWS) - {"tvl1"})
 
@@ -36,7 +37,7 @@ def test_every_flow_points_from_the_first_frame_to_the_second(name):
 
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("size", [(64, 64), (64, 101), (97, 75)])
-def test_frames_of_any_size_from_64_pixels_are_taken(name, size):
+def test_frames_of_any_size_from_64_pixels_work(name, size):
     first, second = shifted_pair(2, 1, *size)
     assert [flow.shape for flow in both(name, first, second)] == [(*size, 2)] * 2
 
@@ -70,37 +71,25 @@ def test_flat_frames_do_not_move(name):
     assert not np.stack(both(name, flat, flat)).any()
 
 
-def test_what_follow_reads_is_bilinear_to_the_last_digits():
+def test_a_flow_is_sampled_bilinearly_to_the_last_digits():
     flow = np.random.default_rng(3).normal(0, 5, (9, 11, 2)).astype(np.float32)
     u, v = np.full((9, 11), 0.3, np.float32), np.full((9, 11), 0.4, np.float32)
-    dx, dy, _ = follow(cv2.split(flow), u, v)
-    # between the four corners around (2.3, 4.4), with pencilled weights
+    dx, dy, _ = sample_flow(cv2.split(flow), u, v)
+    # between the four pixels around (2.3, 4.4), weights by hand
     corners = 0.42 * flow[4, 2] + 0.18 * flow[4, 3] + 0.28 * flow[5, 2] + 0.12 * flow[5, 3]
     assert (dx[4, 2], dy[4, 2]) == pytest.approx(tuple(corners), abs=1e-5)
 
 
-def test_a_contradiction_is_measured_by_the_paper():
+def test_the_consistency_error_is_that_of_the_paper():
     forward, backward = np.zeros((8, 8, 2), np.float32), np.zeros((8, 8, 2), np.float32)
     forward[...], backward[...] = (1, 0), (0, 2)
     # |w + v|^2 = 1 + 4, |w|^2 + |v|^2 = 1 + 4
-    measured = contradiction(forward, backward, slope=0.01, offset=0.5)
-    assert measured[4, 4] == pytest.approx(5 / 0.55)
-    assert np.isinf(measured[:, 7]).all()  # these leave the frame
+    error, leaves = consistency_error(cv2.split(forward), cv2.split(backward), slope=0.01, offset=0.5)
+    assert error[4, 4] == pytest.approx(5 / 0.55)
+    assert leaves[:, 7].all() and not leaves[:, :7].any()
 
 
-def test_mending_brings_the_flow_of_like_colours_to_a_pixel_that_is_wrong():
-    red, blue = (200, 30, 30), (30, 30, 200)
-    frame = np.zeros((64, 128, 3), np.uint8)
-    frame[:, :64], frame[:, 64:] = red, blue
-    forward = np.zeros((64, 128, 2), np.float32)
-    forward[:, 64:, 0] = 2
-    right = forward.copy()
-    forward[28:36, 56:64, 0] = 2  # the blue side's motion has run over the red one
-    mended, _ = flow_module._mended(frame, frame, forward, -right)
-    assert np.abs(mended - right)[20:44, 40:60].max() < np.abs(forward - right)[20:44, 40:60].max() / 4
-
-
-def test_an_unknown_flow_is_answered_with_the_known_ones():
+def test_the_error_for_an_unknown_flow_names_the_known_ones():
     with pytest.raises(BadInput, match=r"'raft'.*dis, dis-medium, dis-fast, farneback, tvl1"):
         flow_named("raft")
 

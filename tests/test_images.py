@@ -123,7 +123,7 @@ def test_floats_from_0_to_1_become_sixteen_bits():
 
 def test_other_floats_are_refused_with_their_range():
     data = cv2.imencode(".tif", np.array([[0, 255]], np.float32))[1].tobytes()
-    with pytest.raises(BadInput, match="scan holds float32 numbers from 0 to 255"):
+    with pytest.raises(BadInput, match="scan has float32 values from 0 to 255"):
         images.decode(data, "scan")
 
 
@@ -147,41 +147,6 @@ def test_a_folder_is_searched_whatever_the_case_and_without_litter(tmp_path):
     with pytest.warns(InputWarning, match=r"3 hidden or system files are skipped, such as "):
         found = images.find(tmp_path)
     assert [path.name for path in found] == ["a.Jpeg", "b.PNG", "c.tif"]
-
-
-def pairs(photos, masks):
-    """What pair_by_path makes of names, as names."""
-    paired = images.pair_by_path(*(part for names in (photos, masks) for part in (list(map(PATH, names)), PATH(""))))
-    return {photo.as_posix(): mask.as_posix() for photo, mask in paired}
-
-
-PATH = images.Path
-
-
-def test_the_same_name_in_two_folders_is_paired_within_its_folder():
-    assert pairs(["a/0.jpg", "b/0.jpg"], ["b/0.png", "a/0.png"]) == {"a/0.jpg": "a/0.png", "b/0.jpg": "b/0.png"}
-
-
-def test_a_bare_name_decides_where_it_is_unique():
-    assert pairs(["x/0.jpg", "1.jpg"], ["0.png", "deep/1.png"]) == {"x/0.jpg": "0.png", "1.jpg": "deep/1.png"}
-
-
-@pytest.mark.parametrize(
-    ("photos", "masks"),
-    [
-        (["0.jpg"], ["a/0.png", "b/0.png"]),  # two masks of that name
-        (["a/0.jpg", "b/0.jpg"], ["0.png"]),  # two photos of that name
-        (["0.jpg"], ["0.png", "0.tif"]),  # two masks at that place
-    ],
-)
-def test_doubt_is_refused(photos, masks):
-    with pytest.raises(BadInput, match=r"could belong to the mask .*: name it"):
-        pairs(photos, masks)
-
-
-def test_a_photo_without_a_mask_is_named():
-    with pytest.raises(BadInput, match=r"no mask for a/7\.jpg in .*expected a/7\.png"):
-        pairs(["a/7.jpg"], ["a/8.png"])
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".bmp"])

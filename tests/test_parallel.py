@@ -31,7 +31,7 @@ def end_own_process(number):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def loaded_for_good(number):
+def frozen_objects(number):
     return gc.get_freeze_count()
 
 
@@ -46,11 +46,11 @@ def test_an_error_in_a_task_reaches_the_caller(workers):
         list(parallel.run(fail_at_three, range(9), workers=workers))
 
 
-def test_what_a_worker_has_loaded_is_no_work_for_its_garbage_collection():
-    assert min(parallel.run(loaded_for_good, range(2), workers=2)) > 10_000  # objects of OpenCV and numpy
+def test_the_garbage_collector_of_a_worker_skips_imported_modules():
+    assert min(parallel.run(frozen_objects, range(2), workers=2)) > 10_000  # objects of OpenCV and numpy
 
 
-def test_a_caller_that_stops_early_sees_no_warning():
+def test_closing_the_iterator_early_issues_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         results = parallel.run(late_if_even, range(9), workers=2)
@@ -58,7 +58,7 @@ def test_a_caller_that_stops_early_sees_no_warning():
         results.close()
 
 
-def test_opencv_has_its_threads_back_after_a_run_in_this_process():
+def test_opencv_uses_its_threads_again_after_a_run_in_this_process():
     import cv2
 
     before = cv2.getNumThreads()
@@ -66,8 +66,8 @@ def test_opencv_has_its_threads_back_after_a_run_in_this_process():
     assert during == [1] and cv2.getNumThreads() == before
 
 
-def test_a_killed_worker_is_told_in_one_line():
-    with pytest.raises(BadInput, match=r"a worker was killed.*the same command goes on"):
+def test_a_killed_worker_is_an_error():
+    with pytest.raises(BadInput, match=r"a worker was killed.*run the same command again to continue"):
         list(parallel.run(end_own_process, range(4), workers=2))
 
 
@@ -77,14 +77,12 @@ def crash(number):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a system with signals")
-def test_a_worker_that_crashed_is_told_apart():
-    with pytest.raises(
-        BadInput, match=r"a worker crashed \(SIGSEGV\), perhaps at an input that a library cannot stand"
-    ):
+def test_a_crashed_worker_is_an_error_that_names_the_signal():
+    with pytest.raises(BadInput, match=r"a worker crashed \(SIGSEGV\), probably while a library read a damaged input"):
         list(parallel.run(crash, range(4), workers=2))
 
 
-def test_workers_end_with_a_killed_parent(tmp_path):
+def test_workers_end_after_their_parent_was_killed(tmp_path):
     code = (
         "import os, time; from maskgen.runtime import parallel;"
         f"note = lambda i: open(f'{tmp_path}/{{os.getpid()}}', 'w').close() or time.sleep(30);"
@@ -112,11 +110,11 @@ def _lives(process):
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs a system with signal masks")
-def test_workers_are_deaf_to_ctrl_c_from_their_first_moment_and_the_parent_is_not():
+def test_ctrl_c_is_blocked_in_workers_from_their_start_and_not_in_the_parent():
     code = (  # in a process of its own, where nothing that joblib needs is running yet
         "import signal; from maskgen.runtime import parallel;"
-        "deaf = lambda _: signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []);"
-        "print(list(parallel.run(deaf, [0], workers=2)), deaf(0))"
+        "blocked = lambda _: signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []);"
+        "print(list(parallel.run(blocked, [0], workers=2)), blocked(0))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.stdout == "[True] False\n", done.stderr
@@ -134,7 +132,7 @@ def test_warnings_of_tasks_are_issued_by_the_caller(workers):
     assert {str(one.message) for one in said} == {"even", "1 is odd", "3 is odd"}
 
 
-def test_an_error_without_work_before_it_leaves_no_processes_at_work():
+def test_an_error_in_the_first_task_leaves_no_processes():
     parallel.end_workers()
     with pytest.raises(ValueError, match="three"):
         list(parallel.run(fail_at_three, [3, *range(100)], workers=2))
@@ -142,8 +140,8 @@ def test_an_error_without_work_before_it_leaves_no_processes_at_work():
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system with signals")
-def test_a_worker_that_does_not_end_is_ended(monkeypatch):
-    monkeypatch.setattr(parallel, "ENDING", 0.2)
+def test_a_worker_that_does_not_end_is_killed(monkeypatch):
+    monkeypatch.setattr(parallel, "END_TIMEOUT", 0.2)
     list(parallel.run(late_if_even, range(4), workers=2))
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGSTOP)
     parallel.end_workers()
@@ -153,7 +151,7 @@ def test_a_worker_that_does_not_end_is_ended(monkeypatch):
     assert not multiprocessing.active_children()
 
 
-def test_two_threads_have_processes_of_their_own():
+def test_each_thread_uses_processes_of_its_own():
     results, late = [], parallel.run(late_if_even, range(40), workers=2)
 
     def closes_early():
@@ -175,7 +173,7 @@ from maskgen.runtime import parallel
 def own(_):
     return os.getpid()
 
-def alone(_=0):
+def one_process(_=0):
     with warnings.catch_warnings(record=True) as said:
         answer = set(parallel.run(own, range(4), workers=2)) == {os.getpid()}
     return answer, [str(one.message) for one in said if one.category.__name__ == "InputWarning"]
@@ -197,41 +195,42 @@ def ran(code):
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("sys.modules['_multiprocessing'] = None; print(alone())", "import of _multiprocessing halted"),
+        ("sys.modules['_multiprocessing'] = None; print(one_process())", "import of _multiprocessing halted"),
         (  # as without /dev/shm
-            "import _multiprocessing as m; m.SemLock = type('No', (m.SemLock,), {'__new__': nobody}); print(alone())",
+            "import _multiprocessing as m; m.SemLock = type('No', (m.SemLock,), {'__new__': nobody})\n"
+            "print(one_process())",
             "[Errno 1] Operation not permitted']",
         ),
         (  # as in a container that forbids it
-            "from joblib.externals.loky.backend import fork_exec; fork_exec.fork_exec = nobody; print(alone())",
+            "from joblib.externals.loky.backend import fork_exec; fork_exec.fork_exec = nobody; print(one_process())",
             "[Errno 1] Operation not permitted']",
         ),
         (
-            "with multiprocessing.get_context('fork').Pool(1) as pool: print(*pool.map(alone, [0]))",
+            "with multiprocessing.get_context('fork').Pool(1) as pool: print(*pool.map(one_process, [0]))",
             "this is a daemonic process, such as a worker of multiprocessing.Pool']",
         ),
         (
             "import cv2, numpy; cv2.blur(numpy.zeros((2000, 2000)), (9, 9))\n"  # with threads of its own
-            "with multiprocessing.get_context('fork').Pool(1) as pool: print(*pool.map(alone, [0]))",
+            "with multiprocessing.get_context('fork').Pool(1) as pool: print(*pool.map(one_process, [0]))",
             "this is a daemonic process, such as a worker of multiprocessing.Pool']",
         ),
         (
-            "import joblib; print(*joblib.Parallel(2)([joblib.delayed(alone)()]))",
-            "this is a worker of joblib, which has as many of them already']",
+            "import joblib; print(*joblib.Parallel(2)([joblib.delayed(one_process)()]))",
+            "this is a worker of joblib, which uses the cores already']",
         ),
-        ("os.environ['JOBLIB_MULTIPROCESSING'] = '0'; print(alone())", "JOBLIB_MULTIPROCESSING is 0']"),
-        ("os.environ['JOBLIB_MULTIPROCESSING'] = 'no'; print(alone())", "JOBLIB_MULTIPROCESSING is no']"),
+        ("os.environ['JOBLIB_MULTIPROCESSING'] = '0'; print(one_process())", "JOBLIB_MULTIPROCESSING is 0']"),
+        ("os.environ['JOBLIB_MULTIPROCESSING'] = 'no'; print(one_process())", "JOBLIB_MULTIPROCESSING is no']"),
     ],
     ids=["no _multiprocessing", "no semaphores", "no fork", "pool", "pool after OpenCV", "joblib", "off", "nonsense"],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a system that forks")
-def test_where_no_processes_can_be_had_one_does_the_work_and_says_so(code, why):
+def test_one_process_does_the_work_with_a_warning_where_no_others_can_be_started(code, why):
     (said,) = ran(code)
     assert said.startswith(REFUSED + why)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
-def test_a_copy_of_a_process_that_has_workers_has_its_own():
+def test_a_forked_process_starts_workers_of_its_own():
     code = (
         "first = set(parallel.run(own, range(9), workers=2))\n"
         "def inner(): print(first & set(parallel.run(own, range(9), workers=2)))\n"
@@ -242,5 +241,8 @@ def test_a_copy_of_a_process_that_has_workers_has_its_own():
 
 
 def test_a_script_without_a_main_guard_runs_once():
-    code = "multiprocessing.set_start_method('spawn'); print(alone(), list(parallel.run(lambda i: -i, [1], workers=2)))"
+    code = (
+        "multiprocessing.set_start_method('spawn')\n"
+        "print(one_process(), list(parallel.run(lambda i: -i, [1], workers=2)))"
+    )
     assert ran(code) == ["(False, []) [-1]"]

@@ -17,9 +17,11 @@ from PIL import Image, ImageCms, ImageOps
 from skimage.data import astronaut
 
 import cli
+from maskgen.errors import BadInput
 from maskgen.runtime import images
 from pconv_model import checkpoints, data, inpaint
 from pconv_model.inpaint import Inpainter
+from pconv_model.photos import pair_by_path
 from pconv_model.unet import ConvUNet, PConvUNet
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +176,7 @@ import os, signal, pathlib
 from maskgen.runtime import files, images
 from pconv_model import inpaint
 import cli
+from maskgen.errors import BadInput
 inpaint.WEIGHTS = pathlib.Path("weights").absolute()
 real, written = files.write_whole, []
 def write_whole(path, data):
@@ -478,3 +481,35 @@ def test_photos_larger_than_a_tile_are_filled_one_by_one_and_smaller_ones_togeth
     done = [len(read) for _ in filled]
     assert groups == [[(40, 48)] * 2, [(40, 48)], [(40, 65)], [(40, 65)], [(40, 48)] * 2]
     assert done[3] == 4 and done[4] == 5  # a large one is done before the next is read
+
+
+def paired(photos, masks):
+    """The mask that pair_by_path finds for each photo, as names."""
+    found = pair_by_path(*(part for names in (photos, masks) for part in (list(map(Path, names)), Path())))
+    return {photo.as_posix(): mask.as_posix() for photo, mask in found}
+
+
+def test_the_same_name_in_two_folders_is_paired_within_its_folder():
+    assert paired(["a/0.jpg", "b/0.jpg"], ["b/0.png", "a/0.png"]) == {"a/0.jpg": "a/0.png", "b/0.jpg": "b/0.png"}
+
+
+def test_a_bare_name_decides_where_it_is_unique():
+    assert paired(["x/0.jpg", "1.jpg"], ["0.png", "deep/1.png"]) == {"x/0.jpg": "0.png", "1.jpg": "deep/1.png"}
+
+
+@pytest.mark.parametrize(
+    ("photos", "masks"),
+    [
+        (["0.jpg"], ["a/0.png", "b/0.png"]),  # two masks of that name
+        (["a/0.jpg", "b/0.jpg"], ["0.png"]),  # two photos of that name
+        (["0.jpg"], ["0.png", "0.tif"]),  # two masks at that place
+    ],
+)
+def test_doubt_is_refused(photos, masks):
+    with pytest.raises(BadInput, match=r"could belong to the mask .*: name it"):
+        paired(photos, masks)
+
+
+def test_a_photo_without_a_mask_is_named():
+    with pytest.raises(BadInput, match=r"no mask for a/7\.jpg in .*expected a/7\.png"):
+        paired(["a/7.jpg"], ["a/8.png"])

@@ -141,7 +141,7 @@ def test_the_same_set_gives_the_same_pictures(tmp_path):
         ("empty", "no metadata.csv in empty"),
         ("none", "none lists no masks"),
         ("foreign", "has no column category"),
-        ("set --out set/pictures", "set/pictures lies in set"),
+        ("set --out set/pictures", "set/pictures is inside set"),
         ("set/film", "no metadata.csv in set/film"),
         ("torn", "cannot read torn/film/0.png"),
     ],

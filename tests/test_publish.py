@@ -405,7 +405,7 @@ def test_special_characters_in_a_title_are_escaped_in_yaml_json_and_bibtex(masks
 def test_nvidias_layout_takes_no_archives(masks, tmp_path):
     words = ["publish", str(masks), str(tmp_path / "dist"), "--layout", "nvidia", "--archives", "parquet"]
     done = CliRunner().invoke(cli.maskgen, words)
-    assert done.exit_code == 2 and "--archives belongs to the layout imagefolder" in done.output
+    assert done.exit_code == 2 and "--archives needs --layout imagefolder" in done.output
 
 
 def test_a_correct_set_has_no_faults(masks, dist):

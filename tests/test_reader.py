@@ -16,13 +16,13 @@ H265 = {"preset": "ultrafast", "x265-params": "log-level=none:bframes=3:keyint=2
 VPX = {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "20", "deadline": "good", "cpu-used": "5"}
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 THIRDS = np.cumsum([0] + [20] * 23 + [120] * 24 + [20] * 22).tolist()  # 30, 5 and 30 frames a second
-KINDS = {  # ending: codec and how it is told
+KINDS = {  # file name: codec, its options and those of the container
     "h264.mp4": {"codec": "libx264", "options": GOP},
     "h264.mkv": {"codec": "libx264", "options": GOP},
     "h264.ts": {"codec": "libx264", "options": GOP},
     "h264.flv": {"codec": "libx264", "options": GOP},
-    "h264.avi": {"codec": "libx264", "options": GOP},  # B-frames where the container has no place for time stamps
-    "h264.h264": {"codec": "libx264", "options": GOP},  # no container at all
+    "h264.avi": {"codec": "libx264", "options": GOP},  # B-frames in a container that stores no time stamps
+    "h264.h264": {"codec": "libx264", "options": GOP},  # no container
     "fragments.mp4": {"codec": "libx264", "options": GOP, "to": FRAGMENTS},
     "live.mkv": {"codec": "libx264", "options": GOP, "to": {"live": "1"}},  # no index
     "open.mp4": {"codec": "libx264", "options": OPEN},
@@ -57,7 +57,7 @@ def film(pictures, tmp_path_factory):
 
 
 def plain_read(path):
-    """All frames in turn, with no code of ours."""
+    """All frames in order, by PyAV alone."""
     with av.open(str(path)) as film:
         return [one.to_ndarray(format="rgb24") for one in film.decode(video=0)]
 
@@ -74,21 +74,21 @@ def assert_any_order_is_a_plain_read(path, seed=0):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_frames_in_any_order_are_those_of_a_plain_read(tmp_path, pictures, name):
+def test_frames_in_any_order_equal_those_of_a_plain_read(tmp_path, pictures, name):
     assert_any_order_is_a_plain_read(encode(tmp_path / name, pictures, **KINDS[name]))
 
 
-def test_what_comes_spoilt_after_a_seek_is_decoded_from_further_back(tmp_path, pictures, monkeypatch):
+def test_frames_that_are_corrupt_after_a_seek_are_decoded_from_an_earlier_keyframe(tmp_path, pictures, monkeypatch):
     path = encode(tmp_path / "film.mp4", pictures, "libx264", options=GOP)
     frames, reader = plain_read(path), FileReader(path)
     decoded, picture = FileReader._decoded, FileReader._picture
 
-    def spoilt(self, packets):  # as H.264 does where frames lean on some before the keyframe
+    def with_corrupt_frames(self, packets):  # as in H.264, if frames depend on some before the keyframe
         for one in decoded(self, packets):
             is_late = self.stamps.number(one.pts) > self._first + 5
             yield SimpleNamespace(film_frame=one, pts=one.pts, is_corrupt=self._first > 0 and is_late)
 
-    monkeypatch.setattr(FileReader, "_decoded", spoilt)
+    monkeypatch.setattr(FileReader, "_decoded", with_corrupt_frames)
     monkeypatch.setattr(FileReader, "_picture", lambda self, one: picture(self, one.film_frame))
     for number in random.Random(0).sample(range(len(frames)), len(frames)):
         assert np.array_equal(reader.read(number), frames[number]), number
@@ -96,20 +96,20 @@ def test_what_comes_spoilt_after_a_seek_is_decoded_from_further_back(tmp_path, p
 
 
 @pytest.mark.parametrize(
-    ("name", "how"),
+    ("name", "options"),
     [
-        ("cut.ts", {"skip": 7}),  # its first frames refer to some that are gone
+        ("cut.ts", {"skip": 7}),  # its first frames depend on missing ones
         ("edited.mp4", {"shift": -4096, "to": {"avoid_negative_ts": "disabled"}}),  # an edit list hides the first eight
         ("later.mp4", {"shift": 51200}),
     ],
 )
-def test_frames_are_counted_from_the_first_that_is_shown(film, tmp_path, name, how):
-    path = remux(film, tmp_path / name, **how)
+def test_frames_are_counted_from_the_first_one_shown(film, tmp_path, name, options):
+    path = remux(film, tmp_path / name, **options)
     assert len(plain_read(path)) < 70 or name == "later.mp4"
     assert_any_order_is_a_plain_read(path)
 
 
-def test_a_film_joined_of_two_whose_time_begins_anew_is_read_to_its_end(film, tmp_path):
+def test_two_concatenated_films_are_read_to_the_end(film, tmp_path):
     part = remux(film, tmp_path / "part.ts").read_bytes()
     (tmp_path / "joined.ts").write_bytes(part + part)
     assert FileReader(tmp_path / "joined.ts").count() == 140
@@ -131,7 +131,7 @@ def test_a_damaged_frame_is_missing_and_the_others_keep_their_numbers(pictures, 
         assert shown is None if number == damaged else np.array_equal(shown, whole.read(number)), number
 
 
-def test_a_film_cut_off_tells_how_many_frames_its_header_promised(film, tmp_path):
+def test_a_truncated_film_knows_how_many_frames_its_header_promised(film, tmp_path):
     fast = remux(film, tmp_path / "fast.mp4", to={"movflags": "faststart"})
     for name, promised in (("fast.mp4", 70), ("film.mkv", 70)):
         path = fast if name == fast.name else remux(film, tmp_path / name)
@@ -141,18 +141,22 @@ def test_a_film_cut_off_tells_how_many_frames_its_header_promised(film, tmp_path
         assert 20 < reader.count() < 50 and abs(reader.promised - promised) <= 2, name
 
 
-def test_stamps_come_back_from_few_bytes():
+def test_packed_stamps_are_small_and_lossless():
     stamps = Stamps.of([-3, 900, 1000, 1033, 2000], {1000: 48, -3: 7, 5: 9})
     again = Stamps.unpack(stamps.pack())
     assert again.frames.tolist() == [-3, 900, 1000, 1033, 2000] and again.keyframes.tolist() == [0, 2]
-    assert again.places.tolist() == [7, 48] and [again.number(stamp) for stamp in (900, 901, None)] == [1, None, None]
+    assert again.positions.tolist() == [7, 48] and [again.number(stamp) for stamp in (900, 901, None)] == [
+        1,
+        None,
+        None,
+    ]
     assert not any(Stamps.of(frames, {1: 0}).frames.size for frames in ([1, None, 2], [1, 1], [1, 3, 2]))
     assert Stamps.unpack(Stamps.of([], {}).pack()).frames.size == 0
     hour = Stamps.of(list(range(0, 90_000 * 512, 512)), {number * 12_800: number * 50_000 for number in range(3_600)})
     assert len(hour.pack()) < 2000
 
 
-TURNS = {  # display matrix as in MP4: how the picture has to be turned
+TURNS = {  # display matrix of MP4: the rotation it stands for
     "upright": ((1, 0, 0, 1), lambda picture: picture),
     "a phone held upright": ((0, 1, -1, 0), lambda picture: np.rot90(picture, -1)),
     "upside down": ((-1, 0, 0, -1), lambda picture: np.rot90(picture, 2)),
@@ -162,7 +166,7 @@ TURNS = {  # display matrix as in MP4: how the picture has to be turned
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_frames_come_as_players_turn_them(film, tmp_path, turn):
+def test_frames_are_rotated_as_in_players(film, tmp_path, turn):
     (a, b, c, d), turned = TURNS[turn]
     data = bytearray(film.read_bytes())
     place = data.index(b"tkhd") + 44  # ISO/IEC 14496-12: the matrix of a track
@@ -172,7 +176,7 @@ def test_frames_come_as_players_turn_them(film, tmp_path, turn):
     assert np.array_equal(FileReader(tmp_path / "turned.mp4").read(5), turned(plain_read(film)[5]))
 
 
-def test_other_angles_are_left_alone():
+def test_other_angles_are_ignored():
     picture, half = texture(4, 6, 0), 46341
     assert upright(picture, np.array([half, half, 0, -half, half, 0, 0, 0, 1 << 30])) is picture
 
@@ -186,8 +190,10 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_frames_of_interlaced_film_show_one_moment(tmp_path, name):
-    moments = [cv2.GaussianBlur(frame(i, step=6), (0, 0), 2) for i in range(12)]  # what half the rows can show
+def test_frames_of_an_interlaced_film_show_one_moment(tmp_path, name):
+    moments = [
+        cv2.GaussianBlur(frame(i, step=6), (0, 0), 2) for i in range(12)
+    ]  # with no more detail than half the rows can show
     woven = [
         np.where(np.arange(96)[:, None, None] % 2 == 0, *pair) for pair in zip(moments[::2], moments[1::2], strict=True)
     ]
@@ -200,19 +206,19 @@ def test_frames_of_interlaced_film_show_one_moment(tmp_path, name):
         assert abs(shown.mean() - moments[2 * number].mean()) < 3  # not near-black
 
 
-def test_one_field_is_the_rows_of_one_moment_and_what_lies_between():
+def test_one_field_keeps_every_second_row_and_interpolates_the_others():
     rows = np.array([10, 99, 20, 99, 40, 99], np.uint8)
     assert one_field(np.tile(rows[:, None, None], (1, 2, 3)))[:, 0, 0].tolist() == [10, 15, 20, 30, 40, 40]
     assert one_field(np.tile(rows[:5, None, None], (1, 2, 3)))[:, 1, 2].tolist() == [10, 15, 20, 30, 40]
 
 
-BT601, BT709 = (0.299, 0.587, 0.114), (0.2126, 0.7152, 0.0722)  # ITU-R: what red, green and blue give to grey
+BT601, BT709 = (0.299, 0.587, 0.114), (0.2126, 0.7152, 0.0722)  # ITU-R: weights of red, green and blue in luma
 
 
 @pytest.mark.parametrize(
     ("tags", "weights"), [({}, BT601), ({"colorspace": 5, "color_range": 2}, BT601), ({"colorspace": 1}, BT709)]
 )
-def test_colours_are_those_of_the_matrix_and_range_that_the_film_names(tmp_path, tags, weights):
+def test_colours_follow_the_matrix_and_range_stored_in_the_film(tmp_path, tags, weights):
     y, cb, cr = 120, 90, 160
     flat = av.VideoFrame.from_ndarray(np.full((64, 64, 3), (y, cb, cr), np.uint8), format="yuv444p", channel_last=True)
     with av.open(str(tmp_path / "film.mkv"), "w") as film:
@@ -234,7 +240,7 @@ def test_colours_are_those_of_the_matrix_and_range_that_the_film_names(tmp_path,
 
 
 @pytest.mark.parametrize(("tags", "transfer"), [({}, ""), ({"color_trc": 16}, "PQ"), ({"color_trc": 18}, "HLG")])
-def test_film_of_ten_bits_is_read_as_eight_and_told(tmp_path, pictures, tags, transfer):
+def test_a_ten_bit_film_is_read_as_eight_bits_and_reported(tmp_path, pictures, tags, transfer):
     deep = dict(pixels="yuv420p10le", options={"preset": "veryfast", "qp": "1"}, **tags)
     reader = FileReader(encode(tmp_path / "deep.mkv", pictures[:3], **deep))
     plain = FileReader(encode(tmp_path / "plain.mkv", pictures[:3], options={"preset": "veryfast", "qp": "1"}))
@@ -242,7 +248,7 @@ def test_film_of_ten_bits_is_read_as_eight_and_told(tmp_path, pictures, tags, tr
     assert np.abs(reader.read(2).astype(int) - plain.read(2)).max() <= 6
 
 
-def test_a_cover_picture_is_no_film(film, tmp_path):
+def test_a_cover_picture_is_not_read_as_the_film(film, tmp_path):
     with av.open(str(film)) as one, av.open(str(tmp_path / "covered.mp4"), "w") as covered:
         cover = covered.add_stream("mjpeg", rate=25)
         cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
@@ -268,21 +274,21 @@ def test_a_playlist_is_not_followed(film, tmp_path, name, text):
     "name",
     ["http:film.mp4", "concat:a|b.mp4", "%03d.mp4", "a film,b.mp4", b"\xff\xfe.mp4".decode("utf8", "surrogateescape")],
 )
-def test_any_name_of_a_file_is_a_name_of_a_file(film, tmp_path, monkeypatch, name):
+def test_no_file_name_is_read_as_a_url_or_pattern(film, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     path = type(tmp_path)(name)
     path.write_bytes(film.read_bytes())
     assert open_reader(path).count() == 70
 
 
-def test_frames_of_a_folder_come_in_natural_order_as_rgb(tmp_path):
+def test_frames_of_a_folder_are_rgb_in_natural_order(tmp_path):
     reader = open_reader(write_frames(tmp_path / "film", 11))
     assert all(np.array_equal(reader.read(i), frame(i)) for i in range(11))  # 9.png, 10.png, 11.png
     assert reader.read(11) is None
 
 
 @pytest.mark.parametrize("ending", [".avi", ".mp4", ".mkv"])
-def test_a_video_file_gives_the_frames_that_were_written(tmp_path, ending):
+def test_a_video_file_contains_the_frames_written_to_it(tmp_path, ending):
     reader = open_reader(write_video(tmp_path / f"film{ending}", 6))
     for i in range(6):
-        assert np.abs(reader.read(i).astype(int) - frame(i)).mean() < 12  # grey levels, lost by the codec
+        assert np.abs(reader.read(i).astype(int) - frame(i)).mean() < 12  # grey levels, the loss of the codec

@@ -12,7 +12,6 @@ import pytest
 from small_run import SIDE, folders, plug_in, score
 
 from evaluation import metrics, report
-from evaluation.metrics import classifier
 from evaluation.pairing import make_pairs
 from evaluation.pairs import Sources, jpeg, load_pair
 from evaluation.report import page, statistics, tables
@@ -418,7 +417,8 @@ def test_names_of_files_cannot_break_the_page():
 
 def test_a_run_of_metrics_of_sets_alone_has_a_report(tmp_path, monkeypatch):
     monkeypatch.setitem(metrics.VECTORS, "posterior", lambda image: np.log([0.5, 0.5]))
-    monkeypatch.setattr(classifier, "weights_file", lambda: tmp_path / "images" / "photo0.png")
+    row = replace(metrics.SETS["inception_score"], weights=lambda: tmp_path / "images" / "photo0.png")
+    monkeypatch.setitem(metrics.ALL, "inception_score", row)
     config = replace(CONFIG, metrics=("inception_score",))
     folders(tmp_path)
     scores = score(tmp_path, ["mean"], config=config)

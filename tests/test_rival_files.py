@@ -9,9 +9,9 @@ import torch
 from rival_nets import GL_LAYERS, random_state, save
 
 from evaluation.methods import parse_all
-from evaluation.methods.nets import tf_checkpoint, weights
-from evaluation.methods.nets.gl import GL
-from evaluation.methods.nets.gntipt import GntIpt
+from evaluation.methods.rivals import tf_checkpoint, weights
+from evaluation.methods.rivals.gl import GL
+from evaluation.methods.rivals.gntipt import GntIpt
 from maskgen.errors import BadInput
 
 

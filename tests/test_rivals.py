@@ -11,11 +11,11 @@ from rival_nets import GL_LAYERS, HOLE, IMAGE, as_planes, random_state, save, wi
 from small_run import photo
 
 from evaluation.methods import load, parse_all
-from evaluation.methods.doors import Failed
-from evaluation.methods.nets import run
-from evaluation.methods.nets.gl import GL, blend
-from evaluation.methods.nets.gntipt import GntIpt, contextual_attention, nearest
-from evaluation.methods.process import Hand
+from evaluation.methods.errors import Failed
+from evaluation.methods.process import WorkerProcess
+from evaluation.methods.rivals import inference
+from evaluation.methods.rivals.gl import GL, blend
+from evaluation.methods.rivals.gntipt import GntIpt, contextual_attention, nearest
 from maskgen.errors import BadInput
 from maskgen.runtime import files
 
@@ -181,7 +181,7 @@ def test_contextual_attention_has_an_answer_for_every_hole(dialect):
 
 @pytest.mark.parametrize("dialect", ["mmagic", "tensorflow"])
 def test_gntipt_fills_between_thin_lines(dialect):
-    fill = partial(run.fill, with_random_weights(GntIpt(dialect)))
+    fill = partial(inference.fill, with_random_weights(GntIpt(dialect)))
     assert fill(photo(1, 96), LINES).std() > 1
     assert fill(IMAGE, np.ones_like(HOLE)).std() > 1
 
@@ -191,11 +191,11 @@ def test_gntipt_fills_between_thin_lines(dialect):
 def test_images_of_any_size_come_back_at_their_size(net, dialect, size):
     image, hole = photo(2, 96)[: size[0], : size[1]], np.zeros(size, bool)
     hole[: size[0] // 2] = True
-    assert run.fill(with_random_weights(net(dialect)), image, hole).shape == (*size, 3)
+    assert inference.fill(with_random_weights(net(dialect)), image, hole).shape == (*size, 3)
 
 
 def test_the_padding_is_a_mirror_below_and_at_the_right():
-    image, hole = run.padded(
+    image, hole = inference.padded(
         np.arange(15, dtype=np.uint8).reshape(1, 5, 3), np.array([[True, False] * 2 + [True]]), 4, 4
     )
     assert image.shape == (4, 8, 3)
@@ -207,7 +207,7 @@ def test_what_is_stored_in_the_hole_never_matters():
     other = IMAGE.copy()
     other[HOLE] = 200
     for net in (GL(), GL("torch7"), GntIpt(), GntIpt("tensorflow")):
-        fill = partial(run.fill, with_random_weights(net))
+        fill = partial(inference.fill, with_random_weights(net))
         assert (fill(IMAGE, HOLE) == fill(other, HOLE)).all()
 
 
@@ -253,7 +253,7 @@ def test_gl_plain_and_blended_are_two_methods_with_one_file(tmp_path):
     first, second = plain.identity(), blended.identity()
     assert first["weights"] == second["weights"] == files.sha256(tmp_path / "gl.pth")
     assert {name for name in first if first[name] != second[name]} == {"post"}
-    assert plain.batched and not plain.always_starts
+    assert plain.serial and not plain.always_starts
     image = np.where(HOLE[..., None], np.uint8(0), IMAGE)
     answer = load(plain)("00000", image, HOLE)
     assert (answer[~HOLE] != image[~HOLE]).any()  # its own everywhere, for --raw
@@ -269,7 +269,7 @@ def test_networks_without_weights_are_refused_before_any_work():
 
 def test_a_rival_works_in_a_process_of_its_own(tmp_path):
     save(random_state(GntIpt()), tmp_path / "net.pth")
-    hand = Hand(parse_all(["gntipt"], [str(tmp_path / "net.pth")])[0])
+    hand = WorkerProcess(parse_all(["gntipt"], [str(tmp_path / "net.pth")])[0])
     try:
         results = hand.fill([(name, IMAGE, HOLE) for name in ("00000", "00001")])
     finally:
@@ -277,4 +277,4 @@ def test_a_rival_works_in_a_process_of_its_own(tmp_path):
     assert results[0].shape == IMAGE.shape and (results[0] == results[1]).all()
     (tmp_path / "net.pth").write_bytes(b"none")
     with pytest.raises(BadInput, match=r"net.pth"):
-        Hand(parse_all(["gl"], [str(tmp_path / "net.pth")])[0]).start()
+        WorkerProcess(parse_all(["gl"], [str(tmp_path / "net.pth")])[0]).start()

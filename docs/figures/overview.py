@@ -14,7 +14,7 @@ import matplotlib.figure
 import numpy as np
 from skimage import data
 
-from evaluation.methods import telea
+from evaluation.methods.classical import telea
 from maskgen.augment import augment
 from maskgen.categories import category, measure
 from maskgen.extraction import video
@@ -29,8 +29,8 @@ from maskgen.settings import AugmentConfig, ExtractConfig
 def main(film, frame, seed):
     reader = video.open_reader(film)
     whole = [reader.read(frame), reader.read(frame + 1)]
-    square = video.squares(whole[0].shape[1], whole[0].shape[0], 1)[0]
-    first, second = (video.cut_out(picture, square, 512) for picture in whole)
+    square = video.crop_squares(whole[0].shape[1], whole[0].shape[0], 1)[0]
+    first, second = (video.crop(picture, square, 512) for picture in whole)
     raw, _ = holes_of_pair(first, second, ExtractConfig())
     hole, _ = augment(raw, AugmentConfig(), np.random.default_rng(seed))
     photo = data.astronaut()

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.methods.doors import Failed
+from evaluation.methods.errors import Failed
 from maskgen.errors import BadInput, install_hint
 from maskgen.runtime import files
+from maskgen.runtime.recipe import library_versions
 
 TYPES = {"float": np.float32, "float16": np.float16, "double": np.float64, "uint8": np.uint8, "bool": np.bool_}
 FORMS = "image (1, 3, H, W) and mask (1, 1, H, W), or one input of four channels"
@@ -174,6 +175,14 @@ def hashes(path: Path) -> dict[str, str]:
             if name not in found and files.leads_inside(name) and (path.parent / name).is_file():
                 found[name] = files.sha256(path.parent / name)
     return found
+
+
+def identity(path: Path) -> dict:
+    """The hashes of a model and its weights, ONNX Runtime's version and the device, for recipe.json.
+
+    Raises BadInput where the file or onnxruntime is missing.
+    """
+    return {"method": "onnx", **hashes(path), **library_versions("onnxruntime"), "device": device()}
 
 
 def device() -> str:

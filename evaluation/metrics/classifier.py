@@ -1,8 +1,8 @@
-"""What an ImageNet classifier thinks of a result: `iscore` and the Inception Score.
+"""Metrics from the class probabilities of an ImageNet classifier: `iscore` and the Inception Score.
 
-The paper never defines its IScore. Ours is the Kullback-Leibler divergence between the classifier's posteriors for the
-true image and for the result, in nats: 0 for equal images, lower is better. The `inception_score` of Salimans et al.
-2016 is another number, higher is better. Both depend on the classifier, so its name stands beside each.
+The paper does not define its IScore. Ours is the Kullback-Leibler divergence between the classifier's posteriors for
+the true image and for the result, in nats: 0 for equal images, lower is better. The `inception_score` of Salimans et
+al. 2016 is a different number, higher is better. Both depend on the classifier, so every table names it.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,46 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from evaluation.metrics.reuse import reused
 from maskgen.errors import BadInput, install_hint
+
+CLASSIFIER = "EfficientNet-Lite2"
+SIDE = 260  # px, height and width of its input
+
+
+def iscore(result, truth, hole):
+    """KL(p(y|truth) || p(y|result)) in nats under CLASSIFIER; 0 for equal images. Arrays as in `pixel`.
+
+    Not the paper's number, which is undefined, but with this reading its Table 1 makes sense.
+    """
+    return divergence(reused("posterior of the truth", truth, log_posterior), result_posterior(result))
+
+
+def inception_score(log_posteriors: np.ndarray, truths: None = None) -> float:
+    """exp of the mean KL(p(y|x) || p(y)) over images x, Salimans et al. 2016, no splits. (N, classes) -> float."""
+    log_posteriors = np.asarray(log_posteriors, np.float64)
+    with np.errstate(divide="ignore"):
+        marginal = np.log(np.exp(log_posteriors).mean(0))
+    return float(np.exp(np.mean([divergence(row, marginal) for row in log_posteriors])))
+
+
+def divergence(log_p: np.ndarray, log_q: np.ndarray) -> float:
+    """KL(p || q) in nats from the logarithms of two distributions; classes of probability 0 in p add nothing."""
+    p = np.exp(log_p)
+    there = p > 0
+    return float(np.sum(p[there] * (log_p[there] - log_q[there])))
+
+
+def result_posterior(result: np.ndarray) -> np.ndarray:
+    """`log_posterior` of a result, computed once for the two metrics that need it."""
+    return reused("posterior of the result", result, log_posterior)
+
+
+def log_posterior(image: np.ndarray) -> np.ndarray:
+    """Logarithms of the class probabilities, float64 (1000,). image: uint8 (H, W, 3)."""
+    logits = _classifier()(image).astype(np.float64)
+    logits -= logits.max()
+    return logits - np.log(np.exp(logits).sum())
 
 
 def weights_file() -> Path:
@@ -27,7 +66,7 @@ def weights_file() -> Path:
 
 @cache
 def _classifier() -> Callable:
-    """Image -> logits (1000,). The input of EfficientNet-Lite2 is 260 x 260."""
+    """The function of an image, uint8 (H, W, 3), that returns its logits (1000,)."""
     weights = weights_file()
     import torch
     from efficientnet_lite_pytorch import EfficientNet
@@ -37,32 +76,10 @@ def _classifier() -> Callable:
     network.eval()
 
     def logits(image):
-        shrinks = min(image.shape[:2]) > 260
-        image = cv2.resize(image, (260, 260), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        shrinks = min(image.shape[:2]) > SIDE
+        image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         x = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))
         with torch.inference_mode():
             return network((x - 127) / 128)[0].numpy()
 
     return logits
-
-
-def log_posterior(image: np.ndarray) -> np.ndarray:
-    """Logarithms of the classes' probabilities, float64 (1000,). image: uint8 (H, W, 3)."""
-    logits = _classifier()(image).astype(np.float64)
-    logits -= logits.max()
-    return logits - np.log(np.exp(logits).sum())
-
-
-def divergence(log_p: np.ndarray, log_q: np.ndarray) -> float:
-    """KL(p || q) in nats from the logarithms of two distributions; a class without probability in p adds nothing."""
-    p = np.exp(log_p)
-    there = p > 0
-    return float(np.sum(p[there] * (log_p[there] - log_q[there])))
-
-
-def inception_score(log_posteriors: np.ndarray) -> float:
-    """exp of the mean KL(p(y|x) || p(y)) over images x, Salimans et al. 2016, no splits. (N, classes) -> float."""
-    log_posteriors = np.asarray(log_posteriors, np.float64)
-    with np.errstate(divide="ignore"):
-        marginal = np.log(np.exp(log_posteriors).mean(0))
-    return float(np.exp(np.mean([divergence(row, marginal) for row in log_posteriors])))

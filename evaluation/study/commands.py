@@ -1,4 +1,4 @@
-"""The commands `evaluate study`: options in, one function call out. Heavy imports wait inside."""
+"""The commands `evaluate study`: options in, one function call out. Heavy modules are imported inside."""
 
 import click
 
@@ -13,55 +13,71 @@ def study():
 
 
 study_argument = click.argument("study", metavar="[STUDY]", type=FOLDER, default=STUDY)
-platform_option = click.option("--platform", type=click.Choice(PLATFORMS), required=True, help="Whose files.")
+platform_option = click.option("--platform", type=click.Choice(PLATFORMS), required=True, help="The crowd platform.")
 
 
 @study.command("make")
 @click.argument("results", nargs=-1, required=True, type=FOLDER)
 @click.argument("out", metavar="STUDY", type=FOLDER)
-@click.option("--images", type=FOLDER, help="Where the photos lie. [default: where the results say]")
-@click.option("--per-class", type=click.IntRange(1), default=StudyConfig.per_class, help="Images of class and method.")
-@click.option("--answers", type=click.IntRange(1), default=StudyConfig.answers, help="People asked for each trial.")
-@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, help="Repeatable.")
-@click.option("--exposures", type=Numbers(int), default="250,1000,4000", help="ms for which limited trials are shown.")
+@click.option("--images", type=FOLDER, help="Folder of the photos. [default: as in the results]")
+@click.option("--per-class", type=click.IntRange(1), default=StudyConfig.per_class, help="Images per class and method.")
+@click.option("--answers", type=click.IntRange(1), default=StudyConfig.answers, help="Raters for each trial.")
+@click.option(
+    "--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, help="Part to ask; repeatable."
+)
+@click.option("--exposures", type=Numbers(int), default="250,1000,4000", help="Display times of limited trials in ms.")
 @click.option(
     "--reference",
     default="",
     show_default=False,
     metavar="METHOD",
-    help="Only pairs with it. [default: every pair of methods]",
+    help="Compare only with this method. [default: all pairs of methods]",
 )
-@click.option("--per-rater", type=click.IntRange(1, 1000), default=StudyConfig.per_rater, help="Trials of one rater.")
-@click.option("--catches", type=click.IntRange(0, 100), default=StudyConfig.catches, help="Obvious ones among them.")
-@click.option("--hold", type=click.FloatRange(0), default=StudyConfig.hold, help="Hours until others get the rest.")
+@click.option("--per-rater", type=click.IntRange(1, 1000), default=StudyConfig.per_rater, help="Trials for each rater.")
+@click.option(
+    "--catches",
+    type=click.IntRange(0, 100),
+    default=StudyConfig.catches,
+    help="Obvious trials to add.",
+)
+@click.option(
+    "--hold",
+    type=click.FloatRange(0),
+    default=StudyConfig.hold,
+    help="Hours before trials are reassigned.",
+)
 @click.option("--title", default=StudyConfig.title, help="Heading of the pages.")
-@click.option("--contact", default="", show_default=False, metavar="TEXT", help="Whom raters may ask.")
-@click.option("--consent", type=FILE, help="A text file to show above the consent box. [default: one of ours]")
+@click.option("--contact", default="", show_default=False, metavar="TEXT", help="Contact for questions of raters.")
+@click.option("--consent", type=FILE, help="Text file to show above the consent box. [default: a built-in text]")
 @seed_option
 def make_study(results, out, images, consent, **settings):
-    """Draw the trials of a study into the folder STUDY from one or more folders RESULTS of evaluate."""
+    """Make a study in the folder STUDY from one or more result folders RESULTS of evaluate."""
     from evaluation.study.make import make
 
     try:
         text = consent.read_text().strip() if consent else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{consent} cannot be read as the text of a consent: {error}") from None
+        raise BadInput(f"cannot read the consent text {consent}: {error}") from None
     counts = make(list(results), out, StudyConfig(consent=text, **settings), images, click.echo)
     trials = " and ".join(f"{counts[part]} {part}" for part in PARTS if part in counts)
     click.echo(f"{trials} trials of {counts['pairs']} pairs, {counts['answers_wanted']} answers wanted, in {out}")
-    click.echo(f"ask people: evaluate study serve {out}")
+    click.echo(f"next: evaluate study serve {out}")
 
 
 @study.command()
 @study_argument
-@click.option("--host", default=ServeConfig.host, help="Address to listen on; 0.0.0.0 is the whole network.")
-@click.option("--port", type=click.IntRange(0, 65535), default=ServeConfig.port, help="0 takes a free one.")
-@click.option("--closed", is_flag=True, help="Only personal links made by export may take part.")
+@click.option("--host", default=ServeConfig.host, help="Address to listen on; 0.0.0.0 for all networks.")
+@click.option("--port", type=click.IntRange(0, 65535), default=ServeConfig.port, help="Port; 0 for any free one.")
+@click.option("--closed", is_flag=True, help="Admit only personal links made by export.")
 @click.option(
-    "--proxy", default="", show_default=False, metavar="ADDRESS", help="Address of the HTTPS proxy before this server."
+    "--proxy",
+    default="",
+    show_default=False,
+    metavar="ADDRESS",
+    help="Address of the HTTPS proxy before this server.",
 )
 def serve(study, host, port, closed, proxy):
-    """Serve the web app that asks people. Answers go to STUDY/study.sqlite."""
+    """Serve the web app for raters. Answers are stored in STUDY/study.sqlite."""
     needs("flask", "study")
     from evaluation.study.server import serve as run
 
@@ -71,11 +87,11 @@ def serve(study, host, port, closed, proxy):
 @study.command("export")
 @study_argument
 @platform_option
-@click.option("--url", required=True, help="mturk: where its pictures will lie; prolific: where the study is served.")
-@click.option("--places", type=click.IntRange(1, 100_000), default=50, help="prolific: personal links to make.")
-@click.option("--code", default="", show_default=False, help="prolific: the completion code shown at the end.")
+@click.option("--url", required=True, help="mturk: URL of the uploaded pictures; prolific: URL of the served study.")
+@click.option("--places", type=click.IntRange(1, 100_000), default=50, help="prolific: number of personal links.")
+@click.option("--code", default="", show_default=False, help="prolific: completion code, shown at the end.")
 def export_study(study, platform, url, places, code):
-    """Write the files of a crowd platform into STUDY/PLATFORM."""
+    """Write the files for a crowd platform to STUDY/PLATFORM."""
     needs("flask", "study")
     from evaluation.study.crowd import export
 
@@ -88,7 +104,7 @@ def export_study(study, platform, url, places, code):
 @study_argument
 @platform_option
 def import_study(file, study, platform):
-    """Take in FILE, the results that a crowd platform lets you download."""
+    """Import FILE, the results downloaded from a crowd platform."""
     needs("flask", "study")
     from evaluation.study.crowd import read
 
@@ -99,7 +115,7 @@ def import_study(file, study, platform):
 @study.command("report")
 @study_argument
 def report_study(study):
-    """Make figure 8 of the answers: rates with intervals, a ranking, agreement, careless raters."""
+    """Report the answers: rates with intervals, figure 8, a ranking, agreement, excluded raters."""
     from evaluation.study.report import write
     from evaluation.study.settings import StudyReportConfig
 
@@ -108,7 +124,7 @@ def report_study(study):
 
 
 def needs(module, extra):
-    """Say in one line which extra brings a module that is missing."""
+    """Raise BadInput with the extra to install if a module is missing."""
     from importlib.util import find_spec
 
     if not find_spec(module):

@@ -1,6 +1,6 @@
-"""Figure 8 from the answers of a study: rates with Wilson intervals, a ranking, agreement, careless raters.
+"""Report of a study: rates with Wilson intervals (figure 8 of the paper), a ranking, agreement, excluded raters.
 
-Who is left out is decided by catch trials and sides alone, never by how somebody judged a method.
+Raters are excluded because of catch trials and sides only, never because of how they judged a method.
 """
 
 import sqlite3
@@ -11,22 +11,25 @@ import pandas as pd
 
 from evaluation.benchmark import TRUTH
 from evaluation.study.settings import TOLERANCE, StudyReportConfig
-from evaluation.study.store import DATABASE, sound
+from evaluation.study.store import DATABASE, checked_database
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 from maskgen.runtime.files import write_whole
 
-ALL = "all"  # in place of a side or a class: every one of them
+ALL = "all"  # as a border or a category: all of them together
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """Every answer of a study, practice apart, beside the trial that it answers. The database is not changed."""
+    """All answers of a study except practice, with the columns of their trials. Does not change the database.
+
+    Raises BadInput if the folder holds no study, or its database is damaged.
+    """
     path = folder / DATABASE
     if not path.is_file():
-        raise BadInput(f"no {DATABASE} in {folder}: expected a study, `evaluate study make RESULTS {folder}`")
+        raise BadInput(f"no {DATABASE} in {folder}: make a study with `evaluate study make RESULTS {folder}`")
     db = sqlite3.connect(path, timeout=30)
     try:
-        with sound(path):
+        with checked_database(path):
             found = db.execute(
                 "SELECT rater, source, excluded, trial, kind, category, pair, hole_ratio, a, b, exposure, side, "
                 "choice, shown_ms, answer_ms, width, views, flagged, at FROM answers "
@@ -43,8 +46,8 @@ def read(folder: Path) -> pd.DataFrame:
     return table
 
 
-def wilson(wins, n, confidence=0.95):
-    """Bounds of a share (Wilson 1927), arrays or numbers; (0, 1) where n is 0."""
+def wilson(wins: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bound of the share wins / n (Wilson 1927). Arrays or numbers; (0, 1) where n is 0."""
     from scipy.stats import norm
 
     wins, n = np.asarray(wins, float), np.asarray(n, float)
@@ -56,8 +59,11 @@ def wilson(wins, n, confidence=0.95):
 
 
 def raters(answers: pd.DataFrame, config: StudyReportConfig) -> pd.DataFrame:
-    """One row for a rater: rater, source, answers, catches, catches_right, left (share of answers), seconds (median of
-    an answer), flagged, left_out (the reason, or empty)."""
+    """One row for each rater.
+
+    Columns: rater, source, answers, catches, catches_right, left (share of answers), seconds (median of an answer),
+    flagged, left_out (the reason, or empty).
+    """
     rows = []
     for (rater, source), group in answers.groupby(["rater", "source"]):
         catches = group[group["kind"] == "catch"]
@@ -85,14 +91,17 @@ def raters(answers: pd.DataFrame, config: StudyReportConfig) -> pd.DataFrame:
 
 
 def kept(answers: pd.DataFrame, who: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The answers of a part that count: of raters who are not left out, and with true exposures."""
-    careful = set(who["rater"][who["left_out"] == ""])
-    return answers[(answers["kind"] == kind) & answers["rater"].isin(careful) & (answers["flagged"] == 0)]
+    """The answers of a part that count: those of raters who are not excluded, and not flagged."""
+    included = set(who["rater"][who["left_out"] == ""])
+    return answers[(answers["kind"] == kind) & answers["rater"].isin(included) & (answers["flagged"] == 0)]
 
 
 def rates(answers: pd.DataFrame, by: list[str], config: StudyReportConfig) -> pd.DataFrame:
-    """Share of answers for `a`, for every class, side and all: the columns `by`, border, category, n, wins, rate, low,
-    high (Wilson). A row whose category is `all` pools a side; whose border is `all`, everything."""
+    """Share of answers for `a` in each class, in each border group and in total.
+
+    Columns: those of `by`, border, category, n, wins, rate, low, high (Wilson). The category `all` pools the classes of
+    one border group, and the border `all` pools everything.
+    """
     parts = [answers, answers.assign(category=ALL), answers.assign(category=ALL, border=ALL)]
     rows = pd.concat(parts).groupby([*by, "border", "category"], sort=False)["won"].agg(n="size", wins="sum")
     table = rows.reset_index()
@@ -104,12 +113,12 @@ def rates(answers: pd.DataFrame, by: list[str], config: StudyReportConfig) -> pd
 
 
 def bradley_terry(answers: pd.DataFrame, config: StudyReportConfig) -> pd.DataFrame:
-    """Rank the methods of pairwise answers: method, n, strength, low, high, beats_average.
+    """Rank the methods by pairwise answers. Columns: method, n, strength, low, high, beats_average.
 
-    Bradley & Terry 1952: P(i beats j) = 1 / (1 + exp(s_j - s_i)), strengths s with mean 0, by Newton's method. Half an
-    answer is added to each side of every match, so that a method that never lost has a strength. Intervals: Wald, with
-    the covariance clustered by image pair (ten answers on one pair of pictures are not ten independent pairs), never
-    narrower than those of independent answers. beats_average: chance against a method of strength 0.
+    Bradley & Terry 1952: P(i beats j) = 1 / (1 + exp(s_j - s_i)), with strengths s of mean 0, by Newton's method. Half
+    an answer is added to each side of each comparison, so that a method that never lost has a finite strength.
+    Intervals: Wald, with the covariance clustered by image pair (ten answers on one pair are not independent), never
+    narrower than those of independent answers. beats_average: probability of winning against a strength of 0.
     """
     from scipy.stats import norm
 
@@ -118,10 +127,10 @@ def bradley_terry(answers: pd.DataFrame, config: StudyReportConfig) -> pd.DataFr
         return pd.DataFrame(columns=["method", "n", "strength", "low", "high", "beats_average"])
     index = {name: i for i, name in enumerate(names)}
     a, b = answers["a"].map(index).to_numpy(), answers["b"].map(index).to_numpy()
-    met = sorted(set(zip(a.tolist(), b.tolist(), strict=True)))
-    one, other = np.array([*a, *(i for i, _ in met), *(i for i, _ in met)]), np.array([*b, *[j for _, j in met] * 2])
-    won = np.concatenate([answers["won"].to_numpy(float), np.ones(len(met)), np.zeros(len(met))])
-    weight = np.concatenate([np.ones(len(answers)), np.full(2 * len(met), 0.5)])
+    compared = sorted(set(zip(a.tolist(), b.tolist(), strict=True)))
+    one, other = np.array([*a, *[i for i, _ in compared] * 2]), np.array([*b, *[j for _, j in compared] * 2])
+    won = np.concatenate([answers["won"].to_numpy(float), np.ones(len(compared)), np.zeros(len(compared))])
+    weight = np.concatenate([np.ones(len(answers)), np.full(2 * len(compared), 0.5)])
     design = np.eye(len(names))[one] - np.eye(len(names))[other]  # (answers, methods)
     strength = np.zeros(len(names))
     for _ in range(100):
@@ -137,14 +146,17 @@ def bradley_terry(answers: pd.DataFrame, config: StudyReportConfig) -> pd.DataFr
     variance = np.maximum(np.diag(clustered), np.diag(inverse))
     half = norm.ppf((1 + config.confidence) / 2) * np.sqrt(variance)
     n = np.bincount(np.concatenate([a, b]), minlength=len(names))
-    told = {"method": names, "n": n, "strength": strength, "low": strength - half, "high": strength + half}
-    table = pd.DataFrame({**told, "beats_average": 1 / (1 + np.exp(-strength))})
+    columns = {"method": names, "n": n, "strength": strength, "low": strength - half, "high": strength + half}
+    table = pd.DataFrame({**columns, "beats_average": 1 / (1 + np.exp(-strength))})
     return table.sort_values("strength", ascending=False, ignore_index=True)
 
 
 def agreement(answers: pd.DataFrame) -> dict[str, float]:
-    """How far raters agree on trials that two or more answered: trials, pairwise (share of pairs of raters who chose
-    the same), alpha (Krippendorff's, nominal: 1 is perfect, 0 is chance)."""
+    """Agreement of raters on the trials with two or more answers.
+
+    Keys: trials (their number), pairwise (share of pairs of raters with the same choice), alpha (Krippendorff's alpha,
+    nominal: 1 is perfect agreement, 0 is chance).
+    """
     counts = answers.groupby("trial")["won"].agg(n="size", wins="sum")
     counts = counts[counts["n"] > 1]
     if counts.empty:
@@ -159,30 +171,30 @@ def agreement(answers: pd.DataFrame) -> dict[str, float]:
 
 
 def tables(folder: Path, config: StudyReportConfig) -> dict[str, pd.DataFrame]:
-    """Every table of the report by its name."""
+    """The tables of the report by name. Raises BadInput if there are no answers."""
     answers = read(folder)
     if answers.empty:
-        raise BadInput(f"nobody has answered in {folder} yet: expected answers, `evaluate study serve {folder}`")
+        raise BadInput(f"{folder} has no answers yet: collect some with `evaluate study serve {folder}`")
     who = raters(answers, config)
     unlimited, limited = kept(answers, who, "unlimited"), kept(answers, who, "limited")
-    ranks, agreed = [], []
+    rankings, agreements = [], []
     for border in [ALL, *dict.fromkeys(unlimited["border"])]:
         chosen = unlimited if border == ALL else unlimited[unlimited["border"] == border]
-        ranks.append(bradley_terry(chosen, config).assign(border=border))
+        rankings.append(bradley_terry(chosen, config).assign(border=border))
     for name, part in [("unlimited", unlimited), *((f"limited {ms} ms", g) for ms, g in limited.groupby("exposure"))]:
         if len(part):
-            agreed.append({"part": name, "answers": len(part), **agreement(part)})
+            agreements.append({"part": name, "answers": len(part), **agreement(part)})
     return {
         "preferences": rates(unlimited, ["a", "b"], config).rename(columns={"a": "method", "b": "other"}),
         "exposures": rates(limited, ["a", "exposure"], config).rename(columns={"a": "method"}),
-        "ranking": pd.concat(ranks, ignore_index=True) if ranks else pd.DataFrame(),
-        "agreement": pd.DataFrame(agreed, columns=["part", "answers", "trials", "pairwise", "alpha"]),
+        "ranking": pd.concat(rankings, ignore_index=True) if rankings else pd.DataFrame(),
+        "agreement": pd.DataFrame(agreements, columns=["part", "answers", "trials", "pairwise", "alpha"]),
         "raters": who,
     }
 
 
 def write(folder: Path, config: StudyReportConfig) -> str:
-    """Write `folder/report`: a CSV for every table, report.md and figure8.png. Returns the text of report.md."""
+    """Write `folder/report`: a CSV file for each table, report.md and figure8.png. Returns the text of report.md."""
     found, out = tables(folder, config), folder / "report"
     out.mkdir(exist_ok=True)
     for name, table in found.items():
@@ -194,16 +206,16 @@ def write(folder: Path, config: StudyReportConfig) -> str:
 
 
 def as_markdown(found: dict[str, pd.DataFrame], config: StudyReportConfig) -> str:
-    """The tables for a reader."""
-    who, sure = found["raters"], f"{config.confidence:.0%}"
-    out = who[who["left_out"] != ""]
+    """The tables as a Markdown report."""
+    who, confidence = found["raters"], f"{config.confidence:.0%}"
+    excluded = who[who["left_out"] != ""]
     flagged = int(who["flagged"][who["left_out"] == ""].sum())
     lines = [
         "# User study",
         "",
-        f"{int(who['answers'].sum())} answers of {len(who)} raters; {len(out)} raters with {int(out['answers'].sum())} "
-        f"answers are left out, and {flagged} answers of the others whose exposure was more than {TOLERANCE:.0%} off "
-        f"or that were seen twice. Rates are shares of answers with {sure} Wilson intervals.",
+        f"{int(who['answers'].sum())} answers of {len(who)} raters; {len(excluded)} raters with "
+        f"{int(excluded['answers'].sum())} answers are excluded, and {flagged} answers of the others, with exposures "
+        f"more than {TOLERANCE:.0%} off or seen twice. Rates are shares of answers with {confidence} Wilson intervals.",
         "",
         "![Figure 8](figure8.png)",
     ]
@@ -211,14 +223,14 @@ def as_markdown(found: dict[str, pd.DataFrame], config: StudyReportConfig) -> st
         lines += ["", "## Which of two results looks more real?", "", "Share of answers for the first method.", ""]
         lines += _pivot(found["preferences"], lambda row: f"{row['method']} > {row['other']}")
     if len(found["exposures"]):
-        lines += ["", "## Result against truth", "", "Share of answers for the result; 50 % means nobody can tell.", ""]
+        lines += ["", "## Result against truth", "", "Share of answers for the result; 50 % is chance.", ""]
         lines += _pivot(found["exposures"], lambda row: f"{row['method']}, {row['exposure']} ms")
     if len(found["ranking"]):
         lines += [
             "",
             "## Ranking",
             "",
-            f"Bradley-Terry strengths (log odds, mean 0) with {sure} intervals, clustered by image pair.",
+            f"Bradley-Terry strengths (log odds, mean 0) with {confidence} intervals, clustered by image pair.",
             "",
             "| holes | method | strength | interval | beats the average | answers |",
             "|---|---|---|---|---|---|",
@@ -232,7 +244,7 @@ def as_markdown(found: dict[str, pd.DataFrame], config: StudyReportConfig) -> st
         "",
         "## Agreement between raters",
         "",
-        "Of trials with two or more answers.",
+        "On trials with two or more answers.",
         "",
         "| part | trials | pairs of raters who agree | Krippendorff's alpha |",
         "|---|---|---|---|",
@@ -242,22 +254,22 @@ def as_markdown(found: dict[str, pd.DataFrame], config: StudyReportConfig) -> st
         lines.append(f"| {row['part']} | {row['trials']} | {numbers} |")
     lines += [
         "",
-        "## Raters left out",
+        "## Excluded raters",
         "",
-        f"The rule: fewer than {config.catch_right:.0%} of {config.catch_least} or more catch trials right, or one "
-        f"side in {config.same_side:.0%} or more of {config.side_least} or more trials, or a submission that the "
-        "platform reports as rejected, returned or timed out.",
+        f"Raters are excluded if fewer than {config.catch_right:.0%} of {config.catch_least} or more catch trials are "
+        f"right, if they chose one side in {config.same_side:.0%} or more of {config.side_least} or more trials, or if "
+        "the platform reports their submission as rejected, returned or timed out.",
         "",
     ]
     lines += [
         f"* rater {row['rater']} ({row['source']}, {row['answers']} answers): {row['left_out']}"
-        for row in out.to_dict("records")
-    ] or ["Nobody."]
+        for row in excluded.to_dict("records")
+    ] or ["None."]
     return "\n".join(lines) + "\n"
 
 
 def _pivot(table, title):
-    """A Markdown table: a column for every comparison, a row for every class, side and all."""
+    """A Markdown table with a column for each comparison and a row for each class, each border group and the total."""
     table = table.assign(column=[title(row) for row in table.to_dict("records")])
     columns = list(dict.fromkeys(table["column"]))
     rows = list(dict.fromkeys(zip(table["border"], table["category"], strict=True)))
@@ -267,20 +279,20 @@ def _pivot(table, title):
     lines = ["| holes | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for border, category in rows:
         name = category if category != ALL else f"{border} holes" if border != ALL else "all holes"
-        shown = []
+        values = []
         for column in columns:
             row = cells.get((border, category, column))
-            shown.append(
+            values.append(
                 "-"
                 if row is None
                 else f"{100 * row['rate']:.0f} % ({100 * row['low']:.0f} to {100 * row['high']:.0f}), n {row['n']}"
             )
-        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
     return lines
 
 
 def figure(found: dict[str, pd.DataFrame]) -> bytes:
-    """Figure 8 as PNG: rates over hole ratio above, rates against truth over exposure below, a column for each side."""
+    """Figure 8 as PNG: rates over hole ratio, rates against the truth over exposure; a column for each border group."""
     import io
 
     from matplotlib.figure import Figure
@@ -297,7 +309,7 @@ def figure(found: dict[str, pd.DataFrame]) -> bytes:
         for axis, border in zip(line, borders, strict=True):
             table = found[kind][found[kind]["border"] == border]
             _panel(axis, table, kind, border)
-        line[0].set_ylabel("chosen before the other" if kind == "preferences" else f"chosen before the {TRUTH}")
+        line[0].set_ylabel("chosen over the other" if kind == "preferences" else f"chosen over the {TRUTH}")
         line[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
     buffer = io.BytesIO()
     page.savefig(buffer, format="png", dpi=110, metadata={"Software": None})

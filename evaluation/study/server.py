@@ -1,7 +1,7 @@
-"""The web app that asks people: Flask, plain pages, one SQLite file.
+"""The web app for raters: Flask, plain pages, one SQLite file.
 
-A rater is known by a link that cannot be guessed and by nothing else. No part of an address is ever used as a path:
-pictures are found by the rater's own trial number.
+A rater is identified only by a link that cannot be guessed. No part of a URL is ever used as a path: pictures are found
+by the rater's own trial number.
 """
 
 import hmac
@@ -17,7 +17,7 @@ from flask import Flask, Response, abort, jsonify, redirect, render_template, re
 from werkzeug.exceptions import HTTPException
 
 from evaluation.study.settings import ServeConfig
-from evaluation.study.store import SIDES, Store, Taken
+from evaluation.study.store import SIDES, AlreadyTakesPart, Store
 from maskgen.errors import BadInput
 
 COOKIE = "visit"
@@ -26,7 +26,7 @@ HEADERS = {
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",  # the address of a page is the key to it
+    "Referrer-Policy": "no-referrer",  # the URL of a page is the key to it
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
@@ -37,18 +37,18 @@ LINK = r"[A-Za-z0-9_-]{32}"
 COMPLETE = "https://app.prolific.com/submissions/complete?cc="
 
 
-class Buckets:
-    """Requests per key that are let through: `burst` at once, then `rate` a second."""
+class RateLimit:
+    """Token bucket: admits `burst` requests of each key at once, then `rate` requests per second."""
 
     def __init__(self, burst: int, rate: float, clock: Callable[[], float] = time.monotonic):
         self.burst, self.rate, self.clock = burst, rate, clock
         self.lock, self.levels = threading.Lock(), {}
 
-    def take(self, key: str) -> bool:
-        """Whether one more request of this key may pass."""
+    def admits(self, key: str) -> bool:
+        """Count one more request of this key; True if it is admitted."""
         now = self.clock()
         with self.lock:
-            if len(self.levels) > 10_000:  # forget who has been quiet for long enough to be full again
+            if len(self.levels) > 10_000:  # forget the keys whose buckets are full again
                 full = self.burst / self.rate
                 self.levels = {k: level for k, level in self.levels.items() if now - level[1] < full}
             level, then = self.levels.get(key, (self.burst, now))
@@ -60,63 +60,63 @@ class Buckets:
 def create_app(
     store: Store, config: ServeConfig, *, closed: bool = False, clock: Callable[[], float] = time.monotonic
 ) -> Flask:
-    """The app of one study.
+    """The Flask app of one study.
 
-    closed: only links that were made by `export` may take part. clock: seconds, by which requests are limited.
+    closed: admit only links made by `export`. clock: seconds, for the rate limits.
     """
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=config.body, MAX_FORM_PARTS=10)
     app.json.sort_keys = False
-    per_rater = Buckets(config.burst, config.rate, clock)
-    joins = Buckets(config.join_burst, config.join_rate, clock)
-    misses = Buckets(config.miss_burst, config.miss_rate, clock)
+    per_rater = RateLimit(config.burst, config.rate, clock)
+    joins = RateLimit(config.join_burst, config.join_rate, clock)
+    wrong_links = RateLimit(config.miss_burst, config.miss_rate, clock)
 
     def cookie():
         found = request.cookies.get(COOKIE, "")
         return found if re.fullmatch(LINK, found) else ""
 
-    def page(name, **told):
-        """A page that carries the CSRF token of this browser's cookie."""
+    def page(name, **values):
+        """A page with the CSRF token that belongs to the cookie of this browser."""
         visit = cookie() or secrets.token_urlsafe(24)
-        told = {"title": store.settings["title"], "csrf": store.signed("csrf", visit), **told}
-        answer = Response(render_template(name, **told))
+        values = {"title": store.settings["title"], "csrf": store.signed("csrf", visit), **values}
+        response = Response(render_template(name, **values))
         if visit != cookie():
-            answer.set_cookie(COOKIE, visit, httponly=True, samesite="Strict", secure=request.is_secure)
-        return answer
+            response.set_cookie(COOKIE, visit, httponly=True, samesite="Strict", secure=request.is_secure)
+        return response
 
     def check_csrf():
-        came = request.headers.get("X-Study-Token") or request.form.get("csrf", "")
-        same = hmac.compare_digest(came.encode(), store.signed("csrf", cookie()).encode())
+        token = request.headers.get("X-Study-Token") or request.form.get("csrf", "")
+        same = hmac.compare_digest(token.encode(), store.signed("csrf", cookie()).encode())
         if not cookie() or not same or request.headers.get("Sec-Fetch-Site") == "cross-site":
-            abort(403, "This page is too old. Please load it again.")
+            abort(403, "This page has expired. Please reload it.")
 
-    def known(link):
-        """The rater of a link, or a refusal that tells nothing."""
+    def rater_of(link):
+        """The rater of a link, or an error that reveals nothing."""
         rater = store.rater(link) if re.fullmatch(LINK, link) else None
         if rater is None:
-            if not misses.take(request.remote_addr):
+            if not wrong_links.admits(request.remote_addr):
                 abort(429)
             abort(404)
-        if not per_rater.take(link):
+        if not per_rater.admits(link):
             abort(429)
         return rater
 
-    def consent_text():
-        per = store.settings["per_rater"] + store.settings["catches"]
+    def consent_values():
+        trials = store.settings["per_rater"] + store.settings["catches"]
         limited = "limited" in store.settings["parts"]
         return {
-            "trials": per,
-            "minutes": max(1, round(per * 6 / 60)),
+            "trials": trials,
+            "minutes": max(1, round(trials * 6 / 60)),
             "limited": limited,
             "own": store.settings["consent"],
             "contact": store.settings["contact"],
         }
 
     def person():
-        came = request.values.get("PROLIFIC_PID", "")
-        return came if re.fullmatch(r"[A-Za-z0-9]{1,64}", came) else ""
+        name = request.values.get("PROLIFIC_PID", "")
+        return name if re.fullmatch(r"[A-Za-z0-9]{1,64}", name) else ""
 
-    def upcoming(rater):
+    def state_of(rater):
         answered, total = store.progress(rater["rater"])
         ahead = [
             {"n": row["position"], "practice": row["kind"] == "practice", "exposure": row["exposure"]}
@@ -125,92 +125,90 @@ def create_app(
         return {"answered": answered, "total": total, "ahead": ahead}
 
     @app.after_request
-    def harden(answer):
+    def add_headers(response):
         for name, value in HEADERS.items():
-            answer.headers.setdefault(name, value)
+            response.headers.setdefault(name, value)
         if request.is_secure:
-            answer.headers["Strict-Transport-Security"] = "max-age=31536000"
-        if answer.status_code == 429:
-            answer.headers["Retry-After"] = "2"
-        return answer
+            response.headers["Strict-Transport-Security"] = "max-age=31536000"
+        if response.status_code == 429:
+            response.headers["Retry-After"] = "2"
+        return response
 
     @app.errorhandler(HTTPException)
-    def failed(error):
-        words = {404: "There is no such page. Is the link complete?", 429: "Too many requests. Please wait a moment."}
-        said = words.get(error.code, error.description)
+    def error_page(error):
+        texts = {404: "Page not found. Is the link complete?", 429: "Too many requests. Please wait a moment."}
+        text = texts.get(error.code, error.description)
         if request.path.endswith(("/answer", "/state")):
-            return jsonify(error=said), error.code
-        return Response(render_template("message.html", title="Sorry", said=said)), error.code
+            return jsonify(error=text), error.code
+        return Response(render_template("message.html", title="Error", text=text)), error.code
 
     @app.get("/")
     def welcome():
         if closed:
-            return page("message.html", said="Please use the personal link that you were given.")
-        return page("consent.html", action=url_for("join"), **consent_text())
+            return page("message.html", text="Please use your personal link.")
+        return page("consent.html", action=url_for("join"), **consent_values())
 
     @app.post("/join")
     def join():
         check_csrf()
         if closed:
-            abort(403, "Please use the personal link that you were given.")
+            abort(403, "Please use your personal link.")
         if request.form.get("consent") != "yes":
             abort(400, "Please tick the box if you want to take part.")
-        if not joins.take(request.remote_addr):
+        if not joins.admits(request.remote_addr):
             abort(429)
         link = store.invite()
-        return begun(store.rater(link), link)
+        return start_session(store.rater(link), link)
 
-    def begun(rater, link):
+    def start_session(rater, link):
         try:
-            dealt = store.begin(rater["rater"], person())
-        except Taken:
-            abort(403, "You have begun already. Please use the link that you got first.")
-        if not dealt:
-            return page("message.html", said="All answers are in already. Thank you for your help!")
+            trials = store.begin(rater["rater"], person())
+        except AlreadyTakesPart:
+            abort(403, "You have already started. Please use your first link.")
+        if not trials:
+            return page("message.html", text="The study is complete already. Thank you for your help!")
         return redirect(url_for("session", link=link), 303)
 
     @app.get("/r/<link>")
     def session(link):
-        rater = known(link)
+        rater = rater_of(link)
         if rater["joined"] is None:
-            return page("consent.html", action=url_for("consent", link=link), person=person(), **consent_text())
+            return page("consent.html", action=url_for("consent", link=link), person=person(), **consent_values())
         if not store.ahead(rater["rater"], 1):
             return redirect(url_for("thanks", link=link), 303)
         return page("session.html", base=url_for("session", link=link), limited="limited" in store.settings["parts"])
 
     @app.post("/r/<link>/consent")
     def consent(link):
-        rater = known(link)
+        rater = rater_of(link)
         check_csrf()
         if request.form.get("consent") != "yes":
             abort(400, "Please tick the box if you want to take part.")
-        return begun(rater, link)
+        return start_session(rater, link)
 
     @app.get("/r/<link>/state")
     def state(link):
-        return jsonify(upcoming(known(link)))
+        return jsonify(state_of(rater_of(link)))
 
     @app.get("/r/<link>/<int:n>/<any(left, right):side>")
     def picture(link, n, side):
-        for row in store.ahead(known(link)["rater"]):  # not further, so that nobody can study what comes later
+        for row in store.ahead(rater_of(link)["rater"]):  # only these, so that nobody can look at later trials
             if row["position"] == n:
                 return Response(store.picture(row[side]).read_bytes(), mimetype="image/jpeg")
         return abort(404)
 
     @app.post("/r/<link>/answer")
     def answer(link):
-        rater = known(link)
+        rater = rater_of(link)
         check_csrf()
-        came = request.get_json()
-        told = _checked(came)
-        said = store.answer(rater["rater"], **told)
-        if said is None:
+        result = store.answer(rater["rater"], **_checked_answer(request.get_json()))
+        if result is None:
             abort(404)
-        return jsonify(said=said, **upcoming(rater))
+        return jsonify(result=result, **state_of(rater))
 
     @app.get("/r/<link>/thanks")
     def thanks(link):
-        rater = known(link)
+        rater = rater_of(link)
         if rater["joined"] is None or store.ahead(rater["rater"], 1):
             return redirect(url_for("session", link=link), 303)
         code = store.settings.get("completion", "") if rater["source"] == "prolific" else ""
@@ -218,7 +216,7 @@ def create_app(
 
     def admin_only(token):
         if not hmac.compare_digest(token.encode(), store.admin.encode()):
-            if not misses.take(request.remote_addr):
+            if not wrong_links.admits(request.remote_addr):
                 abort(429)
             abort(404)
 
@@ -235,24 +233,24 @@ def create_app(
     return app
 
 
-def _checked(came) -> dict:
-    """An answer from the network, or 400: every field of the right type and within sense."""
+def _checked_answer(data) -> dict:
+    """The arguments of `Store.answer` from the JSON of a request, or error 400 if a field is invalid."""
     try:
-        side = came["side"]
-        numbers = {name: float(came[name]) for name in ("shown_ms", "answer_ms", "width")}
-        position, views = came["n"], came["views"]
+        side = data["side"]
+        numbers = {name: float(data[name]) for name in ("shown_ms", "answer_ms", "width")}
+        position, views = data["n"], data["views"]
     except (TypeError, KeyError, ValueError):
-        abort(400, "This is no answer.")
+        abort(400, "Invalid answer.")
     whole = all(type(number) is int for number in (position, views))
     if side not in SIDES or not whole or not (0 <= position < 10**6 and 1 <= views < 10**6):
-        abort(400, "This is no answer.")
-    if not all(0 <= number < 1e9 for number in numbers.values()):  # refuses NaN, too
-        abort(400, "This is no answer.")
+        abort(400, "Invalid answer.")
+    if not all(0 <= number < 1e9 for number in numbers.values()):  # also refuses NaN
+        abort(400, "Invalid answer.")
     return {"position": position, "side": side, "views": views, **numbers}
 
 
 def is_public(host: str) -> bool:
-    """Whether other machines can reach a server that listens there."""
+    """True if other machines can reach a server that listens on this address."""
     try:
         return not ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -260,9 +258,10 @@ def is_public(host: str) -> bool:
 
 
 def serve(folder: Path, config: ServeConfig, *, closed: bool, proxy: str, say: Callable[[str], None]) -> None:
-    """Serve a study until Ctrl-C. proxy: address whose X-Forwarded-For and -Proto are believed, or empty.
+    """Serve a study until Ctrl-C.
 
-    say: called with every line that the user should read.
+    proxy: address whose X-Forwarded-For and X-Forwarded-Proto are trusted, or empty. say: called with lines for the
+    user. Raises BadInput if the port cannot be used.
     """
     from waitress.server import create_server
 
@@ -276,7 +275,7 @@ def serve(folder: Path, config: ServeConfig, *, closed: bool, proxy: str, say: C
             port=config.port,
             threads=config.threads,
             ident=None,
-            max_request_body_size=config.body * 4,  # Flask refuses from config.body on, with words
+            max_request_body_size=config.body * 4,  # Flask refuses more than config.body with a message
             max_request_header_size=config.header,
             connection_limit=1000,
             channel_timeout=60,
@@ -285,13 +284,13 @@ def serve(folder: Path, config: ServeConfig, *, closed: bool, proxy: str, say: C
         )
     except OSError as error:
         raise BadInput(
-            f"cannot listen on {config.host}:{config.port}: {error.strerror or error}; choose --port"
+            f"cannot listen on {config.host}:{config.port}: {error.strerror or error}; choose another --port"
         ) from None
-    where = f"http://{config.host}:{server.effective_port}"
+    address = f"http://{config.host}:{server.effective_port}"
     if is_public(config.host) and not proxy:
-        say(f"WARNING: {config.host} can be reached from other machines, and nothing is encrypted: personal links and")
-        say("answers can be read on the way. Put a server with HTTPS before this one, and give its address as --proxy.")
-    say(f"raters:  {where}/" + ("  (closed: personal links only)" if closed else ""))
-    say(f"admin:   {where}/admin/{store.admin}")
-    say("Ctrl-C stops; every answer is on the disk, and the same command goes on.")
+        say(f"WARNING: {config.host} can be reached from other machines without encryption: others can read links and")
+        say("answers. Put an HTTPS proxy in front of this server, and give its address as --proxy.")
+    say(f"raters:  {address}/" + ("  (closed: personal links only)" if closed else ""))
+    say(f"admin:   {address}/admin/{store.admin}")
+    say("Ctrl-C stops the server; no answer is lost, and the same command resumes.")
     server.run()

@@ -1,7 +1,7 @@
-"""The study on disk: `study.sqlite` with trials, raters and answers, `secret.json` with what must not be published.
+"""The study on disk: `study.sqlite` with trials, raters and answers, and `secret.json`, which must not be published.
 
-Only what is committed is acknowledged, with SQLite's write-ahead log and a flush to the disk for every answer, so that
-a killed server loses none. A rater's link is kept as its hash only: the database can be given away.
+An answer is acknowledged after it is committed and flushed to the disk (SQLite's write-ahead log), so a killed server
+loses none. Personal links are stored as hashes only, so the database can be published.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -31,23 +32,23 @@ CREATE TABLE trials (
     part TEXT NOT NULL,            -- unlimited or limited: how it is shown
     category TEXT NOT NULL,
     pair TEXT NOT NULL,
-    image TEXT NOT NULL,           -- which photo; a rater should not see one twice in a part
+    image TEXT NOT NULL,           -- SHA-256 of the photo; a rater should not see one twice in a part
     hole_ratio REAL NOT NULL,
     a TEXT NOT NULL,               -- a method; in catch and practice trials `truth`, the right answer
     b TEXT NOT NULL,               -- a method, `truth`, or `spoilt`
     a_picture TEXT NOT NULL,
     b_picture TEXT NOT NULL,
     exposure INTEGER NOT NULL,     -- ms, 0 without limit
-    open INTEGER NOT NULL,         -- answers that nobody has been asked for yet
-    dealt INTEGER NOT NULL,        -- raters who got it, which decides the sides
-    rank INTEGER NOT NULL          -- random order in which trials are given out
+    open INTEGER NOT NULL,         -- answers not assigned to any rater yet
+    dealt INTEGER NOT NULL,        -- raters to whom it was assigned, which decides the sides
+    rank INTEGER NOT NULL          -- random order in which trials are assigned
 );
 CREATE INDEX to_deal ON trials (kind, open DESC, rank);
 CREATE TABLE raters (
     rater INTEGER PRIMARY KEY,
     link TEXT UNIQUE,              -- SHA-256 of the secret part of the personal link
     source TEXT NOT NULL,          -- web, mturk or prolific
-    person TEXT,                   -- keyed hash of the platform's name for the person
+    person TEXT,                   -- keyed hash of the person's name on the platform
     joined REAL,                   -- s since 1970, when consent was given
     seen REAL,                     -- the same, last answer
     released INTEGER NOT NULL DEFAULT 0,
@@ -68,7 +69,7 @@ CREATE TABLE answers (
     side TEXT NOT NULL,            -- left or right
     choice TEXT NOT NULL,          -- a or b
     shown_ms REAL,                 -- measured by the page's clock; limited trials only
-    answer_ms REAL NOT NULL,       -- from the first look to the answer
+    answer_ms REAL NOT NULL,       -- from the first frame to the answer
     width REAL NOT NULL,           -- of one picture on the screen, CSS px
     views INTEGER NOT NULL,        -- times the pictures were shown, more than 1 after a reload
     flagged INTEGER NOT NULL,      -- 1: exposure more than 10 % off, or shown twice
@@ -84,8 +85,8 @@ TRIAL = ("kind", "part", "category", "pair", "image", "hole_ratio", "a", "b", "a
 
 
 def create(folder: Path, trials: list[dict], settings: dict) -> None:
-    """Write the database of a new study, whole or not at all, and its secrets if there are none."""
-    with closing(sqlite3.connect(":memory:")) as db:  # a full disk then is one for write_whole, which cleans up
+    """Write the database of a new study, completely or not at all, and its secrets if there are none."""
+    with closing(sqlite3.connect(":memory:")) as db:  # so that write_whole handles a full disk
         db.executescript(SCHEMA)
         db.executemany("INSERT INTO study VALUES (?, ?)", [(key, json.dumps(value)) for key, value in settings.items()])
         columns = (*TRIAL, "open", "rank")
@@ -95,48 +96,48 @@ def create(folder: Path, trials: list[dict], settings: dict) -> None:
         db.commit()
         data = db.serialize()
     if not (folder / SECRET).exists():
-        told = {"key": secrets.token_hex(32), "admin": secrets.token_urlsafe(24)}
-        write_whole(folder / SECRET, (json.dumps(told) + "\n").encode())
+        secret = {"key": secrets.token_hex(32), "admin": secrets.token_urlsafe(24)}
+        write_whole(folder / SECRET, (json.dumps(secret) + "\n").encode())
         (folder / SECRET).chmod(0o600)
     write_whole(folder / DATABASE, data)
 
 
 @contextmanager
-def sound(path: Path):
-    """Turn what SQLite says of a damaged database into BadInput."""
+def checked_database(path: Path) -> Iterator[None]:
+    """Raise BadInput if SQLite finds the database damaged."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise BadInput(f"{path} is no study ({error}): make a new one or take a backup") from None
+        raise BadInput(f"{path} is not a study database ({error}): make a new study or restore a backup") from None
 
 
-def answered(folder: Path) -> list[str]:
-    """How many answers a study has, in words, as nobody should delete them by mistake; nothing if there are none."""
+def answers_note(folder: Path) -> list[str]:
+    """A note on the number of answers, so that nobody deletes them by mistake; empty if there are none."""
     if not (folder / DATABASE).is_file():
         return []
-    with sound(folder / DATABASE), closing(sqlite3.connect(folder / DATABASE, timeout=30)) as db:
+    with checked_database(folder / DATABASE), closing(sqlite3.connect(folder / DATABASE, timeout=30)) as db:
         count = db.execute("SELECT count(*) FROM answers").fetchone()[0]
     return [f"it holds {count:,} answers of raters"] if count else []
 
 
-class Taken(Exception):
-    """This person takes part already, by another link."""
+class AlreadyTakesPart(Exception):
+    """This person takes part already, with another link."""
 
 
 class Store:
-    """One study's database. Every thread has its own connection; every change is one transaction."""
+    """The database of one study. Each thread has its own connection, and each change is one transaction."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         if not (folder / DATABASE).is_file():
-            raise BadInput(f"no {DATABASE} in {folder}: expected a study, `evaluate study make RESULTS {folder}`")
+            raise BadInput(f"no {DATABASE} in {folder}: make a study with `evaluate study make RESULTS {folder}`")
         try:
             secret = json.loads((folder / SECRET).read_text())
             self.key, self.admin = bytes.fromhex(secret["key"]), secret["admin"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{folder / SECRET} cannot be read ({error}): expected what `study make` wrote") from None
+            raise BadInput(f"{folder / SECRET} cannot be read ({error}): restore the file of `study make`") from None
         self.local = threading.local()
-        with sound(folder / DATABASE):
+        with checked_database(folder / DATABASE):
             self.settings = {key: json.loads(value) for key, value in self.db.execute("SELECT key, value FROM study")}
 
     @property
@@ -146,7 +147,7 @@ class Store:
             db = sqlite3.connect(self.folder / DATABASE, timeout=30, isolation_level=None)
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")  # an answer that was acknowledged outlives a power cut
+            db.execute("PRAGMA synchronous = FULL")  # acknowledged answers survive a power cut
             db.execute("PRAGMA foreign_keys = ON")
             self.local.db = db
         return self.local.db
@@ -158,7 +159,7 @@ class Store:
 
     @contextmanager
     def change(self):
-        """One transaction that waits for its turn to write."""
+        """One write transaction; waits until no other one is open."""
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield self.db
@@ -168,44 +169,44 @@ class Store:
         self.db.execute("COMMIT")
 
     def signed(self, *words: str) -> str:
-        """A name that only this study can give: HMAC-SHA256 of the words."""
+        """HMAC-SHA256 of the words with the key of this study, as hexadecimal digits."""
         return hmac.new(self.key, "\0".join(words).encode(), hashlib.sha256).hexdigest()
 
     # ---- raters ----
 
     def invite(self, source: str = "web") -> str:
-        """Add a rater who has not begun, and return the secret part of the personal link, 192 random bits."""
+        """Add a rater who has not started, and return the secret part of the personal link, 192 random bits."""
         token = secrets.token_urlsafe(24)
         with self.change() as db:
             db.execute("INSERT INTO raters (link, source) VALUES (?, ?)", (_digest(token), source))
         return token
 
     def rater(self, token: str) -> sqlite3.Row | None:
-        """The rater of a personal link."""
+        """The rater of a personal link, None if there is none."""
         return self.db.execute("SELECT * FROM raters WHERE link = ?", (_digest(token),)).fetchone()
 
     def begin(self, rater: int, person: str = "") -> int:
-        """Write down the consent and deal the trials; returns their number, 0 if all have been given out.
+        """Record the consent and assign trials. Returns their number, 0 if all trials are assigned already.
 
-        Does nothing for who has begun. Raises Taken where the person has begun by another link.
+        Does nothing for a rater who has started. Raises AlreadyTakesPart if the person has started with another link.
         """
         with self.change() as db:
             if db.execute("SELECT 1 FROM dealt WHERE rater = ?", (rater,)).fetchone():
                 return self.length(rater)
             self._release(db)
-            deal = self._draw(db, rater)
-            if deal:
+            trials = self._choose_trials(db, rater)
+            if trials:
                 now = time.time()
                 try:
-                    told = (now, now, self.signed("person", person) if person else None, rater)
-                    db.execute("UPDATE raters SET joined = ?, seen = ?, person = ? WHERE rater = ?", told)
+                    row = (now, now, self.signed("person", person) if person else None, rater)
+                    db.execute("UPDATE raters SET joined = ?, seen = ?, person = ? WHERE rater = ?", row)
                 except sqlite3.IntegrityError:
-                    raise Taken from None
-                self._give(db, rater, deal)
-        return len(deal)
+                    raise AlreadyTakesPart from None
+                self._assign(db, rater, trials)
+        return len(trials)
 
     def _release(self, db):
-        """Give back what raters who have been silent for long were to answer."""
+        """Release the unanswered trials of raters who have been silent for too long."""
         silent = time.time() - self.settings["hold"] * 3600
         for (rater,) in db.execute("SELECT rater FROM raters WHERE released = 0 AND seen < ?", (silent,)).fetchall():
             db.execute(
@@ -216,16 +217,17 @@ class Store:
             )
             db.execute("UPDATE raters SET released = 1 WHERE rater = ?", (rater,))
 
-    def _draw(self, db, rater):
-        """The trials of one rater in order: practice, then each part with its catch trials spread in it."""
+    def _choose_trials(self, db, rater):
+        """The trials of one rater in order: practice, then each part with its catch trials mixed in."""
         rng = np.random.default_rng([self.settings["seed"], 2, rater])
-        left, parts, seen = self.settings["per_rater"], self.settings["parts"], {part: Counter() for part in PARTS}
-        chosen = {part: self._some(db, part, -(-left // len(parts)), seen[part]) for part in parts}
+        wanted, parts, seen = self.settings["per_rater"], self.settings["parts"], {part: Counter() for part in PARTS}
+        chosen = {part: self._choose_from_part(db, part, -(-wanted // len(parts)), seen[part]) for part in parts}
         total = sum(len(trials) for trials in chosen.values())
-        for part in parts:  # where one part has not enough left, the other fills up
-            more = self._some(db, part, left - total + len(chosen[part]), seen[part]) if total < left else chosen[part]
-            total += len(more) - len(chosen[part])
-            chosen[part] = more
+        for part in parts:  # if one part has too few trials left, the other one fills up
+            if total < wanted:
+                more = self._choose_from_part(db, part, wanted - total + len(chosen[part]), seen[part])
+                total += len(more) - len(chosen[part])
+                chosen[part] = more
         if not total:
             return []
         order = []
@@ -236,15 +238,15 @@ class Store:
             rows = db.execute("SELECT trial FROM trials WHERE kind = 'catch' AND part = ? ORDER BY trial", (part,))
             catches = [row[0] for row in rows]
             count = self.settings["catches"] // len(parts) + (i < self.settings["catches"] % len(parts))
-            count = min(round(count * len(chosen[part]) * len(parts) / left + 0.49), len(catches))
+            count = min(round(count * len(chosen[part]) * len(parts) / wanted + 0.49), len(catches))
             mixed = [*chosen[part], *rng.permutation(catches)[:count].tolist()] if chosen[part] else []
             order += rng.permutation(mixed).tolist() if mixed else []
         return [int(trial) for trial in order]
 
-    def _some(self, db, part, count, seen):
-        """Up to `count` open trials, those first that lack most answers, of photos that are not chosen yet if possible.
+    def _choose_from_part(self, db, part, count, seen):
+        """Up to `count` open trials, those with most missing answers first, with different photos if possible.
 
-        seen: how often each photo is chosen already; it is emptied and counted anew.
+        seen: how often each photo is chosen; it is cleared and filled again.
         """
         seen.clear()
         rows = db.execute(
@@ -253,25 +255,25 @@ class Store:
         ).fetchall()
         chosen, rounds = [], 0
         while rows and len(chosen) < count:
-            passed = []
+            postponed = []
             for row in rows:
                 if len(chosen) < count and seen[row["image"]] <= rounds:
                     seen[row["image"]] += 1
                     chosen.append(row["trial"])
                 else:
-                    passed.append(row)
-            rows, rounds = passed, rounds + 1
+                    postponed.append(row)
+            rows, rounds = postponed, rounds + 1
         return chosen
 
-    def _give(self, db, rater, deal):
-        """Write down a rater's trials. Every second rater sees a trial with its sides exchanged."""
+    def _assign(self, db, rater, trials):
+        """Record the trials of a rater. Every second rater of a trial sees it with the sides exchanged."""
         rows = [
             (
                 rater,
                 position,
                 *db.execute("SELECT trial, (dealt + rank) % 2 FROM trials WHERE trial = ?", (trial,)).fetchone(),
             )
-            for position, trial in enumerate(deal)
+            for position, trial in enumerate(trials)
         ]
         db.executemany("INSERT INTO dealt VALUES (?, ?, ?, ?)", rows)
         db.execute(
@@ -283,11 +285,11 @@ class Store:
     # ---- trials and answers ----
 
     def length(self, rater: int) -> int:
-        """Trials of a rater, practice included."""
+        """Number of trials of a rater, including practice."""
         return self.db.execute("SELECT count(*) FROM dealt WHERE rater = ?", (rater,)).fetchone()[0]
 
     def ahead(self, rater: int, count: int = 3) -> list[sqlite3.Row]:
-        """The next unanswered trials of a rater: position, kind, exposure, the pictures' names left and right."""
+        """The next unanswered trials of a rater: position, kind, exposure, names of the left and right picture."""
         return self.db.execute(
             "SELECT position, kind, exposure, CASE flipped WHEN 0 THEN a_picture ELSE b_picture END AS left, "
             "CASE flipped WHEN 0 THEN b_picture ELSE a_picture END AS right "
@@ -297,7 +299,7 @@ class Store:
         ).fetchall()
 
     def progress(self, rater: int) -> tuple[int, int]:
-        """Answered and all trials of a rater, practice not counted."""
+        """Numbers of answered and of all trials of a rater, without practice."""
         return tuple(
             self.db.execute(
                 "SELECT count(side), count(*) FROM dealt JOIN trials USING (trial) "
@@ -306,10 +308,12 @@ class Store:
             ).fetchone()
         )
 
-    def answer(self, rater: int, position: int, side: str, shown_ms, answer_ms, width, views: int) -> str | None:
-        """Keep an answer; it is on the disk when this returns. The first answer to a trial stays.
+    def answer(
+        self, rater: int, position: int, side: str, shown_ms: float, answer_ms: float, width: float, views: int
+    ) -> str | None:
+        """Store an answer; it is on the disk when this returns. Only the first answer to a trial is stored.
 
-        Returns "practice right", "practice wrong" or "kept"; None if the rater has no such trial.
+        width: CSS px. Returns "practice right", "practice wrong" or "kept"; None if the rater has no such trial.
         """
         with self.change() as db:
             row = db.execute(
@@ -321,11 +325,11 @@ class Store:
                 return None
             choice = "a" if (side == "left") != bool(row["flipped"]) else "b"
             off = row["exposure"] and abs(shown_ms - row["exposure"]) > TOLERANCE * row["exposure"]
-            told = (rater, position, side, choice, shown_ms if row["exposure"] else None, answer_ms, width, views)
+            answer = (rater, position, side, choice, shown_ms if row["exposure"] else None, answer_ms, width, views)
             flagged = int(bool(off) or (bool(row["exposure"]) and views > 1))
             now = time.time()
             new = db.execute(
-                "INSERT OR IGNORE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?)", (*told, flagged, now)
+                "INSERT OR IGNORE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?)", (*answer, flagged, now)
             ).rowcount
             if new:
                 db.execute("UPDATE raters SET seen = ? WHERE rater = ?", (now, rater))
@@ -336,11 +340,11 @@ class Store:
         return "kept"
 
     def picture(self, name: str) -> Path:
-        """Where a picture of the database lies. name: what the database says, never what a visitor says."""
+        """The path of a picture. name: as in the database, never from a request."""
         return self.folder / PICTURES / name[:2] / f"{name}.jpg"
 
     def counts(self) -> dict:
-        """What the admin page shows."""
+        """The counts for the admin page."""
         one = lambda query, *values: self.db.execute(query, values).fetchone()[0]  # noqa: E731
         now = time.time()
         joined = (

@@ -1,8 +1,9 @@
-"""What one worker does: the masks of some pairs of frames of one video, left in one file."""
+"""The share of one worker process: the masks of some pairs of frames of one video, written to one file."""
 
 import io
 import json
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
@@ -17,14 +18,15 @@ from maskgen.runtime import files
 from maskgen.settings import ExtractConfig
 
 KINDS = ("occluded", "disoccluded")
-UNREADABLE, CHANGED, CUT = "in unreadable frames", "in frames of another size", "at scene cuts"
-EMPTY, FULL, BLANK = "near-empty", "near-full", "in frames of one colour"
-CELLS = 64  # cells along a mask's side by which masks are compared, 8x8 px each at 512
+# Why a mask is passed over, in the words of the summary and of recipe.json.
+UNREADABLE, OTHER_SIZE, SCENE_CUT = "in unreadable frames", "in frames of another size", "at scene cuts"
+NEAR_EMPTY, NEAR_FULL, ONE_COLOUR = "near-empty", "near-full", "in frames of one colour"
+CELLS = 64  # cells along each side of a mask, 8x8 px each at 512 px, by which masks are compared
 
 
 @dataclass(frozen=True)
 class Task:
-    """Some pairs of one source, to choose from until they have given the wanted masks, spread over all of them."""
+    """Pairs of one source, of which as many are examined as it takes to get the wanted masks, spread over all pairs."""
 
     path: Path
     pairs: tuple[tuple[int, int, int], ...]  # frame, gap, square number; ascending
@@ -32,13 +34,13 @@ class Task:
     squares: tuple[tuple[int, int, int], ...]  # x, y, side in px of the source
     shape: tuple[int, int]  # height and width of the source's frames
     config: ExtractConfig
-    result: Path  # where the masks go
-    stamps: bytes = b""  # of the source, by which its frames are found
+    result: Path  # the file to write
+    stamps: bytes = b""  # packed time stamps of the source, by which its frames are found
 
 
 @dataclass(frozen=True)
-class Mask:
-    """What came of one hole of a pair: its PNG, its row and its cells, or the reason why it is passed over."""
+class Candidate:
+    """One hole of an examined pair: its PNG, index row and occupied cells, or the reason why it is passed over."""
 
     frame: int
     gap: int
@@ -50,14 +52,14 @@ class Mask:
     cells: bytes = b""
 
 
-def make(task: Task) -> None:
-    """Leave a task's masks, with what is passed over, in `task.result`. Nothing to do if they are there already."""
-    if is_whole(task.result):
+def extract_masks(task: Task) -> None:
+    """Write the candidates of a task, those passed over included, to `task.result`, unless that file is complete."""
+    if is_complete(task.result):
         return
-    outcome, pngs, cells, quota = [], [], [], _Quota(task)
-    for pair, first, second in _frames_of_pairs(task, quota.is_due):
+    outcome, pngs, cells, selector = [], [], [], _PairSelector(task)
+    for pair, first, second in _frames_of_pairs(task, selector.is_needed):
         before = len(pngs)
-        for kind, hole in zip(KINDS, _holes(first, second, task.config), strict=True):
+        for kind, hole in zip(KINDS, _holes_or_reasons(first, second, task.config), strict=True):
             if isinstance(hole, str):
                 outcome.append([*pair, kind, hole, None, 0])
                 continue
@@ -65,7 +67,7 @@ def make(task: Task) -> None:
             outcome.append([*pair, kind, "", maskset.describe(hole, "", png), len(png)])
             pngs.append(png)
             cells.append(occupied_cells(hole))
-        quota.gave(len(pngs) - before)
+        selector.add_result(len(pngs) - before)
     file = io.BytesIO()
     data = np.frombuffer(b"".join(pngs), np.uint8)
     np.savez(file, outcome=json.dumps(outcome), data=data, cells=np.array(cells, np.uint8))
@@ -73,129 +75,130 @@ def make(task: Task) -> None:
     files.write_whole(task.result, file.getvalue())
 
 
-def results(path: Path) -> list[Mask]:
-    """What `make` left in a file, in the order of the pairs."""
+def read_candidates(path: Path) -> list[Candidate]:
+    """The candidates in a file of `extract_masks`, in the order of the pairs."""
     with np.load(path) as saved:
         outcome, data, cells = json.loads(str(saved["outcome"])), saved["data"].tobytes(), iter(saved["cells"])
-    masks, begin = [], 0
+    candidates, begin = [], 0
     for frame, gap, square, kind, reason, row, length in outcome:
         png, begin = data[begin : begin + length], begin + length
-        masks.append(Mask(frame, gap, square, kind, reason, row, png, b"" if reason else next(cells).tobytes()))
-    return masks
+        own_cells = b"" if reason else next(cells).tobytes()
+        candidates.append(Candidate(frame, gap, square, kind, reason, row, png, own_cells))
+    return candidates
 
 
-def is_whole(path: Path) -> bool:
-    """Whether `make` has left its results there, all of them."""
+def is_complete(path: Path) -> bool:
+    """True if the file holds all that `extract_masks` writes."""
     try:
-        with np.load(path) as saved:  # looks at the bytes' checksums as it reads
+        with np.load(path) as saved:  # reading compares checksums
             return all(saved[name] is not None for name in ("outcome", "data", "cells"))
-    except Exception:  # whatever numpy raises for what a power cut left there: it is made again
+    except Exception:  # whatever NumPy raises for a damaged file, as after a power cut: it is made again
         return False
 
 
-class _Quota:
-    """Which of a task's pairs are looked at: the next one whenever the masks lag behind the share of pairs passed."""
+class _PairSelector:
+    """Selects the pairs of a task to examine: the next one whenever there are too few masks for the pairs passed."""
 
     def __init__(self, task):
         self.wanted, self.pairs = task.wanted, len(task.pairs)
-        self.passed = self.looked_at = self.masks = self.begun = 0
+        self.passed = self.examined = self.masks = self.open = 0
 
-    def is_due(self):
-        """Whether to look at the next pair. One that is begun, its second frame to come, counts as pairs usually do."""
+    def is_needed(self):
+        """Whether to examine the next pair. An open pair, whose second frame is still to come, counts as the mean."""
         self.passed += 1
-        expected = self.masks + self.begun * (self.masks + 2) / (self.looked_at + 1)
+        expected = self.masks + self.open * (self.masks + 2) / (self.examined + 1)
         if expected * self.pairs >= self.wanted * self.passed:
             return False
-        self.begun += 1
+        self.open += 1
         return True
 
-    def gave(self, masks):
-        """A pair that was begun gave so many masks."""
-        self.begun -= 1
-        self.looked_at += 1
+    def add_result(self, masks):
+        """Record the number of masks that an open pair has given."""
+        self.open -= 1
+        self.examined += 1
         self.masks += masks
 
 
-def _frames_of_pairs(task, is_due):
-    """Yield every pair that is due with its two frames cut out, uint8 (size, size, 3).
+def _frames_of_pairs(task: Task, is_needed: Callable[[], bool]) -> Iterator[tuple]:
+    """Yield each pair that is needed with its two crops, uint8 (size, size, 3).
 
-    For one that cannot be used a str says why. is_due() is asked once for each pair of the task, in their order. The
-    video is read once, forwards, and a frame is kept no longer than a pair needs it; those between pairs are passed.
+    In place of a crop that cannot be used stands a str with the reason. is_needed() is called once for each pair of the
+    task, in order. The video is read once, forwards, and a crop is kept only as long as a pair needs it.
     """
-    coming, begun = deque(task.pairs), []  # begun: a heap of (last frame, pair, its first frame cut out)
-    reader, index, before, last_cut = video.open_reader(task.path, task.stamps), -1, None, 0
+    waiting, open_pairs = deque(task.pairs), []  # open_pairs: a heap of (second frame's index, pair, first crop)
+    reader, index, previous, last_cut = video.open_reader(task.path, task.stamps), -1, None, 0
     try:
-        while coming or begun:
+        while waiting or open_pairs:
             starting = []
-            if begun:
-                index += 1  # also the frames between those of a pair: there may be a cut
+            if open_pairs:
+                index += 1  # the frames between the two of a pair are read too: there may be a scene cut
             else:
-                while coming and not is_due():
-                    coming.popleft()
-                if not coming:
+                while waiting and not is_needed():
+                    waiting.popleft()
+                if not waiting:
                     return
-                starting.append(coming.popleft())
+                starting.append(waiting.popleft())
                 index = starting[0][0]
-            whole = reader.read(index)
-            usable = whole is not None and whole.shape[:2] == task.shape
-            colours = video.colours(whole) if usable else None
-            if before and before[0] == index - 1 and usable and video.is_cut(before[1], colours):
+            frame = reader.read(index)
+            usable = frame is not None and frame.shape[:2] == task.shape
+            histograms = video.colour_histograms(frame) if usable else None
+            if previous and previous[0] == index - 1 and usable and video.is_cut(previous[1], histograms):
                 last_cut = index
-            before = (index, colours) if usable else None
-            squares = _Squares(whole, task)
-            while begun and begun[0][0] == index:
-                _, pair, first = heappop(begun)
-                yield pair, CUT if pair[0] < last_cut else first, squares[pair[2]]
-            while coming and coming[0][0] == index:
-                pair = coming.popleft()
-                if is_due():
+            previous = (index, histograms) if usable else None
+            crops = _Crops(frame, task)
+            while open_pairs and open_pairs[0][0] == index:
+                _, pair, first = heappop(open_pairs)
+                yield pair, SCENE_CUT if pair[0] < last_cut else first, crops[pair[2]]
+            while waiting and waiting[0][0] == index:
+                pair = waiting.popleft()
+                if is_needed():
                     starting.append(pair)
             for pair in starting:
-                heappush(begun, (index + pair[1], pair, squares[pair[2]]))
+                heappush(open_pairs, (index + pair[1], pair, crops[pair[2]]))
     finally:
         reader.close()
 
 
-class _Squares(dict):
-    """The squares of a frame by their number, cut out when they are asked for."""
+class _Crops(dict):
+    """The crops of one frame by the number of their square, each made when it is first used."""
 
-    def __init__(self, whole, task):
+    def __init__(self, frame, task):
         super().__init__()
-        self.whole, self.task = whole, task
+        self.frame, self.task = frame, task
 
-    def __missing__(self, number):
-        self[number] = _cut_out(self.whole, number, self.task)
-        return self[number]
+    def __missing__(self, square):
+        self[square] = _crop_or_reason(self.frame, square, self.task)
+        return self[square]
 
 
-def _cut_out(whole, square, task):
-    if whole is None:
+def _crop_or_reason(frame, square, task):
+    if frame is None:
         return UNREADABLE
-    if whole.shape[:2] != task.shape:
-        return CHANGED
-    return video.cut_out(whole, task.squares[square], task.config.size)
+    if frame.shape[:2] != task.shape:
+        return OTHER_SIZE
+    return video.crop(frame, task.squares[square], task.config.size)
 
 
-def _holes(first, second, config):
-    """The occluded and the disoccluded hole of a pair, bool (H, W); in a hole's place a str that says what is wrong."""
+def _holes_or_reasons(first, second, config):
+    """The occluded and the disoccluded hole of a pair, bool (H, W); in place of a hole a str with what is wrong."""
     for frame in (first, second):
         if isinstance(frame, str):
             return frame, frame
-    if video.is_of_one_colour(first) and video.is_of_one_colour(second):
-        return BLANK, BLANK
-    if np.array_equal(first, second):  # films repeat frames, and where nothing moved nothing is hidden
-        return EMPTY, EMPTY
-    return [_unless_extreme(hole, config) for hole in holes_of_pair(first, second, config)]
+    if video.is_one_colour(first) and video.is_one_colour(second):
+        return ONE_COLOUR, ONE_COLOUR
+    if np.array_equal(first, second):  # films repeat frames
+        return NEAR_EMPTY, NEAR_EMPTY
+    return [_hole_or_reason(hole, config) for hole in holes_of_pair(first, second, config)]
 
 
-def _unless_extreme(hole, config):
+def _hole_or_reason(hole, config):
     ratio = np.count_nonzero(hole) / hole.size
     if ratio < config.min_ratio:
-        return EMPTY
-    return FULL if ratio > config.max_ratio else hole
+        return NEAR_EMPTY
+    return NEAR_FULL if ratio > config.max_ratio else hole
 
 
 def occupied_cells(hole: np.ndarray) -> np.ndarray:
-    """A mask in 512 bytes, to tell whether two are alike: which of 64x64 cells hold a hole pixel. bool (H, W)."""
+    """Which of 64x64 cells hold a hole pixel: uint8 (512,), one bit a cell, to compare masks. hole: bool (H, W)."""
     share = cv2.resize(hole.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
     return np.packbits(share > 0)

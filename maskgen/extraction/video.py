@@ -1,4 +1,4 @@
-"""Films and folders of frames: which there are, what they are like, and squares cut out of their frames."""
+"""Sources of frames, which are video files and folders of pictures: finding, probing and cropping them; scene cuts."""
 
 import hashlib
 import os
@@ -13,49 +13,20 @@ from maskgen.errors import BadInput
 from maskgen.extraction.reader import FolderReader, open_reader
 from maskgen.runtime import files, images
 
-VIDEOS = (
-    *(
-        ".3g2",
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".divx",
-        ".dv",
-        ".f4v",
-        ".flv",
-        ".gif",
-        ".h264",
-        ".hevc",
-        ".m2ts",
-        ".m2v",
-        ".m4v",
-        ".mjpeg",
-        ".mjpg",
-    ),
-    *(
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpe",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".ogg",
-        ".ogv",
-        ".rm",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-        ".y4m",
-    ),
+VIDEOS = tuple(  # file name endings that are looked for in folders
+    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .m2ts .m2v .m4v .mjpeg .mjpg "
+    ".mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogg .ogv .rm .ts .vob .webm .wmv .y4m".split()
 )
 CREDITS = "SOURCES.csv"  # beside the videos: who made them
-CREDIT = ("source", "licence", "url")  # what it tells of each
-SMALLEST = 64  # px, the shorter side below which optical flow has nothing to hold on to
-NEIGHBOURS = cv2.GaussianBlur(np.eye(8), (7, 1), 0.7, borderType=cv2.BORDER_REPLICATE)  # weights of 8 shades
-ONE_COLOUR = 16  # grey levels by which noise lets a picture of one colour vary
+CREDIT = ("source", "licence", "url")  # its columns
+SMALLEST = 64  # px, shorter side; optical flow needs no less
+LARGEST_OVERLAP = 3 / 4  # of the width, shared by neighbouring squares; free to choose
+ONE_COLOUR = 16  # grey levels by which a frame of one colour may vary, because of noise
+CUT = 0.3  # share of the frame whose colours change at a scene cut; motion from one frame to the next changes fewer
+BINS = 8  # of a colour histogram, for each of R, G and B
+# (8, 8), how much a bin counts for the others, so that a slight change of light changes little. The deviation of 0.7
+# bins is free to choose.
+BIN_WEIGHTS = cv2.GaussianBlur(np.eye(BINS), (7, 1), 0.7, borderType=cv2.BORDER_REPLICATE)
 
 
 @dataclass(frozen=True)
@@ -63,23 +34,23 @@ class Source:
     """A readable video: a file, or a folder of frames."""
 
     path: Path
-    name: str  # unique in its mask set, safe as a folder's name
+    name: str  # unique in its mask set, safe as a folder name
     frames: int  # that can be decoded, counted from the first
     width: int  # px
     height: int  # px
-    sha256: str  # of the file, or of all names and bytes of the folder
-    announced: int  # frames by the file's own header; more than `frames` in a truncated file
-    stamps: bytes = b""  # by which a reader of the file finds its frames
-    content: str = ""  # SHA-256 of the bytes alone: the same for the same frames under other names
-    remarks: tuple[str, ...] = ()  # what the user should know, with the path as their subject
+    sha256: str  # of the file, or of the names and bytes of all pictures
+    announced: int  # frames according to the header; more than `frames` in a truncated file
+    stamps: bytes = b""  # packed time stamps, by which a reader finds the frames of a file
+    content: str = ""  # SHA-256 of the bytes without names: the same for a copy
+    remarks: tuple[str, ...] = ()  # for the user, to be read after the path: "is interlaced: ..."
 
 
 def find(paths: list[Path], *, outside: Path | None = None) -> list[tuple[Path, str]]:
-    """Every video file and folder of frames below the paths, each with a unique name. Natural order.
+    """Find every video file and folder of frames below the paths, each with a unique name, in natural order.
 
-    A folder that holds pictures and no video file is a folder of frames. Files named directly are taken whatever
-    their ending. outside: a folder that is not searched, since the masks go there. Raises BadInput for a path
-    that does not exist, or if nothing is found.
+    A folder with pictures and without video files is a folder of frames. A file that is named directly may have any
+    ending. outside: a folder that is not searched, as the masks are written there. Raises BadInput for a path that does
+    not exist, or if nothing is found.
     """
     found = {}
     for path in paths:
@@ -105,7 +76,7 @@ def _search(top, outside):
     for folder, names, litter in files.walk(top, exclude=outside):
         videos = [name for name in names if name.lower().endswith(VIDEOS)]
         yield from (folder / name for name in videos)
-        # Pictures beside videos are posters and thumbnails, and a mask set is no film.
+        # Pictures beside videos are posters and thumbnails, and a mask set is no video.
         if not videos and "metadata.csv" not in names and any(n.lower().endswith(images.ENDINGS) for n in names):
             yield folder
         inside = folder.relative_to(top)
@@ -119,18 +90,18 @@ def _label(path, top):
 
 
 def probe(path: Path, name: str) -> Source:
-    """Look at a video without decoding all of it. Raises BadInput with the reason if no pair can come of it."""
+    """Describe a video without decoding all of it. Raises BadInput with the reason if it has no pair of frames."""
     reader = open_reader(path)
     try:
         frames = reader.count()
         first = next((frame for frame in map(reader.read, range(frames)) if frame is not None), None)
         if first is None:
-            raise BadInput(f"{path}: not one frame can be decoded: expected a video of two frames or more")
+            raise BadInput(f"{path}: no frame can be decoded, expected a video of two frames or more")
         height, width = first.shape[:2]
         if min(width, height) < SMALLEST:
             raise BadInput(f"{path}: frames are {width}x{height}, expected {SMALLEST} px or more on each side")
         if frames < 2:
-            raise BadInput(f"{path}: only one frame, expected two or more, since a mask comes from a pair")
+            raise BadInput(f"{path}: only one frame, expected two or more, as a mask is made from a pair of frames")
     finally:
         reader.close()
     if isinstance(reader, FolderReader):
@@ -144,15 +115,15 @@ def probe(path: Path, name: str) -> Source:
 def _remarks(reader):
     remarks = []
     if reader.interlaced:
-        remarks.append("is interlaced: of the two fields of each frame one is used")
+        remarks.append("is interlaced: one of the two fields of each frame is used")
     if reader.bits > 8 or reader.transfer:
         kind = f"{reader.bits}-bit" + f" HDR ({reader.transfer})" * bool(reader.transfer)
         remarks.append(f"is {kind} video: it is read as 8-bit SDR")
-    return tuple(f"{remark}; docs/extract.md tells how to convert it" for remark in remarks)
+    return tuple(f"{remark}; see docs/extract.md for how to convert it" for remark in remarks)
 
 
 def _sha256_of_pictures(pictures):
-    """SHA-256 of the names and bytes of the files, and of the bytes alone."""
+    """SHA-256 of the names and bytes of the files, and of the bytes without names."""
     named, plain = hashlib.sha256(), hashlib.sha256()
     for picture in pictures:
         named.update(os.fsencode(picture.name))
@@ -162,80 +133,77 @@ def _sha256_of_pictures(pictures):
     return named.hexdigest(), plain.hexdigest()
 
 
-def squares(width: int, height: int, crops: int) -> list[tuple[int, int, int]]:
-    """Up to `crops` squares (x, y, side) spread along a frame's long side; one lies in the centre.
+def crop_squares(width: int, height: int, crops: int) -> list[tuple[int, int, int]]:
+    """Up to `crops` squares (x, y, side) in px, spread along a frame's long side; a single one is in the centre.
 
-    Squares that would share more than three quarters of their width say nothing new, so a frame that is not wide
-    enough gives fewer.
+    There are fewer in a frame that is not wide enough: neighbours share at most LARGEST_OVERLAP of their width.
     """
     side, spare = min(width, height), abs(width - height)
-    crops = min(crops, 1 + 4 * spare // side)
+    crops = min(crops, 1 + int(spare / (1 - LARGEST_OVERLAP)) // side)
     starts = [spare // 2] if crops == 1 else [round(i * spare / (crops - 1)) for i in range(crops)]
     return [(start, 0, side) if width >= height else (0, start, side) for start in starts]
 
 
-def cut_out(frame: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndarray:
-    """The square of a frame at size x size px, so that the frame's short side becomes `size`. uint8 (H, W, 3)."""
+def crop(frame: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndarray:
+    """The square (x, y, side) of a frame, resized to `size` px. uint8 (H, W, 3) -> uint8 (size, size, 3)."""
     x, y, side = square
-    shrinks = size < side
-    return cv2.resize(
-        frame[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    interpolation = cv2.INTER_AREA if size < side else cv2.INTER_LINEAR
+    return cv2.resize(frame[y : y + side, x : x + side], (size, size), interpolation=interpolation)
 
 
-def is_of_one_colour(frame: np.ndarray) -> bool:
-    """Whether nothing is to be seen in a frame, uint8 (H, W, 3), as in the black before a film."""
-    few = frame[::8, ::8]  # nearly always enough to tell
-    return all(np.ptp(part.reshape(-1, 3), 0).max() <= ONE_COLOUR for part in (few, frame))
+def is_one_colour(frame: np.ndarray) -> bool:
+    """True if a frame shows one colour only, as the black before a film does. frame: uint8 (H, W, 3)."""
+    sample = frame[::8, ::8]  # fast, and nearly always enough
+    return all(np.ptp(part.reshape(-1, 3), 0).max() <= ONE_COLOUR for part in (sample, frame))
 
 
-def colours(frame: np.ndarray) -> np.ndarray:
-    """Which colours a frame shows where: float64 (9, 8, 8, 8), for each of 3x3 fields the shares of 8x8x8 colours.
+def colour_histograms(frame: np.ndarray) -> np.ndarray:
+    """Colour histograms of the 3x3 fields of a frame: float64 (9, 8, 8, 8), the shares of 8x8x8 colours, smoothed.
 
-    frame: uint8 (H, W, 3). Blurred over neighbouring colours, so that a slight change of light changes little.
+    frame: uint8 (H, W, 3).
     """
-    small = cv2.resize(frame, (96, 96), interpolation=cv2.INTER_NEAREST)  # counts need no smooth pixels
+    small = cv2.resize(frame, (96, 96), interpolation=cv2.INTER_NEAREST)  # no mixed colours are needed to count them
     fields = [small[y : y + 32, x : x + 32] for y in (0, 32, 64) for x in (0, 32, 64)]
-    counts = np.stack([cv2.calcHist([field], [0, 1, 2], None, [8] * 3, [0, 256] * 3) for field in fields])
-    for _ in "RGB":  # along the last axis, which then becomes the first of the three
-        counts = np.moveaxis(counts @ NEIGHBOURS, -1, 1)
+    counts = np.stack([cv2.calcHist([field], [0, 1, 2], None, [BINS] * 3, [0, 256] * 3) for field in fields])
+    for _ in "RGB":  # smooths the last axis, then makes it the first of the three
+        counts = np.moveaxis(counts @ BIN_WEIGHTS, -1, 1)
     return counts / counts.sum((1, 2, 3), keepdims=True)
 
 
-def is_cut(one: np.ndarray, following: np.ndarray) -> bool:
-    """Whether two frames that follow each other show different scenes, from their `colours`.
+def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
+    """True if there is a scene cut between two consecutive frames, given their `colour_histograms`.
 
-    From one frame to the next, motion leaves most colours in their field; a cut takes 30 % of them away or more.
+    The measure is the intersection of the histograms, mean over the fields.
     """
-    return np.minimum(one, following).sum() / len(one) < 0.7
+    return np.minimum(before, after).sum() / len(before) < 1 - CUT
 
 
 def credits(paths: list[Path]) -> dict[Path, dict[str, str]]:
-    """Who made the videos: what the `SOURCES.csv` files that lie beside them say, by path."""
+    """The credits of videos, by path, from the files `SOURCES.csv` in their folders."""
     found = {}
     for folder in {path.parent for path in paths}:
         if (folder / CREDITS).is_file():
-            rows = {_plain(file): row for file, row in read_credits(folder / CREDITS).items()}
-            found |= {path: rows.get(_plain(path.name), {}) for path in paths if path.parent == folder}
+            rows = {_normalized(file): row for file, row in read_credits(folder / CREDITS).items()}
+            found |= {path: rows.get(_normalized(path.name), {}) for path in paths if path.parent == folder}
     return found
 
 
-def _plain(name):
-    """A file name as systems compare it: macOS may store an accent as a character of its own."""
+def _normalized(name):
+    """A file name in Unicode form C: macOS may store an accent as a character of its own."""
     return unicodedata.normalize("NFC", name)
 
 
 def read_credits(path: Path) -> dict[str, dict[str, str]]:
-    """A table of the makers of videos: file name -> what is known of "source", "licence" and "url".
+    """Read a table of credits: file name -> its known values of "source", "licence" and "url".
 
-    path: a CSV file with the column `file`. Headers in any case, spaces around them and the spelling `license` are
-    understood. An empty cell means unknown, and its key is missing. Raises BadInput for anything else.
+    path: a CSV file with the column `file`. Case and surrounding spaces of the headers do not matter, and `license` is
+    read as `licence`. An empty cell means unknown; its key is left out. Raises BadInput without such a column or file.
     """
     found = {}
     for row in files.read_rows(path):
         cells = {key.strip().lower(): value.strip() for key, value in row.items()}
         if "file" not in cells:
-            raise BadInput(f"{path} has no column `file`, but {', '.join(row)}: expected file,source,licence,url")
+            raise BadInput(f"{path} has no column `file`, only {', '.join(row)}: expected file,source,licence,url")
         known = {key: cells.get(key) for key in CREDIT}
         known["licence"] = known["licence"] or cells.get("license")
         if cells["file"]:

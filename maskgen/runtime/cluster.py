@@ -1,8 +1,8 @@
-"""Tasks on a Dask cluster: what travels, what is checked first, and what the loss of a machine means.
+"""Tasks on a Dask cluster: what is sent, what is checked first, and what happens when a machine is lost.
 
-Masks and pictures go through the shared folder; only tasks, rows and names go through the scheduler. When a worker is
-lost, Dask gives what it was at to another. Files appear whole, and are the same whoever makes them, so nothing is lost
-or comes twice.
+Masks and pictures go through a shared folder; only tasks, rows and file names go through the scheduler. When a worker
+is lost, Dask gives its tasks to another. Files appear whole and do not depend on who writes them, so nothing is lost or
+duplicated.
 """
 
 import asyncio
@@ -30,75 +30,70 @@ from tqdm import tqdm
 from maskgen import __version__
 from maskgen.errors import BadInput, collected_warnings, install_hint, warn
 from maskgen.runtime.memory import keep_memory
-from maskgen.runtime.parallel import NONE
+from maskgen.runtime.opencv import use_one_opencv_thread
 
 PACKAGES = ("maskgen", "pconv_model", "evaluation")
-LIBRARIES = (
-    "numpy",
-    "pillow",
-    "av",
-    "scikit-image",
-    "torch",
-)  # beside OpenCV, those whose versions may change a result
-AIM = 1.0  # s of work that travel together: much beside the scheduler's millisecond, and little to lose
-MOST = 64  # tasks that travel together, however small they are
-AHEAD = 3  # such parcels under way for each thread of the cluster
-LOOK = 5.0  # s after which the cluster is asked again how many threads it has
-ANSWER = 10.0  # s within which a scheduler answers, and within which a shared folder shows a new file
-SEEN = 4096  # bytes at a file's beginning by which a worker knows that it sees the same one
+LIBRARIES = ("numpy", "pillow", "av", "scikit-image", "torch")  # besides OpenCV, those that may change a result
+BATCH_TIME = 1.0  # s of work sent as one batch: long beside the scheduler's millisecond, short enough to lose
+MAX_BATCH = 64  # tasks in a batch
+AHEAD = 3  # batches sent in advance for each thread of the cluster
+POLL = 5.0  # s after which the cluster's number of threads is asked for again
+TIMEOUT = 10.0  # s in which a scheduler has to reply, and in which a shared folder has to show a new file
+MARK_BYTES = 4096  # read from the beginning of a file to recognise it on another machine
 
 
-def run(function: Callable, tasks: Iterable, address: str, shared_files: Iterable[Path]) -> Iterator:
-    """Yield function(task) for every task, in their order. `parallel.run` is the door to this and tells the rest."""
-    key = uuid.uuid4().hex  # of this run: what a worker keeps of an earlier one may be outdated
+def run_on_cluster(function: Callable, tasks: Iterable, address: str, shared_files: Iterable[Path]) -> Iterator:
+    """Yield function(task) for every task, in their order; see `parallel.run`."""
+    key = uuid.uuid4().hex  # of this run: a worker must not use the function of an earlier one
     marks = [_mark(path) for path in shared_files]
-    head = cloudpickle.dumps((key, _identity(), marks, ANSWER, cloudpickle.dumps(function)))
+    setup = cloudpickle.dumps((key, _environment(), marks, TIMEOUT, cloudpickle.dumps(function)))
     client = _connect(address)
     try:
-        yield from _in_order(_Road(client, address, key, head), iter(tasks))
+        yield from _in_order(_Connection(client, address, key, setup), iter(tasks))
     finally:
         if hasattr(function, "close"):
-            with suppress(Exception):  # whatever is gone has nothing left to close
+            with suppress(Exception):  # a worker that is gone has nothing to close
                 client.run(function.close, on_error="ignore")
-        client.close(timeout=ANSWER)
+        client.close(timeout=TIMEOUT)
 
 
 def check_scheduler(address: str) -> None:
-    """Raise BadInput unless a Dask scheduler answers at the address within ANSWER seconds."""
+    """Raise BadInput unless a Dask scheduler replies at the address within TIMEOUT seconds."""
     try:
-        import distributed  # noqa: F401 - only whether it is there
+        import distributed  # noqa: F401 - only to see whether it is installed
     except ImportError:
         raise BadInput(f"--cluster needs Dask, install it with: {install_hint('cluster')}") from None
-    for name in ("distributed", "distributed.client"):  # in their place the user gets one line from us
+    for name in ("distributed", "distributed.client"):  # our own error says it in one line
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not address.strip():
         raise BadInput(f"--cluster expects the address of a Dask scheduler such as tcp://host:8786, got {address!r}")
     try:
-        with ThreadPoolExecutor(1) as thread:  # where the caller has an event loop, it is not in our way there
+        with ThreadPoolExecutor(1) as thread:  # in a notebook, this thread already runs an event loop
             kind = thread.submit(asyncio.run, _kind(address)).result()
-        why = f"a {kind.lower()} does"
+        why = f"it is a {kind.lower()}"
     except TimeoutError:
-        kind, why = "", f"no reply within {ANSWER:g} s"
-    except (TypeError, ValueError) as error:  # of the address itself, or of tls:// without keys
+        kind, why = "", f"no reply within {TIMEOUT:g} s"
+    except (TypeError, ValueError) as error:  # from the address itself, or tls:// without keys
         kind, why = "", str(error)
-    except Exception as error:  # anything may stand at an address, and answer anything
+    except Exception as error:  # whatever else listens there may reply anything
         reason = str(error.__cause__ or "").rpartition(">: ")[2]
-        kind, why = "", reason or ("nothing does" if error.__cause__ else "something else does")
+        kind, why = "", reason or ("no reply" if error.__cause__ else "another program replies")
     if kind != "Scheduler":
-        raise BadInput(f"no Dask scheduler answers at {address}, expected for example tcp://host:8786 ({why})")
+        raise BadInput(f"no Dask scheduler at {address}, expected for example tcp://host:8786 ({why})")
 
 
 async def _kind(address):
-    """What answers at an address: "Scheduler", "Worker", "Nanny"."""
+    """The kind of Dask server at an address: "Scheduler", "Worker" or "Nanny"."""
     from distributed.core import rpc
     from distributed.security import Security
 
     async def ask():
-        # A server that is no scheduler may keep silent: half of the time is for reaching it, the rest for its answer.
-        async with rpc(address, timeout=ANSWER / 2, connection_args=Security().get_connection_args("client")) as there:
-            return str((await there.identity())["type"])
+        # Half of the time for the connection, the rest for the reply: another program may accept it and stay silent.
+        connection_args = Security().get_connection_args("client")
+        async with rpc(address, timeout=TIMEOUT / 2, connection_args=connection_args) as server:
+            return str((await server.identity())["type"])
 
-    return await asyncio.wait_for(ask(), ANSWER)
+    return await asyncio.wait_for(ask(), TIMEOUT)
 
 
 def _connect(address):
@@ -106,116 +101,117 @@ def _connect(address):
     from distributed import Client
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of versions: those that matter are compared on every worker
-            return Client(address, timeout=ANSWER, set_as_default=False)
+        with warnings.catch_warnings(action="ignore"):  # about versions: every worker compares those that matter
+            return Client(address, timeout=TIMEOUT, set_as_default=False)
     except Exception as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"the Dask scheduler at {address} takes no connection ({why}): start it again") from None
+        raise BadInput(f"the Dask scheduler at {address} refuses the connection ({why}): restart it") from None
 
 
-def _in_order(road, tasks):
-    waiting = deque()  # parcels under way: their tasks, and the future of their results
+def _in_order(cluster, tasks):
+    pending = deque()  # batches that were sent: their tasks, and the future of their results
     while True:
-        while len(waiting) < road.room and (parcel := list(islice(tasks, road.size))):
-            waiting.append((parcel, road.send(parcel)))
-        if not waiting:
+        while len(pending) < cluster.max_pending and (batch := list(islice(tasks, cluster.batch_size))):
+            pending.append((batch, cluster.send(batch)))
+        if not pending:
             return
-        parcel, future = waiting[0]
-        results = road.wait(future)
+        batch, future = pending[0]
+        results = cluster.wait(future)
         if results is None:
             continue
-        waiting.popleft()
+        pending.popleft()
         yield from results
-        if len(results) < len(parcel):  # the next one failed; alone it raises its own error
-            rest = parcel[len(results) :]
-            waiting.appendleft((rest, road.send(rest)))
+        if len(results) < len(batch):  # the next task failed; sent again as the first of a batch, it raises its error
+            rest = batch[len(results) :]
+            pending.appendleft((rest, cluster.send(rest)))
 
 
-class _Road:
-    """The way to the cluster and back: how much goes at once, and what is wrong when nothing comes."""
+class _Connection:
+    """Sends batches of tasks to the cluster, and turns its failures into errors that the user understands."""
 
-    def __init__(self, client, address, key, head):
-        self.client, self.address, self.key, self.head = client, address, key, head
-        self.size, self.number = 1, count()
-        self.threads, self.looked, self.told = 0, 0.0, False
+    def __init__(self, client, address, key, setup):
+        self.client, self.address, self.key, self.setup = client, address, key, setup
+        self.batch_size, self.number = 1, count()
+        self.threads, self.last_poll, self.said_waiting = 0, 0.0, False
 
     @property
-    def room(self) -> int:
-        """Parcels that may be under way."""
-        if time.monotonic() - self.looked > LOOK:
-            self.threads, self.looked = sum(self._ask(self.client.nthreads).values()), time.monotonic()
-            if not self.threads and not self.told:
-                self.told = True
+    def max_pending(self) -> int:
+        """Number of batches that may be sent in advance."""
+        if time.monotonic() - self.last_poll > POLL:
+            self.threads, self.last_poll = sum(self._call(self.client.nthreads).values()), time.monotonic()
+            if not self.threads and not self.said_waiting:
+                self.said_waiting = True
                 tqdm.write(f"the scheduler at {self.address} has no workers yet: waiting for one", file=sys.stderr)
         return max(1, AHEAD * self.threads)
 
-    def send(self, parcel):
-        """Returns the future of (seconds, results, lines of warnings)."""
-        # To the scheduler a parcel is bytes: it need not know our package, nor spend time on what is inside.
-        data = cloudpickle.dumps(_Parcel(self.head, parcel), protocol=5)
-        return self._ask(self.client.submit, pickle.loads, data, key=(f"masks-{self.key}", next(self.number)))
+    def send(self, batch):
+        """Returns the future of what `_run_batch` returns."""
+        # The scheduler gets bytes, so that it needs neither our package nor time to unpickle them.
+        data = cloudpickle.dumps(_Batch(self.setup, batch), protocol=5)
+        return self._call(self.client.submit, pickle.loads, data, key=(f"masks-{self.key}", next(self.number)))
 
     def wait(self, future):
-        """The results of a parcel, or None if they are not there after a while."""
+        """The results of a batch, or None if they are not ready within POLL seconds."""
         from distributed import wait
 
         try:
             if not future.done():
                 with self.client.as_current():
-                    self._ask(wait, future, timeout=LOOK)
+                    self._call(wait, future, timeout=POLL)
         except TimeoutError:
             return None
-        seconds, results, lines = self._ask(future.result)
+        seconds, results, lines = self._call(future.result)
         for line in lines:
             warn(line)
         if results:
-            self.size = max(1, min(MOST, int(AIM * len(results) / max(seconds, 1e-6))))
+            self.batch_size = max(1, min(MAX_BATCH, int(BATCH_TIME * len(results) / max(seconds, 1e-6))))
         return results
 
-    def _ask(self, function, *args, **more):
+    def _call(self, function, *args, **options):
+        """Call a function of Dask; raises BadInput for what the user can fix."""
         from distributed import KilledWorker
 
-        again = "the same command goes on from here"
+        resume = "run the same command again to continue"
         try:
-            return function(*args, **more)
+            return function(*args, **options)
         except KilledWorker:
             raise BadInput(
-                f"several workers died at the same task, perhaps for want of memory: {again}, with fewer workers "
-                "on a machine if it happens again"
+                f"several workers died at the same task, probably because memory ran out: {resume}, with fewer workers "
+                "per machine if it happens again"
             ) from None
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in PACKAGES:
                 raise
             raise BadInput(
-                f"a worker of {self.address} has no {error.name}: install irregular-masks {__version__} on all of them"
+                f"a worker of {self.address} has no {error.name}: install irregular-masks {__version__} on all machines"
             ) from None
         except ImportError as error:
             if error.name != "cv2":
                 raise
-            raise BadInput(f"a worker of {self.address} cannot work: {error}") from None
+            raise BadInput(f"a worker of {self.address} cannot start: {error}") from None
         except TimeoutError:
             raise
         except (CancelledError, OSError) as error:
             if isinstance(error, OSError) and self.client.status == "running":
-                raise  # the task's own
-            raise BadInput(f"the scheduler at {self.address} is gone: start it again, and {again}") from None
+                raise  # from the task itself
+            raise BadInput(f"lost the scheduler at {self.address}: restart it, then {resume}") from None
 
 
-class _Parcel:
-    """Some tasks, which a worker does by unpickling them."""
+class _Batch:
+    """Some tasks; unpickling it does them."""
 
-    def __init__(self, head, tasks):
-        self.head, self.tasks = head, tasks
+    def __init__(self, setup, tasks):
+        self.setup, self.tasks = setup, tasks
 
     def __reduce__(self):
-        return _work, (self.head, self.tasks)
+        return _run_batch, (self.setup, self.tasks)
 
 
-def _work(head, tasks):
-    """Do the tasks one by one up to the first that fails; runs on a worker. Returns what `_Road.send` promises."""
-    begin, function, results = time.monotonic(), _ready(head), []
-    cv2.setNumThreads(NONE)
-    keep_memory()  # Dask has its workers give it back at once (MALLOC_TRIM_THRESHOLD_), which doubles a pair's cost
+def _run_batch(setup, tasks):
+    """Do tasks on a worker, up to the first that fails. Returns (seconds, results, lines of warnings)."""
+    begin, function, results = time.monotonic(), _checked_function(setup), []
+    use_one_opencv_thread()
+    keep_memory()  # Dask sets MALLOC_TRIM_THRESHOLD_, by which freed memory is returned at once: twice the time
     with collected_warnings() as lines:
         for task in tasks:
             try:
@@ -223,40 +219,40 @@ def _work(head, tasks):
             except Exception:
                 if not results:
                     raise
-                break  # not swallowed: what is done goes home, and the task that failed comes back alone to raise it
+                break  # the results so far are returned, and the task is sent again to raise its error
     return time.monotonic() - begin, results, lines
 
 
 @lru_cache(maxsize=2)
-def _ready(head):
-    """The function of a run, kept for all its tasks, once it is sure that they give here what they give elsewhere."""
-    _, wanted, marks, patience, function = pickle.loads(head)
-    here, host = _identity(), socket.gethostname()
-    for name, expected in wanted.items():
-        if here.get(name) != expected:
+def _checked_function(setup):
+    """The function of a run, once this worker has the same versions and sees the same files as the command."""
+    _, expected_versions, marks, patience, function = pickle.loads(setup)
+    environment, host = _environment(), socket.gethostname()
+    for name, expected in expected_versions.items():
+        if environment.get(name) != expected:
             raise BadInput(
-                f"a worker on {host} has {name} {here.get(name)}, the command has {expected}: masks and scores may "
-                "differ, install the same on all machines"
+                f"a worker on {host} has {name} {environment.get(name)}, the command has {expected}: install the same "
+                "version on all machines, as results may differ"
             )
     deadline = time.monotonic() + patience
     for path, *mark in marks:
-        while _beginning(path, mark[0]) != mark:
+        while _start_of(path, mark[0]) != mark:
             if time.monotonic() > deadline:
                 raise BadInput(
-                    f"a worker on {host} does not see {path} as it is here: expected a folder that all machines share, "
-                    "under one name"
+                    f"a worker on {host} does not see {path} as the command does: expected a folder that all machines "
+                    "share, under the same path"
                 )
             time.sleep(0.2)
     return pickle.loads(function)
 
 
 def _mark(path):
-    """What tells a file from another of the same name: (absolute path, bytes looked at, their hash)."""
-    return [path.absolute(), *_beginning(path, SEEN)]
+    """What identifies a file on another machine: [absolute path, number of bytes read, their SHA-256]."""
+    return [path.absolute(), *_start_of(path, MARK_BYTES)]
 
 
-def _beginning(path, length):
-    """[bytes at the beginning of a file, their hash]; of a folder nothing but that it is there."""
+def _start_of(path, length):
+    """[number of bytes, SHA-256] of the beginning of a file; for a folder only that it exists."""
     try:
         if path.is_dir():
             return [0, "folder"]
@@ -268,16 +264,16 @@ def _beginning(path, length):
 
 
 @cache
-def _identity():
-    """All that decides about a result, besides the task: name -> version."""
+def _environment():
+    """All that decides a result besides the task: name -> version."""
     code = hashlib.sha256()
     for package in PACKAGES:
         for path in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
             code.update(path.read_bytes())
-    told = {"irregular-masks": __version__, "its code": code.hexdigest()[:12], "OpenCV": cv2.__version__}
+    found = {"irregular-masks": __version__, "code": code.hexdigest()[:12], "OpenCV": cv2.__version__}
     for name in LIBRARIES:
         try:
-            told[name] = version(name).partition("+")[0]  # the same release, whatever card it is built for
+            found[name] = version(name).partition("+")[0]  # without the build, such as +cpu
         except PackageNotFoundError:
-            told[name] = "none"
-    return told
+            found[name] = "none"
+    return found

@@ -1,4 +1,4 @@
-"""Files and folders: found in natural order, named so that every file system takes them, written whole."""
+"""Files and folders: found in natural order, named safely for every file system, written whole or not at all."""
 
 import contextlib
 import csv
@@ -13,7 +13,7 @@ from pathlib import Path
 from maskgen.errors import BadInput, warn
 
 CHECKSUMS = "checksums.sha256"
-LITTER = {  # what operating systems and notebooks leave beside data, in lower case; hidden files besides
+LITTER = {  # files that operating systems and notebooks leave beside data, in lower case
     "__macosx",
     "thumbs.db",
     "ehthumbs.db",
@@ -23,29 +23,29 @@ LITTER = {  # what operating systems and notebooks leave beside data, in lower c
     "@eadir",
     "__pycache__",
 }
-LONGEST = 120  # bytes of a name that we choose: half of what file systems take, so that endings and counters fit
+LONGEST = 120  # bytes of a file name that we choose: half of the usual limit, so that endings and counters fit
 DEVICES = {"con", "prn", "aux", "nul", *(port + i for port in ("com", "lpt") for i in "0123456789¹²³")}  # of Windows
-SPLITS = {  # words in a folder's name by which Hugging Face's loaders would tell the splits of a data set
+SPLITS = {  # words in a folder's name that Hugging Face's loaders take for the splits of a data set
     *("train", "training", "validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation"),
 }
 
 
 def natural(path: Path | str) -> tuple:
-    """Sort key that puts frame 9 before frame 10. Different names have different keys, 1 and 01 too."""
+    """Sort key that puts frame 9 before frame 10. Different names have different keys, also 1 and 01."""
     parts = re.split(r"([0-9]+)", str(path))
-    numbers = [part.lstrip("0") for part in parts[1::2]]  # compared by length, then digits: as long as they like
+    numbers = [part.lstrip("0") for part in parts[1::2]]  # compared by length, then digits: numbers of any length
     parts[1::2] = [(len(number), number) for number in numbers]
     return parts, str(path)
 
 
 def is_litter(name: str) -> bool:
-    """True for files that are no data: hidden ones, `__MACOSX`, `Thumbs.db`. name: path below the folder or archive."""
+    """True for hidden and system files such as `__MACOSX` or `Thumbs.db`. name: path below the folder or archive."""
     parts = name.replace("\\", "/").split("/")
     return any((part[:1] == "." and part not in (".", "..")) or part.lower() in LITTER for part in parts)
 
 
 def without_litter(names: Iterable[str], where: Path | str) -> list[str]:
-    """The names of data. One `InputWarning` tells what was skipped in `where`."""
+    """The names that are not litter. One `InputWarning` says how many were skipped. where: the folder or archive."""
     names = list(names)
     kept = [name for name in names if not is_litter(name)]
     if len(kept) < len(names):
@@ -55,10 +55,10 @@ def without_litter(names: Iterable[str], where: Path | str) -> list[str]:
 
 
 def walk(folder: Path, *, exclude: Path | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Yield (folder, names of files, names of litter) for a folder and all below it, hidden folders left out.
+    """Yield (folder, names of files, names of litter) for a folder and all folders below it, except hidden ones.
 
-    Links to folders are followed, but for those that lead back into a folder above. exclude: a folder that is left out.
-    One `InputWarning` tells of each folder that may not be read, and of each link that leads nowhere.
+    Links to folders are followed unless they lead back to a folder above. exclude: a folder that is left out. Issues an
+    `InputWarning` for each folder that cannot be read and for each broken link.
     """
 
     def enter(folder, above):
@@ -82,7 +82,7 @@ def walk(folder: Path, *, exclude: Path | None = None) -> Iterator[tuple[Path, l
             elif kind == "file":
                 (litter if is_litter(entry.name) else files).append(entry.name)
             elif kind == "link" and not is_litter(entry.name):
-                warn(f"{folder / entry.name} is skipped: the link leads nowhere")
+                warn(f"{folder / entry.name} is skipped: the link is broken")
         yield folder, files, litter
         for name in inner:
             yield from enter(folder / name, {*above, real})
@@ -92,7 +92,7 @@ def walk(folder: Path, *, exclude: Path | None = None) -> Iterator[tuple[Path, l
 
 
 def _kind(entry):
-    """What an entry of a folder is, links followed; "link" where that leads nowhere or round in a circle."""
+    """ "folder", "file" or "device" after following links; "link" if it is broken or leads to itself."""
     try:
         return "folder" if entry.is_dir() else "file" if entry.is_file() else "link" if entry.is_symlink() else "device"
     except OSError:
@@ -100,14 +100,14 @@ def _kind(entry):
 
 
 def _litter_in(folder, name):
-    """Files in a folder of litter, for the warning: `__MACOSX` mirrors the whole tree."""
-    if name.startswith(".") and name != ".ipynb_checkpoints":  # .git and the like: nobody takes that for data
+    """Files in a folder of litter, for the warning; `__MACOSX` mirrors the whole tree."""
+    if name.startswith(".") and name != ".ipynb_checkpoints":  # such as .git: not worth a warning
         return []
     return [f"{name}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*") if path.is_file()]
 
 
 def find(folder: Path, endings: tuple[str, ...], *, exclude: Path | None = None) -> list[Path]:
-    """Every file below a folder whose name ends so, whatever its case, in natural order; litter is skipped."""
+    """Every file below a folder with one of the endings, in any case, in natural order. Litter is skipped."""
     found, skipped = [], []
     for inner, files, litter in walk(folder, exclude=exclude):
         found += (inner / name for name in files if name.lower().endswith(endings))
@@ -118,7 +118,7 @@ def find(folder: Path, endings: tuple[str, ...], *, exclude: Path | None = None)
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:
-    """A name of at most `longest` bytes; one that was longer ends in a hash of the whole."""
+    """A name of at most `longest` bytes; a longer one is cut and ends in a hash of the whole name."""
     data = name.encode(errors="surrogatepass")
     if len(data) <= longest:
         return name
@@ -127,14 +127,14 @@ def shortened(name: str, longest: int = LONGEST) -> str:
 
 
 def safe_name(label: str) -> str:
-    """A folder's name from any label: letters, digits, '.', '-' and '_' alone, short, on every file system.
+    """A folder name that every file system accepts: letters, digits, '.', '-' and '_', at most LONGEST bytes.
 
-    Words that Hugging Face's loaders take for splits get an `x`, so that a film `validation` stays a film.
+    Words that Hugging Face's loaders take for splits get an `x`, so that a video called `validation` is no split.
     """
     plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", label)).strip("._") or "video"
     plain = _no_split(plain)
     if len(plain.encode()) > LONGEST:
-        plain = _no_split(shortened(plain, LONGEST - 1))  # the cut may have made a `train` of a `trainer`
+        plain = _no_split(shortened(plain, LONGEST - 1))  # the cut may turn `trainer` into `train`
     base, dot, rest = plain.partition(".")
     return f"{base}_{dot}{rest}" if base.lower() in DEVICES else plain
 
@@ -144,7 +144,7 @@ def _no_split(name):
 
 
 def safe_names(labels: Iterable[str]) -> list[str]:
-    """`safe_name` of each label, no two alike on file systems that ignore case."""
+    """`safe_name` of each label, made unique also where upper and lower case are the same."""
     names, taken = [], set()
     for label in labels:
         plain = safe_name(label)
@@ -157,7 +157,7 @@ def safe_names(labels: Iterable[str]) -> list[str]:
 
 
 def is_text(name: str) -> bool:
-    """Whether a file name can be written into a text file; bytes that are not UTF-8 come as lone surrogates."""
+    """True if a file name is valid Unicode. Python reads bytes that are not UTF-8 as lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -166,7 +166,7 @@ def is_text(name: str) -> bool:
 
 
 def leads_inside(name: str) -> bool:
-    """Whether a file name from an index is one below its folder, and no way out of it, on any system."""
+    """True if a path from an index stays inside its folder on every operating system."""
     parts = name.replace("\\", "/").split("/")
     # Windows takes `.. ` and `...` for `..`.
     leads_up = any(len(part) > 1 and not part.strip(" .") for part in parts)
@@ -174,11 +174,11 @@ def leads_inside(name: str) -> bool:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that other programs see whole or not at all, also through a kill or a full disk.
+    """Write a file that others see whole or not at all, also after a kill or on a full disk.
 
-    Raises OSError where the disk refuses, after removing what it had begun.
+    Raises OSError if it cannot be written, after removing the temporary file.
     """
-    # Not .png: nothing may pick up a half-written mask. Process numbers are the same on many machines of a cluster.
+    # Not .png, so that nothing reads a half-written mask. Not the process id, which machines of a cluster may share.
     part = path.with_name(f"{shortened(path.name)}.{uuid.uuid4().hex[:12]}.part")
     try:
         part.write_bytes(data)
@@ -187,18 +187,18 @@ def write_whole(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # the name that the user knows
+            error.filename, error.filename2 = str(path), None  # not the temporary name
         raise
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what a killed run had begun to write below a folder. Only for a run that has the folder to itself."""
-    for part in folder.rglob(f"*.{'[0-9a-f]' * 12}.part"):  # as write_whole names them, and nobody's downloads
+    """Remove the temporary files that a killed run left below a folder. The caller must hold the folder's lock."""
+    for part in folder.rglob(f"*.{'[0-9a-f]' * 12}.part"):  # as `write_whole` names them; no downloads of others
         part.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes. Raises BadInput where it cannot be read."""
+    """The SHA-256 of a file. Raises BadInput if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -207,7 +207,7 @@ def sha256(path: Path) -> str:
 
 
 def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
-    """One SHA-256 of the names and bytes of some files of a folder, in the order of the names given."""
+    """One SHA-256 of the names and bytes of files in a folder, in the given order."""
     digest = hashlib.sha256()
     for name in names:
         digest.update(f"{name}\0{sha256(folder / name)}\n".encode(errors="surrogateescape"))
@@ -215,19 +215,19 @@ def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
 
 
 def checksummed_files(folder: Path) -> list[Path]:
-    """The files below a folder that its `checksums.sha256` lists: all but itself and litter, links followed."""
+    """The files below a folder that belong into its `checksums.sha256`: all but itself and litter, links followed."""
     found = (inner / name for inner, names, _ in walk(folder) for name in names if name != CHECKSUMS)
     return sorted(found)
 
 
 def write_checksums(folder: Path) -> None:
-    """Write `checksums.sha256`: the SHA-256 of every file below the folder but litter, as `sha256sum` has it."""
+    """Write `checksums.sha256` for every file below the folder but litter, in the format of `sha256sum`."""
     lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in checksummed_files(folder))
     write_whole(folder / CHECKSUMS, "".join(lines).encode(errors="surrogateescape"))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file as they stand, a cell that is missing as "". Raises BadInput where it is no table."""
+    """The rows of a CSV file as texts; a missing cell is "". Raises BadInput if it cannot be read."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, restval=""))

@@ -1,14 +1,14 @@
-"""Pictures in files: the one place that reads and writes them.
+"""Picture files: the one place that finds, reads and writes them.
 
 Arrays are upright, whatever the EXIF orientation of the file, and keep its 8 or 16 bits: grey (H, W), RGB (H, W, 3) or
-RGB with alpha (H, W, 4). OpenCV decodes what it decodes rightly; Pillow does the rest and knows the metadata.
+RGB with alpha (H, W, 4). OpenCV decodes all files that it decodes without loss; Pillow decodes the others, and reads
+the metadata.
 """
 
 import contextlib
 import io
 import struct
 import zlib
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +21,10 @@ from maskgen.runtime import files
 from maskgen.runtime.files import write_whole
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 2**28  # 16384 x 16384 px: a file that claims more may be an attack on memory
+MAX_PIXELS = 2**28  # 16384 x 16384 px; a damaged or hostile file may claim any size
 PNG = b"\x89PNG\r\n\x1a\n"
 ORIENTATION, WIDTH, HEIGHT = 0x0112, 0xA002, 0xA003  # EXIF tags
-TURNED = (  # an upright array from one stored with EXIF orientation 1 to 8
+TURNED = (  # functions that make an array upright, for EXIF orientations 1 to 8
     lambda a: a,
     lambda a: a[:, ::-1],
     lambda a: a[::-1, ::-1],
@@ -38,7 +38,7 @@ TURNED = (  # an upright array from one stored with EXIF orientation 1 to 8
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a picture file tells besides its pixels, for the file of a result."""
+    """What a picture file stores besides its pixels, to be kept in the file of a result."""
 
     icc: bytes = b""  # colour profile
     dpi: tuple[float, float] | None = None  # pixels per inch, across and down
@@ -47,51 +47,52 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Stored:
-    """A picture as its file stores it, but upright."""
+    """A picture as stored in its file, but upright."""
 
     pixels: np.ndarray  # uint8, uint16 or float; (H, W), (H, W, 3), (H, W, 4), or palette indices, uint8 (H, W)
     palette: np.ndarray | None = None  # uint8 (N, 3) or with alpha (N, 4)
     metadata: Metadata = Metadata()
 
 
-def find(folder: Path, *, exclude: Iterable[Path] = ()) -> list[Path]:
-    """Every picture below a folder in natural order; BadInput where there is none.
+def find(folder: Path, *, exclude: Iterable[Path] = (), kind: str = "picture") -> list[Path]:
+    """Every picture file below a folder, in natural order. Raises BadInput if there is none.
 
-    exclude: folders whose pictures are left out if they lie below it, such as those of masks and results.
+    exclude: folders below it that are left out, such as those of masks and results. kind: what a picture is called in
+    errors.
     """
     if not folder.is_dir():
-        raise BadInput(f"no such folder: {folder} (expected a folder of pictures)")
+        raise BadInput(f"no such folder: {folder} (expected a folder of {kind}s)")
     found = files.find(folder, ENDINGS)
     if not found:
-        raise BadInput(f"no picture in {folder}: expected files that end in {', '.join(ENDINGS)}")
+        raise BadInput(f"no {kind} in {folder}: expected files that end in {', '.join(ENDINGS)}")
     others = [other.resolve() for other in exclude if other.resolve() != folder.resolve()]
     kept = [path for path in found if not any(path.resolve().is_relative_to(other) for other in others)]
     if not kept:
-        raise BadInput(f"no picture in {folder} besides those in {' and '.join(map(str, others))}")
+        raise BadInput(f"no {kind} in {folder} outside {' and '.join(map(str, others))}")
     return kept
 
 
 def read(path: Path) -> np.ndarray:
-    """Read a picture: uint8 or uint16, grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4). Raises BadInput for anything else.
+    """Read a picture: uint8 or uint16, grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4). Raises BadInput if it is none.
 
-    Palettes are looked up, CMYK and Lab become RGB, by their colour profile where they have one. Floats from 0 to 1
-    become uint16.
+    Palette indices become colours. CMYK and Lab become RGB, by their colour profile if they have one. Floats from 0 to
+    1 become uint16.
     """
     return read_with_metadata(path)[0]
 
 
 def read_with_metadata(path: Path) -> tuple[np.ndarray, Metadata]:
-    """Read a picture as `read` does, and what its file tells besides the pixels."""
+    """Read a picture as `read` does, and its metadata."""
     return decode(read_bytes(path), path)
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Read a picture as uint8 (H, W, 3), RGB, without its alpha. Raises BadInput for what is no picture."""
+    """Read a picture as uint8 (H, W, 3), RGB, without its alpha. Raises BadInput if it is no picture."""
     return decode_rgb(read_bytes(path), path)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file. Raises BadInput where it cannot be read."""
+    """The bytes of a file. Raises BadInput if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -99,14 +100,14 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode(data: bytes, name: Path | str) -> tuple[np.ndarray, Metadata]:
-    """The picture in the bytes of a file, as `read_with_metadata` gives it. name: for the message if there is none."""
+    """The picture in the bytes of a file, and its metadata, as `read_with_metadata` returns them. name: for errors."""
     stored = decode_stored(data, name)
     pixels = stored.pixels if stored.palette is None else stored.palette[stored.pixels]
     return _integers(pixels, name), stored.metadata
 
 
 def decode_rgb(data: bytes, name: Path | str) -> np.ndarray:
-    """The picture in the bytes of a file as uint8 (H, W, 3), RGB; 16 bits are rounded to 8, alpha is left out."""
+    """The picture in the bytes of a file as uint8 (H, W, 3), RGB; 16 bits are rounded to 8, alpha is dropped."""
     image, _ = decode(data, name)
     if image.dtype == np.uint16:
         image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -114,12 +115,12 @@ def decode_rgb(data: bytes, name: Path | str) -> np.ndarray:
 
 
 def looks_complete(data: bytes) -> bool:
-    """Whether the beginning and the end of a file are those of a JPEG, PNG, WebP or BMP, which takes no decoding.
+    """True if a JPEG, PNG, WebP or BMP file has its beginning and its end. Does not decode it.
 
-    False tells little: of other forms, and of JPEG files with odd bytes behind them, only decoding shows it.
+    A file for which this is False may be complete: of another format, or a JPEG followed by other bytes.
     """
     if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0  # an end behind the last beginning of a scan
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0  # the end marker follows the last scan
     if data.startswith(PNG):
         return b"IEND" in data[-64:]
     if data[:4] == b"RIFF":
@@ -128,9 +129,10 @@ def looks_complete(data: bytes) -> bool:
 
 
 def decode_stored(data: bytes, name: Path | str, *, max_pixels: int = MAX_PIXELS) -> Stored:
-    """The pixels in the bytes of a picture file as they are stored, upright, and the metadata.
+    """The pixels in the bytes of a picture file as they are stored, but upright, and its metadata.
 
-    max_pixels: pixels; a file that claims more raises BadInput before it takes memory, as does one that is no picture.
+    max_pixels: a file that claims more raises BadInput before memory is allocated. Raises BadInput also for bytes that
+    are no picture. name: for errors.
     """
     header = _Header(data)
     if header.pixels > max_pixels:
@@ -142,7 +144,7 @@ def decode_stored(data: bytes, name: Path | str, *, max_pixels: int = MAX_PIXELS
         pixels = _decoded_by_opencv(data)
         stored = Stored(TURNED[header.turn - 1](pixels)) if pixels is not None else None
     if stored is None:
-        raise BadInput(f"{name} is not an image that can be read: expected a whole {', '.join(ENDINGS)} file")
+        raise BadInput(f"{name} is not an image that can be read: expected a complete {', '.join(ENDINGS)} file")
     metadata = header.metadata() if stored.metadata == Metadata() else stored.metadata
     return replace(stored, pixels=np.ascontiguousarray(stored.pixels), metadata=metadata)
 
@@ -150,7 +152,7 @@ def decode_stored(data: bytes, name: Path | str, *, max_pixels: int = MAX_PIXELS
 def _decoded_by_opencv(data):
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    except cv2.error:  # an absurd size, or bytes that make no sense
+    except cv2.error:  # an absurd size, or damaged bytes
         return None
     if pixels is None or pixels.ndim == 2:
         return pixels
@@ -160,7 +162,7 @@ def _decoded_by_opencv(data):
 
 
 class _Header:
-    """What Pillow tells of a file without decoding it; little for a file that it does not know."""
+    """What Pillow reads from a file without decoding its pixels; `image` is None if it does not know the format."""
 
     def __init__(self, data):
         self.image, self.exif, self.orientation, self.size = None, None, 1, (0, 0)
@@ -169,10 +171,10 @@ class _Header:
             return
         from PIL import Image
 
-        with _quiet(), contextlib.suppress(Exception):  # whatever its readers raise for bytes that make no sense
+        with _quiet(), contextlib.suppress(Exception):  # Pillow's readers raise anything for damaged bytes
             self.image = Image.open(io.BytesIO(data))
             self.size = self.image.size
-            if self.image.format != "PNG" or b"eXIf" in data or b"exif" in data:  # else Pillow decodes it to look
+            if self.image.format != "PNG" or b"eXIf" in data or b"exif" in data:  # getexif would decode the whole PNG
                 self.exif = self.image.getexif()
                 orientation = self.exif.get(ORIENTATION, 1)
                 self.orientation = orientation if orientation in range(1, 9) else 1
@@ -183,26 +185,26 @@ class _Header:
 
     @property
     def turn(self):
-        """The orientation that is left when OpenCV has decoded the file: it turns a TIFF itself."""
+        """The EXIF orientation to apply to what OpenCV decodes; it turns a TIFF itself."""
         return 1 if self.image is not None and self.image.format == "TIFF" else self.orientation
 
     @property
     def needs_pillow(self):
-        """Whether OpenCV would convert the pixels, by another rule or for good."""
+        """Whether OpenCV would convert the pixels, with loss or by other rules."""
         if self.image is None:
             return False
         mode, form = self.image.mode, self.image.format
         return mode not in ("L", "RGB", "RGBA", "F") and mode[0] != "I" and (mode, form) != ("LA", "PNG")
 
     def decoded_by_pillow(self):
-        """The picture upright, or None where the file is damaged."""
+        """The upright picture, or None if the file is damaged."""
         from PIL import ImageOps
 
         try:
             with _quiet():
                 image = self.image
                 image.load()
-                if self.orientation != 1:  # nothing is left to do for a TIFF, which is turned as it is loaded
+                if self.orientation != 1:  # no effect on a TIFF, which is turned as it is loaded
                     image = ImageOps.exif_transpose(image)
                 if image.mode == "P":
                     return _with_palette(image)
@@ -216,7 +218,7 @@ class _Header:
             return None
 
     def metadata(self):
-        """Profile, resolution and EXIF as the file has them, without what is not true of upright pixels."""
+        """Profile, resolution and EXIF of the file, adapted to upright pixels."""
         if self.image is None:
             return Metadata()
         dpi = self.image.info.get("dpi")
@@ -234,7 +236,7 @@ class _Header:
     def _exif(self):
         from PIL import ExifTags
 
-        if not self.exif or self.image.format == "TIFF":  # whose directory describes the file's own strips
+        if not self.exif or self.image.format == "TIFF":  # whose EXIF directory describes the strips of this file
             return b""
         try:
             with _quiet():
@@ -243,19 +245,19 @@ class _Header:
                 if self.orientation > 4 and WIDTH in details and HEIGHT in details:
                     details[WIDTH], details[HEIGHT] = details[HEIGHT], details[WIDTH]
                 return self.exif.tobytes()
-        except Exception:  # EXIF that makes no sense is not carried on
+        except Exception:  # damaged EXIF is dropped
             return b""
 
 
 def _is_plain_png(data):
-    """Whether a file is a PNG, grey or RGB, that tells nothing besides its pixels, as nearly all masks are."""
+    """Whether a file is a grey or RGB PNG without metadata, as nearly all masks are."""
     plain = data[:8] == PNG and data[24:26] in (b"\x08\x00", b"\x08\x02", b"\x10\x00", b"\x10\x02")
     return plain and not any(chunk in data for chunk in (b"eXIf", b"iCCP", b"pHYs", b"tRNS", b"exif"))
 
 
 @contextlib.contextmanager
 def _quiet():
-    """Pillow warns of large or odd files; we have our own limit and our own line."""
+    """Switch off Pillow's size limit and warnings; we have our own."""
     import warnings
 
     from PIL import Image
@@ -279,7 +281,7 @@ def _with_palette(image):
 
 
 def _to_srgb(image):
-    """RGB of a picture in another colour space, by its own profile where it has one that fits."""
+    """RGB of a picture in another colour space, by its own profile if that fits."""
     from PIL import ImageCms
 
     profile = image.info.get("icc_profile")
@@ -294,21 +296,21 @@ def _to_srgb(image):
 
 
 def _integers(pixels, name):
-    """uint8 and uint16 as they are, floats from 0 to 1 as uint16; BadInput for other numbers."""
+    """uint8 and uint16 unchanged, floats from 0 to 1 as uint16. Raises BadInput for others."""
     if pixels.dtype in (np.uint8, np.uint16):
         return pixels
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype.kind != "f" or not (low >= 0 and high <= 1):
         raise BadInput(
-            f"{name} holds {pixels.dtype} numbers from {low:g} to {high:g}: expected 8 or 16 bits, or floats in 0..1"
+            f"{name} has {pixels.dtype} values from {low:g} to {high:g}: expected 8 or 16 bits, or floats from 0 to 1"
         )
     return np.rint(pixels.astype(np.float64) * 65535).astype(np.uint16)
 
 
 def encode(image: np.ndarray, ending: str, metadata: Metadata | None = None, *, quality: int = 95) -> bytes:
-    """The bytes of a picture file. image: uint8 or uint16, as `read` gives it; (H, W, 1) counts as grey.
+    """The bytes of a picture file. image: uint8 or uint16, as `read` returns it, or grey (H, W, 1).
 
-    ending: such as ".png". metadata: kept in PNG files alone. quality: of JPEG. Raises BadInput for an unknown ending.
+    ending: such as ".png". metadata: stored in PNG files only. quality: of JPEG. Raises BadInput for an unknown ending.
     """
     if image.ndim == 3 and image.shape[2] > 1:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
@@ -323,16 +325,16 @@ def encode(image: np.ndarray, ending: str, metadata: Metadata | None = None, *, 
 
 
 def write(path: Path, image: np.ndarray, metadata: Metadata | None = None, *, quality: int = 95) -> None:
-    """Write a picture whole, in the form that its name says, as `encode` does. Folders are made."""
+    """Write a picture in the format of its file name, as `encode` does. Missing folders are created."""
     data = encode(image, path.suffix, metadata, quality=quality)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, data)
 
 
 def _with_chunks(png, metadata, *, grey):
-    """Insert profile, resolution and EXIF behind the header of a PNG (chunks iCCP, pHYs, eXIf of its specification)."""
+    """Insert profile, resolution and EXIF after the header of a PNG (chunks iCCP, pHYs, eXIf of its specification)."""
     chunks = []
-    if metadata.icc[16:20] == (b"GRAY" if grey else b"RGB "):  # a profile for other channels would be wrong
+    if metadata.icc[16:20] == (b"GRAY" if grey else b"RGB "):  # not a profile for other channels
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.dpi:
         per_metre = (round(value / 0.0254) for value in metadata.dpi)
@@ -343,33 +345,3 @@ def _with_chunks(png, metadata, *, grey):
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
     return png[:33] + inserted + png[33:]  # signature and IHDR are 33 bytes
-
-
-def pair_by_path(
-    images: list[Path], image_folder: Path, masks: list[Path], mask_folder: Path
-) -> list[tuple[Path, Path]]:
-    """The mask of each image: the one of the same path without its ending, below the folders; else of the same name.
-
-    The bare name decides only where one image and one mask have it. Raises BadInput that names an image without a mask,
-    and one for which two masks could be meant.
-    """
-
-    def path_of(path, folder):
-        return path.relative_to(folder).with_suffix("").as_posix()
-
-    by_path, by_name = defaultdict(list), defaultdict(list)
-    for mask in masks:
-        by_path[path_of(mask, mask_folder)].append(mask)
-        by_name[mask.stem].append(mask)
-    names = Counter(image.stem for image in images)
-    pairs = []
-    for image in images:
-        key = path_of(image, image_folder)
-        found = by_path.get(key) or by_name.get(image.stem, [])
-        if not found:
-            raise BadInput(f"no mask for {image} in {mask_folder}: expected {key}.png there, or pass one mask for all")
-        if len(found) > 1 or (key not in by_path and names[image.stem] > 1):
-            meant = " or ".join(mask.relative_to(mask_folder).as_posix() for mask in found[:3])
-            raise BadInput(f"{image} could belong to the mask {meant} in {mask_folder}: name it {key}.png")
-        pairs.append((image, found[0]))
-    return pairs

@@ -1,15 +1,39 @@
-"""What OpenCV is told before anything imports it, and what the user is told where that fails."""
+"""OpenCV's settings: its environment, its threads, and a helpful error if it cannot be imported."""
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
+
+NO_THREADS = 0  # for cv2.setNumThreads; with 1, it would wait in a fork for threads that were not copied
+
+
+def use_one_opencv_thread() -> None:
+    """Let OpenCV work in the calling thread only."""
+    import cv2
+
+    cv2.setNumThreads(NO_THREADS)
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV work in the calling thread only, until the block ends."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(NO_THREADS)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def configure_opencv() -> None:
-    """Set OpenCV's environment and watch over its import. Does not import it, which takes a while."""
-    # A damaged or hostile file may claim any size: 16384 x 16384 px, about 1 GB to decode, is the most we try.
+    """Set OpenCV's environment variables and improve the error of a failed import, without importing it."""
+    # A damaged or hostile file may claim any size; 16384 x 16384 px take about 1 GB to decode.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
-    # OpenCV's and FFmpeg's own chatter stays off the user's terminal; our errors say what matters.
+    # Keep messages of OpenCV and FFmpeg off the terminal; our errors say what matters.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if _Finder not in sys.meta_path:
@@ -17,27 +41,27 @@ def configure_opencv() -> None:
 
 
 class _Finder:
-    """Finds OpenCV where Python does. Its import then says which system package is missing, wherever it stands."""
+    """Finds OpenCV as Python does, and lets its import name the system package that is missing."""
 
     @staticmethod
     def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name, path, target) if name == "cv2" else None
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = _advised(spec.loader.exec_module)
+            spec.loader.exec_module = _with_advice(spec.loader.exec_module)
         return spec
 
 
-def _advised(exec_module):
+def _with_advice(exec_module):
     def wrapper(module):
         try:
             exec_module(module)
         except ImportError as error:
-            vars(sys).pop("OpenCV_LOADER", None)  # or a second try would tell of a recursion instead
+            vars(sys).pop("OpenCV_LOADER", None)  # otherwise a second import would report a recursion
             if "shared object" not in str(error):
                 raise
             raise ImportError(
-                f"OpenCV lacks a library of the system ({error}): on Debian or Ubuntu, apt install libgl1 "
-                "libglib2.0-0; or take the build without windows: pip uninstall opencv-python, then pip install "
+                f"OpenCV needs a system library that is missing ({error}): on Debian or Ubuntu, apt install libgl1 "
+                "libglib2.0-0; or use the build without windows: pip uninstall opencv-python, then pip install "
                 "opencv-python-headless",
                 name="cv2",
             ) from None

@@ -1,4 +1,4 @@
-"""One function that maps tasks over processes or over a Dask cluster."""
+"""One function that maps tasks over worker processes or a Dask cluster."""
 
 import gc
 import multiprocessing
@@ -21,20 +21,20 @@ from pathlib import Path
 import cloudpickle
 
 from maskgen.errors import BadInput, collected_warnings, warn
+from maskgen.runtime.opencv import one_opencv_thread, use_one_opencv_thread
 
-AHEAD = 2  # tasks for each process that are sent before it asks: one at work, one waiting
-IDLE = 300  # s after which a process without a task ends; the next run has use of it until then
-NONE = 0  # of OpenCV's own threads; for 1 it would wait for the end of others, which a fork has not copied
-STARTING = 60  # s within which the first process has to answer
-ENDING = 5  # s that processes without a task get to end by themselves
-LIBRARIES = ("BLIS", "MKL", "NUMEXPR", "OMP", "OPENBLAS")  # whose threads share the cores with our processes
+AHEAD = 2  # tasks sent to each process in advance: one running, one waiting
+IDLE = 300  # s after which a process without a task ends; until then the next run can use it
+START_TIMEOUT = 60  # s within which the first process has to answer
+END_TIMEOUT = 5  # s in which processes without a task may end by themselves
+THREADED = ("BLIS", "MKL", "NUMEXPR", "OMP", "OPENBLAS")  # libraries whose threads share the cores with our processes
 
 
 def cores() -> int:
-    """The cores this process may use, which in a container can be fewer than the machine has."""
+    """The cores this process may use, in a container possibly fewer than the machine has."""
     try:
         return _loky().cpu_count()
-    except (ImportError, ValueError):  # where there can be no processes; `run` says so
+    except (ImportError, ValueError):  # no processes can be started; `run` warns about it
         return os.cpu_count() or 1
 
 
@@ -48,31 +48,35 @@ def run(
 ) -> Iterator:
     """Yield function(task) for every task, in the order of the tasks, as soon as each is ready.
 
-    workers: processes, None for all cores; 1 stays in this process, and so does a run for which no processes can be
-    had, with an `InputWarning`. cluster: address of a Dask scheduler, which then does the work. sees: files and folders
-    that a worker of the cluster must find as they are here; what a task names should be absolute paths. OpenCV keeps to
-    one thread wherever a task runs. Tasks and results must pickle; a generator of tasks is drawn from as workers become
-    free. A process unpickles the function once for all its tasks. An `InputWarning` of a task is issued here.
-    Closing the iterator, or Ctrl-C, stops processes at once; a cluster ends the tasks that it has begun, and then calls
-    the function's `close()`, where it has one, on every worker. Raises BadInput where a worker, the scheduler or the
-    folder that all share is missing.
+    Tasks and results must be picklable; paths in tasks should be absolute. A generator of tasks is consumed as workers
+    become free. Each process unpickles the function once. OpenCV uses one thread in every task. An `InputWarning` in a
+    task is issued in the calling process.
+
+    workers: number of processes, None for all cores. With 1, or where no processes can be started (with an
+        `InputWarning`), all work is done in this process.
+    cluster: address of a Dask scheduler whose workers are used instead.
+    shared_files: files and folders that every worker of the cluster must find as they are here.
+
+    Closing the iterator, or Ctrl-C, ends the processes at once. A cluster finishes the tasks that are running, then
+    calls the function's `close()`, if it has one, on every worker. Raises BadInput if a worker was killed, if there is
+    no scheduler, or if a worker does not see `shared_files`.
     """
     workers = workers or cores()
     if cluster is not None:
-        from maskgen.runtime import cluster as far
+        from maskgen.runtime.cluster import run_on_cluster
 
-        yield from far.run(function, tasks, cluster, shared_files)
+        yield from run_on_cluster(function, tasks, cluster, shared_files)
         return
-    pool = _started(workers) if workers > 1 else None
+    pool = _start_pool(workers) if workers > 1 else None
     if pool is not None:
-        yield from _on_processes(pool, function, tasks)
+        yield from _run_on_pool(pool, function, tasks)
     else:
-        with _one_opencv_thread():
+        with one_opencv_thread():
             yield from map(function, tasks)
 
 
 def end_workers() -> None:
-    """End the processes that the last run has left for the next one."""
+    """End the processes that the last run left for the next one."""
     pool, _Pool.idle = _Pool.idle, None
     if pool is not None and pool.parent == os.getpid():
         pool.end()
@@ -80,29 +84,29 @@ def end_workers() -> None:
 
 @cache
 def _loky():
-    """The part of joblib that starts processes. ImportError where the system has no semaphores in Python's build."""
-    with warnings.catch_warnings(action="ignore"):  # of joblib, that it "will operate in serial mode": we say it
+    """The part of joblib that starts processes. ImportError if Python was built without semaphores."""
+    with warnings.catch_warnings(action="ignore"):  # joblib's "will operate in serial mode"; we warn ourselves
         from joblib.externals import loky
     return loky
 
 
 class _Pool:
-    """Worker processes: those of loky, which run no script a second time and stand what a fork does not."""
+    """Worker processes of loky: they do not run the main script again, and are safe beside threads, unlike a fork."""
 
-    idle: "_Pool | None" = None  # that of the last run, for the next one: starting takes half a second
-    turn = threading.Lock()
+    idle: "_Pool | None" = None  # of the last run, for the next one: starting takes half a second
+    idle_lock = threading.Lock()
 
     def __init__(self, workers):
         self.workers, self.parent = workers, os.getpid()
         threads = str(max(1, cores() // workers))
-        variables = (f"{library}_NUM_THREADS" for library in LIBRARIES)
+        variables = (f"{library}_NUM_THREADS" for library in THREADED)
         limits = {name: os.environ.get(name, threads) for name in variables}
         others = set(multiprocessing.active_children())
         self.executor = _loky().ProcessPoolExecutor(workers, timeout=IDLE, env=limits)
         try:
-            with _ctrl_c_later():  # workers inherit that, so they are deaf from their first moment on
+            with _ctrl_c_blocked():  # workers inherit it: until they can ignore Ctrl-C they would print a traceback
                 first = self.executor.submit(os.getpid)
-            first.result(STARTING)
+            first.result(START_TIMEOUT)
             self.processes = set(multiprocessing.active_children()) - others
         except BaseException:
             for process in set(multiprocessing.active_children()) - others:
@@ -112,10 +116,10 @@ class _Pool:
 
     @classmethod
     def of_last_run(cls, workers):
-        """The pool of the last run, or None where it has another size, or is gone."""
-        with cls.turn:
+        """The pool of the last run, or None if it has another size or its processes have ended."""
+        with cls.idle_lock:
             pool, cls.idle = cls.idle, None
-        if pool is None or pool.parent != os.getpid():  # of the process that this one is a copy of: not ours to end
+        if pool is None or pool.parent != os.getpid():  # inherited by a fork: the parent ends it
             return None
         with suppress(BrokenExecutor):
             if pool.workers == workers and pool.executor.submit(os.getpid).result():
@@ -126,27 +130,27 @@ class _Pool:
     def keep(self):
         """Let the next run have this pool."""
         pool = self
-        if multiprocessing.parent_process() is None:  # else it would wait for its workers' end before its own
-            with self.turn:
+        if multiprocessing.parent_process() is None:  # a child process would not end before its workers
+            with self.idle_lock:
                 pool, _Pool.idle = _Pool.idle, self
         if pool is not None:
             pool.end()
 
     def end(self):
-        """End the processes when they have nothing to do."""
+        """End the processes, which have no task."""
         from multiprocessing.connection import wait
 
         self.executor.shutdown(wait=False)
-        alive, deadline = {process.sentinel: process for process in self.processes}, time.monotonic() + ENDING
+        alive, deadline = {process.sentinel: process for process in self.processes}, time.monotonic() + END_TIMEOUT
         while alive and time.monotonic() < deadline:
-            for sentinel in wait(list(alive), ENDING / 10):
+            for sentinel in wait(list(alive), END_TIMEOUT / 10):
                 del alive[sentinel]
-        for process in alive.values():  # it waits for one that was killed meanwhile, and loky would wait for it
+        for process in alive.values():  # one that was stopped, or waits for another that was killed
             _kill(process)
 
     def kill(self, futures):
-        """End the processes, whatever they are at. futures: what they were asked for."""
-        deadline = time.monotonic() + 1  # until loky has them all in one place: it looks for them in two while it ends
+        """End the processes at once, also while they work. futures: of their tasks."""
+        deadline = time.monotonic() + 1  # loky misses tasks that are just being handed over
         while not all(future.running() or future.done() for future in futures) and time.monotonic() < deadline:
             time.sleep(0.001)
         self.executor.shutdown(kill_workers=True)
@@ -160,22 +164,22 @@ def _kill(process):
         process.terminate()
 
 
-def _started(workers):
-    """A pool of so many processes, or None and an `InputWarning` where there can be none."""
-    why = _forbidden()
+def _start_pool(workers):
+    """A pool of worker processes, or None and an `InputWarning` where none can be started."""
+    why = _why_forbidden()
     if not why:
         try:
             return _Pool.of_last_run(workers) or _Pool(workers)
         except BrokenExecutor:
             why = "one was killed as it started"
-        except Exception as error:  # a system has many ways to say no
-            why = (str(error).splitlines() or [f"none answers within {STARTING} s"])[0]
+        except Exception as error:  # systems refuse in many ways
+            why = (str(error).splitlines() or [f"no reply within {START_TIMEOUT} s"])[0]
     _warn_of_one_process(why)
     return None
 
 
-def _forbidden():
-    """Why this process must not start others, "" where it may."""
+def _why_forbidden():
+    """Why this process must not start others, "" if it may."""
     process = multiprocessing.current_process()
     switch = os.environ.get("JOBLIB_MULTIPROCESSING", "1").strip()
     if not switch.isdecimal() or int(switch) == 0:
@@ -183,16 +187,16 @@ def _forbidden():
     if process.daemon:
         return "this is a daemonic process, such as a worker of multiprocessing.Pool"
     if type(process).__name__.startswith("Loky"):
-        return "this is a worker of joblib, which has as many of them already"
+        return "this is a worker of joblib, which uses the cores already"
     return ""
 
 
 def _warn_of_one_process(why):
-    warn(f"all work is done in one process, no others can be started: {why}")  # its place is a line of `_started`
+    warn(f"all work is done in one process, no others can be started: {why}")
 
 
-def _on_processes(pool, function, tasks):
-    function = uuid.uuid4().hex, cloudpickle.dumps(function)  # the processes may know another run's, now outdated
+def _run_on_pool(pool, function, tasks):
+    function = uuid.uuid4().hex, cloudpickle.dumps(function)  # the key tells it from the function of an earlier run
     tasks, waiting, busy = iter(tasks), deque(), set()
     try:
         while True:
@@ -211,36 +215,36 @@ def _on_processes(pool, function, tasks):
             yield result
     except BrokenExecutor as error:
         pool.kill(waiting)
-        raise BadInput(_why_gone(str(error))) from None
+        raise BadInput(_why_ended(str(error))) from None
     except BaseException:
         pool.kill(waiting)
         raise
     pool.keep()
 
 
-def _why_gone(text):
-    """What to tell of a worker that has ended. text: what loky says, with the signals by which its workers did."""
+def _why_ended(text):
+    """The message for a worker that ended. text: loky's message, which names the signals that ended its workers."""
     crash = re.search(r"SIG(SEGV|ABRT|BUS|ILL|FPE)", text)
     if crash:
         return (
-            f"a worker crashed ({crash[0]}), perhaps at an input that a library cannot stand: take that away, and the "
-            "same command goes on from here"
+            f"a worker crashed ({crash[0]}), probably while a library read a damaged input: remove that input, then "
+            "run the same command again to continue"
         )
     return (
-        "a worker was killed, perhaps for want of memory: the same command goes on from here, with fewer --workers "
-        "if it happens again"
+        "a worker was killed, probably because memory ran out: run the same command again to continue, with fewer "
+        "--workers if it happens again"
     )
 
 
 @contextmanager
-def _ctrl_c_later():
-    """Hold Ctrl-C back until the block ends, where the system can."""
+def _ctrl_c_blocked():
+    """Defer Ctrl-C until the block ends, where the system supports it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # else the pool starts it, which up to Python 3.12 lets Ctrl-C through again
+    resource_tracker.ensure_running()  # otherwise the pool starts it, which unblocks Ctrl-C up to Python 3.12
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -250,9 +254,7 @@ def _ctrl_c_later():
 
 def _in_worker(function, task, parent):
     """The result of a task, and the lines of its `InputWarning`s."""
-    import cv2
-
-    cv2.setNumThreads(NONE)
+    use_one_opencv_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with(parent)
     with collected_warnings() as lines:
@@ -261,14 +263,14 @@ def _in_worker(function, task, parent):
 
 @lru_cache(maxsize=1)
 def _unpickled(run, function):
-    """A function once for all tasks of a process, so that it may keep what it has read."""
+    """The function of a run, unpickled once per process, so that it can keep what it has read."""
     return pickle.loads(function)
 
 
 @cache
 def _end_with(parent):
-    """Let this worker end soon after its parent, also where that was killed and could not say goodbye."""
-    gc.freeze()  # loky collects garbage every second: what was loaded for good it need not go through
+    """Let this worker end within a second of its parent, also if the parent was killed."""
+    gc.freeze()  # loky collects garbage every second; imported modules need not be searched
 
     def watch():
         while os.getppid() == parent:
@@ -276,15 +278,3 @@ def _end_with(parent):
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _one_opencv_thread():
-    import cv2
-
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(NONE)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

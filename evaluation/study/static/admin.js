@@ -1,5 +1,5 @@
 "use strict";
-// Counts of a running study, asked for again every three seconds.
+// Counts of a running study, updated every three seconds.
 (() => {
   const fill = (id, rows) => {
     document.querySelector(`#${id} tbody`).replaceChildren(...rows.map(row => {

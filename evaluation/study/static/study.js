@@ -1,20 +1,20 @@
 "use strict";
-// One rater's session. Pictures are decoded into canvases before they are shown, so that an exposure is as long as it
-// says: it begins and ends with a frame of the screen, and the time between those two frames is what is sent.
+// The session of one rater. Pictures are decoded into canvases before they are shown, so that exposures are exact: an
+// exposure starts and ends with a frame of the screen, and the time between these two frames is sent.
 (() => {
   const byId = id => document.getElementById(id);
   const wait = ms => new Promise(done => setTimeout(done, ms));
   const stage = byId("stage"), sides = ["left", "right"];
   const buttons = sides.flatMap(side => [byId(side), byId(`choose-${side}`)]);
-  const embedded = byId("trials");  // the layout for crowd platforms brings its trials along
+  const embedded = byId("trials");  // the layout for crowd platforms contains its trials
   const source = embedded ? fromPage() : fromServer();
   const loading = new Map();
 
-  // ---- where trials come from and answers go ----
+  // ---- source of the trials and target of the answers ----
 
   function fromServer() {
     const base = document.body.dataset.base, csrf = document.body.dataset.csrf, kept = `answer of ${base}`;
-    // Ask until there is an answer: a server that is started again misses nothing.
+    // Repeat a request until it succeeds: nothing is lost if the server is restarted.
     async function ask(path, options = {}) {
       for (let pause = 500; ; pause = Math.min(2 * pause, 5000)) {
         try {
@@ -24,7 +24,7 @@
             if (options.method) sessionStorage.removeItem("renewed");
             return answer;
           }
-          if (answer.status === 403 && !sessionStorage.getItem("renewed")) {  // the cookie has gone: get another, once
+          if (answer.status === 403 && !sessionStorage.getItem("renewed")) {  // the cookie is lost: get another one, once
             sessionStorage.setItem("renewed", "yes");
             location.reload();
             await wait(60000);
@@ -43,9 +43,9 @@
     };
     return {
       async begin() {
-        const left = localStorage.getItem(kept);  // of a page that was closed before the server could answer
+        const left = localStorage.getItem(kept);  // of a page that was closed before the server replied
         if (left) {
-          try { await post(JSON.parse(left)); } catch { /* the server does not want it: ask anew */ }
+          try { await post(JSON.parse(left)); } catch { /* the server refuses it: ask again */ }
           localStorage.removeItem(kept);
         }
         return (await ask("/state")).json();
@@ -57,7 +57,7 @@
         return state;
       },
       picture: async (trial, side) => (await ask(`/${trial.n}/${side}`)).blob(),
-      // Survives a reload, so that a second look at a limited trial is known.
+      // Survives a reload, so that a second view of a limited trial is noticed.
       look(n) {
         const key = `looks ${n} of ${base}`, looks = 1 + Number(localStorage.getItem(key));
         localStorage.setItem(key, looks);
@@ -80,7 +80,7 @@
     return {
       begin: async () => state(),
       async send(answer) { answers.push(answer); return state(); },
-      // An image element, since the pictures lie on another host, which need not allow scripts to read them.
+      // An image element, because the pictures are on another host, which may not allow scripts to read them.
       async picture(trial, side) {
         const image = new Image();
         image.src = trial[side];
@@ -92,7 +92,7 @@
         const field = byId("answers"), query = new URLSearchParams(location.search);
         field.value = JSON.stringify(answers);
         if (query.get("assignmentId")) byId("assignmentId").value = query.get("assignmentId");
-        // On the platform's own page the form around ours is its form, which knows where to go.
+        // On the page of the platform our form is inside its form, which has an action already.
         if (query.get("turkSubmitTo") && field.form.id === "ours")
           field.form.action = `${query.get("turkSubmitTo")}/mturk/externalSubmit`;
         say("Thank you!", "One last step: hand in your answers.", "", "Submit").then(() => field.form.submit());
@@ -102,7 +102,7 @@
 
   class Refused extends Error {}
 
-  // ---- words ----
+  // ---- messages ----
 
   function note(text) {
     if (byId("note").textContent !== text) byId("note").textContent = text;
@@ -255,9 +255,9 @@
       loading.get(trial.n).then(bitmaps => bitmaps.forEach(bitmap => bitmap.close()));
       loading.delete(trial.n);
       state = await source.send(answer);
-      if (trial.practice && state.said)
-        await say(state.said === "practice right" ? "That is it" : "Look again",
-          state.said === "practice right" ? "The other picture had coloured blots, so it is not a real photo."
+      if (trial.practice && state.result)
+        await say(state.result === "practice right" ? "That is it" : "Look again",
+          state.result === "practice right" ? "The other picture had coloured blots, so it is not a real photo."
             : "The picture you chose had coloured blots, so it is not a real photo. Most pairs are harder than this one.", "");
     }
     byId("bar").value = byId("bar").max;

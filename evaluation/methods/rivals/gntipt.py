@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from evaluation.methods.doors import Failed
+from evaluation.methods.errors import Failed
 
 MULTIPLE = 8  # px, of both sides
 LEAST = 72  # px: the widest mirrored padding is 16 at a quarter of the size, and asks for more than 16 pixels

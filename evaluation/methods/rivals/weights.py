@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from evaluation.methods.nets import srgan, tf_checkpoint, torch7
-from evaluation.methods.nets.gl import GL
-from evaluation.methods.nets.gntipt import GntIpt
-from evaluation.methods.nets.srgan import SRResNet
+from evaluation.methods.rivals import srgan, tf_checkpoint, torch7
+from evaluation.methods.rivals.gl import GL
+from evaluation.methods.rivals.gntipt import GntIpt
+from evaluation.methods.rivals.srgan import SRResNet
 from maskgen.errors import BadInput
 from pconv_model.torch_files import torch_file
 

@@ -1,4 +1,4 @@
-"""The nets as methods of the benchmark: functions of (image, hole), with weights from the user's files."""
+"""The networks as methods of the benchmark: functions of (image, hole), with weights from the user's files."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluation.methods import small_image
-from evaluation.methods.doors import Failed
-from evaluation.methods.nets import srgan, tf_checkpoint, weights
-from evaluation.methods.nets.gl import blend
+from evaluation.methods.classical import small_image
+from evaluation.methods.errors import Failed
+from evaluation.methods.networks import device
+from evaluation.methods.rivals import srgan, tf_checkpoint, weights
+from evaluation.methods.rivals.gl import blend
 from maskgen.errors import BadInput
+from maskgen.runtime import files
+from maskgen.runtime.recipe import library_versions
 
 READERS = {
     "gl": weights.read_gl,
@@ -33,13 +36,23 @@ def files_of(net: str, path: Path | None) -> dict[str, Path]:
     return {"weights": path} | ({"numbers": tf_checkpoint.data_file(path)} if path.suffix == ".index" else {})
 
 
-def load(net: str, path: Path | None = None, device: str = "cpu", *, post: bool = False) -> Callable:
+def identity(net: str, path: Path | None, options: dict[str, bool]) -> dict:
+    """The hashes of the weights, the options, PyTorch's version and the device, for recipe.json.
+
+    Raises BadInput where the weights are missing.
+    """
+    found = {name: files.sha256(file) for name, file in files_of(net, path).items()}
+    return {"method": net, **found, **options, **library_versions("torch"), "device": device()}
+
+
+def load(net: str, path: Path | None = None, *, threads: int = 1, post: bool = False) -> Callable:
     """A function of (image, hole) with one of READERS: uint8 (H, W, 3) RGB, bool (H, W) -> uint8 (H, W, 3).
 
-    It returns the net's answer everywhere, or with post the image with its hole filled and blended. Images have any
-    size. Nets for super-resolution take the lattice of known pixels as a small image. path: as for `files_of`.
+    It returns the network's output everywhere, or with post the image with its hole filled and blended. Images may have
+    any size. Networks for super-resolution take the lattice of known pixels as a small image. path: as for `files_of`.
     """
-    model = READERS[net](files_of(net, path)["weights"]).to(device, memory_format=torch.channels_last)
+    torch.set_num_threads(threads)
+    model = READERS[net](files_of(net, path)["weights"]).to(device(), memory_format=torch.channels_last)
     if net in srgan.FILES:
         return partial(_enlarged, model)
     return partial(_blended if post else fill, model)

@@ -1,0 +1,292 @@
+"""The benchmark from Python: `evaluate(...)`, with every option of the command `evaluate`, which calls it."""
+
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from evaluation import benchmark, experiments, pairing, report
+from evaluation import metrics as metric_table
+from evaluation.methods import Method, parse_all
+from evaluation.methods.registry import check_labels, checked_label
+from evaluation.pairs import PairSet
+from evaluation.settings import METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportConfig
+from maskgen.errors import BadInput, InputWarning
+
+ONLY_DRAWN = "--per-class draws pairs and --pairs names them: leave one of the two out"
+
+
+def evaluate(
+    methods: Mapping[str, str | Callable] | Iterable[str] = METHODS,
+    images: str | Path | Sequence[np.ndarray] | None = None,
+    masks: str | Path | Sequence[np.ndarray] | None = None,
+    *,
+    metrics: Iterable[str] = BenchmarkConfig.metrics,
+    per_class: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    seed: int = BenchmarkConfig.seed,
+    pairs: str | Path | None = None,
+    polarity: str | None = None,
+    threshold: int | None = None,
+    raw: bool = BenchmarkConfig.raw,
+    weights: Mapping[str, str | Path] | Iterable[str] = (),
+    out: str | Path | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
+    timeout: float = TIMEOUT,
+    retry: bool = False,
+    by: str | None = None,
+    pictures: bool = True,
+    pages: bool = False,
+    paper: bool = False,
+    verbose: bool = False,
+) -> "Evaluation":
+    """Score inpainting methods on images with holes.
+
+    Parameters
+    ----------
+    methods
+        A dict of label -> method, or a list of names. A method is a name, or a prefix with its argument, as for the
+        option `--method` ("telea", "pconv", "dir:FOLDER", ...), or a Python function of (image, hole): image uint8
+        (H, W, 3) RGB, black in the hole, hole bool (H, W), True where pixels are missing. It returns uint8 (H, W, 3).
+        Functions run in this process, one image after another, and their scores are computed anew in every run.
+    images, masks
+        A folder each; None takes those that ship. Or two lists of arrays of the same length, images as uint8 (H, W, 3)
+        and holes as bool (H, W): the first image has the first hole, and so on.
+    metrics
+        Names of metrics, as for the option `--metric`.
+    per_class
+        Number of masks drawn of each class. None takes all.
+    size
+        Height and width in px to which all images are cut, or one number for both. None takes 512, or the size of
+        `pairs` or of the arrays.
+    seed
+        Draws the pairs and the bootstrap samples.
+    pairs
+        A `pairs.csv` or its folder, as `evaluate pairs` and earlier runs write it: these pairs are scored.
+    polarity, threshold
+        How mask files are read: "hole-white" or "hole-black", and the grey level from which on they are white.
+    raw
+        Score the method's own pixels everywhere, not only in the hole.
+    weights
+        Checkpoints of networks: a dict of label or name -> file.
+    out
+        Folder for the results. An interrupted run is resumed, and methods are added to finished results. None takes a
+        temporary folder, which is removed together with the returned object.
+    workers, cluster
+        Number of processes, None for all cores; or the address of a Dask scheduler.
+    timeout
+        Seconds that a method may take for one image. For a function this is checked when it returns.
+    retry
+        Try the pairs again that failed in an earlier run.
+    by, pictures, pages, paper
+        For the report: the metric that picks the pairs to show; keep every result as a JPEG; write a page for every
+        pair; show the published Table 1.
+    verbose
+        Print what the command prints. The progress bar is shown in any case.
+
+    Returns
+    -------
+    Evaluation
+        The scores, the table and the report.
+
+    Raises
+    ------
+    BadInput
+        If input has to be fixed: an unknown method, missing weights, a folder without masks and the like. A method that
+        fails on a pair raises nothing: the error is in the scores, and an `InputWarning` names the first.
+
+    Examples
+    --------
+    >>> from evaluation.api import evaluate
+    >>> result = evaluate({"mine": lambda image, hole: image, "telea": "telea"}, size=64, per_class=1)
+    >>> sorted(result.scores["method"].unique())
+    ['mine', 'telea']
+    """
+    if pairs is not None and per_class is not None:
+        raise BadInput(ONLY_DRAWN)
+    size = (size, size) if isinstance(size, int) else size
+    config = BenchmarkConfig(tuple(metrics), size or BenchmarkConfig.size, per_class or 0, raw, seed)
+    chosen = read_methods(methods, weights)
+    check_metrics(config, by, size)
+    temporary = None if out else tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
+    folder = Path(out) if out else Path(temporary.name, OUT)
+    arrays = isinstance(images, Sequence | np.ndarray) and not isinstance(images, str)
+    if arrays:
+        pair_set, size = experiments.array_pairs(images, masks, size, out=folder)
+        config = replace(config, size=size)
+    elif pairs is not None:
+        folders = {"images": _path(images), "masks": _path(masks)}
+        pair_set, size = pairing.listed_pairs(Path(pairs), **folders, polarity=polarity, threshold=threshold, size=size)
+        config = replace(config, size=size)
+    else:
+        reading = polarity or "hole-white", threshold
+        pair_set = pairing.pair_folders(_path(images), _path(masks), config, *reading, out=folder)
+    result = score_pairs(
+        chosen,
+        pair_set,
+        config,
+        folder,
+        by=by,
+        paper=paper,
+        pages=pages,
+        verbose=verbose,
+        workers=workers,
+        cluster=cluster,
+        timeout=timeout,
+        pictures=pictures,
+        retry=retry,
+    )
+    result._temporary = temporary
+    if not verbose:
+        for line in result.failures:
+            warnings.warn(line, InputWarning, stacklevel=2)
+    return result
+
+
+def _path(folder):
+    return None if folder is None else Path(folder)
+
+
+def read_methods(
+    methods: Mapping[str, str | Callable] | Iterable[str], weights: Mapping[str, str | Path] | Iterable[str] = ()
+) -> dict[Method, dict]:
+    """The methods of a run, each with its identity. weights: a dict of label or name -> file, or `--weights` options.
+
+    Raises BadInput as `methods.parse_all`, and where a file or folder of a method is missing.
+    """
+    if not isinstance(methods, Mapping):
+        texts = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+        if not texts or any(callable(method) for method in texts):
+            raise BadInput("expected a dict of label -> function or method name, or a list of method names")
+        functions = {}
+    else:
+        texts = [f"{checked_label(label)}={method}" for label, method in methods.items() if not callable(method)]
+        functions = {label: method for label, method in methods.items() if callable(method)}
+    if isinstance(weights, Mapping):
+        weights = [f"{name}={file}" for name, file in weights.items()]
+    found = {method.label: method for method in parse_all(texts, weights)}
+    for label, function in functions.items():
+        found[checked_label(label)] = Method(label, "function", label, function=function)
+    order = list(methods) if isinstance(methods, Mapping) else list(found)
+    check_labels(order)
+    return {found[label]: found[label].identity() for label in order}
+
+
+def check_metrics(config: BenchmarkConfig, by: str | None, size: tuple[int, int] | None = None) -> None:
+    """Raise BadInput for metrics that cannot be computed, at `size` if it is known, and for a `by` not among them."""
+    report.shown_by(config, by or "")
+    metric_table.check(config.metrics, size)
+
+
+def score_pairs(
+    methods: dict[Method, dict],
+    pair_set: PairSet,
+    config: BenchmarkConfig,
+    out: Path,
+    *,
+    by: str | None = None,
+    paper: bool = False,
+    pages: bool = False,
+    verbose: bool = False,
+    **options,
+) -> "Evaluation":
+    """Score pairs and write the report. methods: from `read_methods`. options: as for `benchmark.run`."""
+    say = print if verbose else lambda line: None
+    pairs, sources, text = pair_set.pairs, pair_set.sources, ""
+
+    def write_report(scores):
+        nonlocal text
+        text = report.write(out, scores, pairs, sources, config, ReportConfig(by=by or ""), paper=paper, pages=pages)
+
+    say(pair_set.description)
+    scores = benchmark.run(
+        list(methods),
+        pairs,
+        sources,
+        out,
+        config,
+        names=pair_set.names,
+        experiment=pair_set.experiment,
+        identities={method.label: identity for method, identity in methods.items()},
+        drawn=pair_set.files,
+        report=write_report,
+        say=say,
+        **options,
+    )
+    say(text)
+    say(f"\nscores, tables and pictures are in {out}; look at {out / 'report.html'}")
+    result = Evaluation(out, scores, text, [method.label for method in methods])
+    if verbose:
+        for line in result.failures:
+            print(line, file=sys.stderr)
+    return result
+
+
+class Evaluation:
+    """The results of a run: `scores`, `table`, `failures`, and `report(path)`, which writes them to a folder.
+
+    scores: DataFrame with a row for each method and pair, with the pair's class and its error if it failed, as in
+    `scores.csv`. folder: where all files of the run are.
+    """
+
+    def __init__(self, folder: Path, scores: pd.DataFrame, text: str, labels: list[str]):
+        self.folder, self.scores, self._text, self._labels = folder, scores, text, labels
+        self._temporary = None  # removed together with this object
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each metric, class and method: the mean, its interval and what is tested, as in `table.csv`."""
+        return pd.read_csv(self.folder / "table.csv", dtype={"method": str, "category": str})
+
+    @property
+    def failures(self) -> list[str]:
+        """One line for each method that failed on a pair, the worst last."""
+        return [line for _, line in self._failures()]
+
+    @property
+    def all_failed(self) -> bool:
+        """True if a method failed on all pairs."""
+        return any(everywhere for everywhere, _ in self._failures())
+
+    def _failures(self):
+        found = []
+        for label, rows in self.scores[self.scores["method"].isin(self._labels)].groupby("method", sort=False):
+            failed = rows[rows["error"] != ""]
+            if len(failed):
+                everywhere = len(failed) == len(rows)
+                count = "all" if everywhere else f"{len(failed):,}"
+                pair, error = failed["pair"].iloc[0], failed["error"].iloc[0]
+                found.append((everywhere, f"{label}: {count} pairs failed, the first, {pair}: {error}"))
+        return sorted(found, key=lambda item: item[0])
+
+    def report(self, path: str | Path) -> Path:
+        """Write the files of the run to a new or empty folder: report.html, the tables, scores, pictures, pairs.
+
+        Returns the path of report.html. Raises BadInput where the folder holds anything else.
+        """
+        path = Path(path)
+        if path.resolve() != self.folder.resolve():
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise BadInput(f"{path} is not empty: expected a new or empty folder for the report")
+            shutil.copytree(self.folder, path, dirs_exist_ok=True)
+        return path / "report.html"
+
+    def __repr__(self) -> str:
+        return "\n".join([self._text.rstrip("\n"), *self.failures])
+
+    def _repr_html_(self) -> str:
+        parts = []
+        for name, rows in self.table.groupby("metric", sort=False):
+            row = metric_table.ALL[name]
+            unit = f" ({row.unit})" if row.unit else ""
+            means = rows.pivot_table("mean", "method", "category", sort=False)
+            parts.append(f"<p>{name}{unit}, {row.better} is better</p>")
+            parts.append(means.to_html(float_format=f"%.{row.digits}f", na_rep="-"))
+        return "".join(parts)

@@ -1,0 +1,171 @@
+"""Mending of the `dis` flow: wrong motion, mostly along the outlines of objects, is replaced by that of similar pixels.
+
+Dense inverse search matches square patches, so the motion of an object spreads over its outline. Each pixel gets a
+confidence from forward-backward consistency and colour; where it is low, the flow becomes a mean over confident pixels
+of similar colour (a joint bilateral filter). docs/occlusion.md describes the steps.
+
+All constants were chosen on the scenes of `benchmarks/occlusion.py`. None of them comes from a paper, so they are free
+to choose; but each of them changes the masks, so a change makes a new version of the masks, and a test fails.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from maskgen.extraction.consistency import consistency_error
+
+
+class Pass(NamedTuple):
+    """One pass of the filter. It reaches grid * step * rings px to each side."""
+
+    grid: int  # px between the points at which the mean is taken
+    step: int  # grid points between a point and its next neighbour
+    rings: int  # neighbours to each side
+
+
+HALF_SIZE_PASSES = (Pass(4, 4, 3), Pass(2, 3, 3))  # at half the size: far-reaching and cheap
+FULL_SIZE_PASS = Pass(2, 3, 2)  # at full size: sharp outlines
+COLOUR_RANGE = 12  # grey levels, sum of the differences in R, G and B at which a neighbour's weight falls to 1/e
+MIN_WEIGHT = 1e-3  # of a neighbour of any other colour, so that a pixel without similar neighbours gets a mean too
+COLOUR_WEIGHT = (np.exp(-np.arange(256) / COLOUR_RANGE) + MIN_WEIGHT).astype(np.float32)  # (256,), by that sum
+SLOPE = 0.01  # of the consistency check, as in Sundaram et al. (ECCV 2010)
+OFFSET = 0.5  # px^2, the same; a quarter of it at half the size
+MISMATCH_SCALE = 15  # grey levels, colour difference along the flow at which the confidence falls to 1/e
+MISMATCH = 15  # grey levels, colour difference along the flow above which two pixels do not show the same thing
+
+
+def mended_dis(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The flow `dis` from first to second and back, each mended with the help of the other.
+
+    first, second: uint8 (H, W, 3), RGB. Returns two flows, float32 (H, W, 2).
+    """
+    grey = _equalized_grey(first, second)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    forward, backward = search.calc(*grey, None), search.calc(*grey[::-1], None)
+    return mend(first, second, forward, backward)
+
+
+def mend(
+    first: np.ndarray, second: np.ndarray, forward: np.ndarray, backward: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replace the flow of pixels of low confidence by that of confident pixels of similar colour around them.
+
+    A pixel falls back to its original flow if the mended one leads to another colour and the original one leads to a
+    more similar colour; most such pixels are occluded. first, second: uint8 (H, W, 3), RGB. forward, backward: float32
+    (H, W, 2). Returns both flows, mended.
+    """
+    # Half way to a flat histogram: dark colours become easier to tell apart, and bright ones stay so.
+    curve = np.rint((_equalization_curve(first, second) + np.arange(256)) / 2).astype(np.uint8)
+    enhanced = [cv2.LUT(frame, curve) for frame in (first, second)]
+    halves = [_half_size(frame) for frame in (first, second)]
+    enhanced_halves = [_half_size(frame) for frame in enhanced]
+    before = there, back = [_resized_flow(flow, halves[0].shape, 0.5) for flow in (forward, backward)]
+    for one_pass in HALF_SIZE_PASSES:
+        there, back = (
+            _filtered(enhanced_halves[0], there, _confidence(*halves, there, back, OFFSET / 4), one_pass),
+            _filtered(enhanced_halves[1], back, _confidence(*halves[::-1], back, there, OFFSET / 4), one_pass),
+        )
+    there, back = (
+        flow + _resized_flow(mended - original, flow.shape, 2)
+        for flow, mended, original in zip((forward, backward), (there, back), before, strict=True)
+    )
+    there, back = (
+        _filtered(enhanced[0], there, _confidence(*halves, there, back, OFFSET), FULL_SIZE_PASS),
+        _filtered(enhanced[1], back, _confidence(*halves[::-1], back, there, OFFSET), FULL_SIZE_PASS),
+    )
+    return _better_by_colour(first, second, there, forward), _better_by_colour(second, first, back, backward)
+
+
+def _equalized_grey(first, second):
+    """Both frames in grey, with one curve that makes their joint histogram flat: dark scenes get contrast too."""
+    first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
+    curve = np.rint(_equalization_curve(first, second)).astype(np.uint8)
+    return cv2.LUT(first, curve), cv2.LUT(second, curve)
+
+
+def _equalization_curve(first, second):
+    """New values of the 256 grey levels that make the joint histogram of all channels flat. float64 (256,)."""
+    planes = [frame.reshape(len(frame), -1) for frame in (first, second)]
+    counts = sum(cv2.calcHist([plane], [0], None, [256], [0, 256]).ravel() for plane in planes)
+    below = np.cumsum(counts, dtype=np.float64) - counts / 2
+    return 255 * below / counts.sum(dtype=np.float64)
+
+
+def _half_size(frame):
+    return cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
+def _resized_flow(flow, shape, factor):
+    """The flow between frames of another size, `factor` times as large."""
+    return cv2.resize(flow, shape[1::-1], interpolation=cv2.INTER_LINEAR) * np.float32(factor)
+
+
+def _confidence(first, second, flow, back, offset):
+    """exp(-consistency error - (colour difference / MISMATCH_SCALE)^2), 0 where the flow leaves. float32 (H, W).
+
+    first, second: the frames at half the size, which is enough for colours and four times cheaper. flow, back: at this
+    size or twice as large. offset: of the consistency check, in px^2 of the flow's size.
+    """
+    planes = cv2.split(flow)
+    doubt, leaves = consistency_error(planes, cv2.split(back), slope=SLOPE, offset=offset)
+    same_size = flow.shape[:2] == first.shape[:2]
+    small_planes = planes if same_size else cv2.split(_resized_flow(flow, first.shape, 0.5))
+    mismatch = _colour_difference(first, second, *small_planes) * np.float32(1 / MISMATCH_SCALE)
+    mismatch *= mismatch
+    doubt += mismatch if same_size else cv2.resize(mismatch, doubt.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    doubt *= np.float32(-1)
+    confidence = cv2.exp(doubt, dst=doubt)
+    confidence[leaves] = 0
+    return confidence
+
+
+def _filtered(frame, flow, confidence, one_pass):
+    """confidence * flow + (1 - confidence) * weighted mean of the flow around. float32 (H, W, 2)."""
+    mean = _bilateral_mean(frame, flow, confidence, one_pass)
+    means = [cv2.resize(plane, confidence.shape[::-1], interpolation=cv2.INTER_LINEAR) for plane in mean]
+    return cv2.merge([m + confidence * (own - m) for m, own in zip(means, cv2.split(flow), strict=True)])
+
+
+def _bilateral_mean(frame, flow, confidence, one_pass):
+    """Mean dx and dy around each point of a grid, neighbours weighted by confidence and similarity of colour."""
+    grid, step, rings = one_pass
+    points = np.s_[grid // 2 :: grid, grid // 2 :: grid]
+    confidence, flow = confidence[points], flow[points]
+    height, width = confidence.shape
+    pad = rings * step
+    colours = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    planes = cv2.split(cv2.copyMakeBorder(colours, pad, pad, pad, pad, cv2.BORDER_REPLICATE))
+    centre = np.s_[pad : pad + height, pad : pad + width]
+    # Three sums: of the weighted dx, of the weighted dy, and of the weights.
+    terms = [
+        cv2.copyMakeBorder(term, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+        for term in (flow[..., 0] * confidence, flow[..., 1] * confidence, confidence)
+    ]
+    sums = [np.full((height, width), tiny, np.float32) for tiny in (0, 0, 1e-12)]  # no division by 0
+    for i in range(-rings, rings + 1):
+        for j in range(-rings, rings + 1):
+            if i * i + j * j > rings * rings + 1:  # a disc
+                continue
+            shifted = np.s_[pad + i * step : pad + i * step + height, pad + j * step : pad + j * step + width]
+            red, green, blue = (cv2.absdiff(plane[centre], plane[shifted]) for plane in planes)
+            similarity = cv2.LUT(cv2.add(cv2.add(red, green), blue), COLOUR_WEIGHT)
+            for term, total in zip(terms, sums, strict=True):
+                cv2.accumulateProduct(term[shifted], similarity, total)
+    return sums[0] / sums[2], sums[1] / sums[2]
+
+
+def _better_by_colour(first, second, mended, original):
+    """The mended flow; the original one where only that leads to a similar colour, or to a more similar one."""
+    error, original_error = (_colour_difference(first, second, *cv2.split(flow)) for flow in (mended, original))
+    return cv2.copyTo(original, ((error > MISMATCH) & (original_error < error)).astype(np.uint8), mended)
+
+
+def _colour_difference(first, second, u, v):
+    """Largest difference among R, G and B along the displacement (u, v), mean over 3x3 pixels. uint8 (H, W)."""
+    height, width = u.shape
+    x = u + np.arange(width, dtype=np.float32)
+    y = v + np.arange(height, dtype=np.float32)[:, None]
+    warped = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    red, green, blue = cv2.split(cv2.blur(cv2.absdiff(first, warped), (3, 3)))
+    return cv2.max(cv2.max(red, green), blue)
