@@ -14,7 +14,7 @@ import torch
 
 from maskgen.errors import BadInput
 from pconv_model import checkpoints, data, train
-from pconv_model.losses import total_loss
+from pconv_model.objective import total_loss
 from pconv_model.schedule import stages
 from pconv_model.search import search
 from pconv_model.settings import LossConfig, NetConfig, TrainConfig
