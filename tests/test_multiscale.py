@@ -51,10 +51,8 @@ def test_merging_takes_coarse_pixels_without_known_ones_in_reach_and_low_frequen
     assert (merged(fine, coarse, hole, blind=1, depth=1) == 0.75).all()
     assert merged(fine, coarse, hole, depth=1)[hole] == pytest.approx(0.75)
     assert merged(fine, coarse, hole, blind=0.5, depth=0.5)[hole] == pytest.approx(0.75 - 0.5 * 0.5 * 0.5)
-    for period, kept in (
-        (8, 0.99),
-        (128, 0.02),
-    ):  # px; exp(-2 (pi 4 / period)^2) of a wave is taken from the coarse one
+    # exp(-2 (pi 4 / period)^2) of a wave is taken from the coarse result
+    for period, kept in ((8, 0.99), (128, 0.02)):  # px
         wave = 0.1 * np.sin(2 * np.pi * x / period)
         result = merged(wave, np.zeros(256), hole, depth=1)[32, 80:160, 0]
         assert np.abs(result).max() == pytest.approx(0.1 * kept, abs=0.002)
