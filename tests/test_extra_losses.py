@@ -156,3 +156,14 @@ def test_the_vgg_terms_of_the_composite_can_be_balanced():
     # of out: 1 and 1; of the composite: 0.1 * 3 and 0.6 / 2, and the same for Gram matrices of 0.1 and 0.6
     assert terms["perceptual"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
     assert terms["style"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
+
+
+@pytest.mark.parametrize("name", ["checkerboard", "smooth"])
+def test_known_pixels_of_the_result_do_not_change_the_terms_of_the_composite(name):
+    generator = torch.Generator().manual_seed(0)
+    out, truth = torch.rand(2, 2, 3, 24, 24, generator=generator)
+    valid = torch.ones(2, 1, 24, 24)
+    valid[..., 4:20, 6:22] = 0
+    other = torch.where(valid > 0, 1 - out, out)
+    terms = [total_loss(x, truth, valid, config=LossConfig(**{name: 1}))[name].item() for x in (out, other)]
+    assert terms[0] == terms[1] > 0
