@@ -1,11 +1,15 @@
-# make demo   real video -> irregular masks -> a 6x2 test set -> a scored table with pictures, all in ./demo
-# make test   every test;  make check   lint and format;  make bench   the tables of speed and truth
-# make faults   kills, full disks, bad bytes and a soak, tried for real: about 25 minutes
+# make demo    real video -> irregular masks -> a 6x2 test set -> a table of scores with pictures, all in ./demo
+# make test    every test
+# make check   lint, format and types
+# make docs    the documentation site, in ./site
+# make bench   the tables of speed and accuracy
+# make faults  kills, full disks, damaged files and a long run: about 25 minutes
 PYTHON ?= python3
 BIN := .venv/bin
 FAULTS := benchmarks/faults.py benchmarks/fuzz.py benchmarks/soak.py
+HELPERS := benchmarks/running.py
 
-.PHONY: demo test check bench faults clean
+.PHONY: demo test check docs bench faults clean
 
 demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo demo
@@ -16,9 +20,13 @@ test: .venv/ready
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: demo/masks/raw/recipe.json
-	set -e; for table in $(filter-out $(FAULTS) benchmarks/running.py,$(wildcard benchmarks/*.py)); do echo "== $$table"; $(BIN)/python $$table; done
+	set -e; for table in $(filter-out $(FAULTS) $(HELPERS),$(wildcard benchmarks/*.py)); do echo "== $$table"; $(BIN)/python $$table; done
 
 faults: .venv/ready
 	set -e; for table in $(FAULTS); do echo "== $$table"; $(BIN)/python $$table; done
@@ -30,5 +38,9 @@ demo/masks/raw/recipe.json:
 	scripts/setup .venv $(PYTHON)
 	touch $@
 
+.venv/docs: .venv/ready
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site

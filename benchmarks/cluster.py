@@ -35,7 +35,7 @@ from maskgen.maskset import Masks
 from maskgen.runtime import cluster, parallel
 from maskgen.sampler import MaskSampler
 from maskgen.settings import ExtractConfig, FillConfig
-from maskgen.sort import Rules, measure_masks
+from maskgen.sort import SortConfig, measure_masks
 from maskgen.testset import make_testset
 from maskgen.training_set import augment_folder
 from maskgen.verify import find_faults
@@ -233,7 +233,7 @@ def traffic(videos, masks, folder):
         yield row("testset, masks:", 60)
         find_faults(ready, cluster=address)
         yield row("verify, masks:", 120)
-        measure_masks(Masks(ready / "test"), Rules(), folder / "sorted", cluster=address)
+        measure_masks(Masks(ready / "test"), SortConfig(), folder / "sorted", cluster=address)
         yield row("bin, masks:", 120)
         augment_folder(MaskSampler(ready), folder / "augmented", 500, cluster=address)
         yield row("augment, masks:", 500)

@@ -36,7 +36,7 @@ JOBS = {  # {work} is the folder of the inputs
     "bin": "maskgen bin {work}/raw/test --polarity hole-white --out out --workers 2",
     "publish": "maskgen publish {work}/set out",
     "train": f"pconv train {{work}}/photos --masks {{work}}/raw --out out {TINY} --phase1-steps 30 --phase2-steps 10"
-    " --validate-every 10 --log-every 5 --minutes 0.002",
+    " --validate-every 10 --minutes 0.002",
     "search": f"pconv search {{work}}/photos --masks {{work}}/raw --out out {TINY} --steps 8 --hole 6,3"
     " --minutes 0.002",
     "inpaint": "pconv inpaint {work}/photos {work}/holes out --weights {work}/net.safetensors --device cpu",
@@ -64,7 +64,7 @@ class Row:
     what: str
     command: str
     times: int = 1
-    unhurt: int = 0  # runs that ended before the fault, or in spite of it
+    unaffected: int = 0  # runs that ended before the fault, or in spite of it
     files: int = 0  # files that differ from those of the undisturbed run, are missing or surplus
     parts: int = 0  # half-written files under a final name, and left-over parts and locks
     rows: int = 0  # lost or duplicate rows of an index or table
@@ -73,7 +73,7 @@ class Row:
 
     def add(self, other):
         """Add the counts of another trial."""
-        for name in ("times", "unhurt", "files", "parts", "rows", "messages", "notes"):
+        for name in ("times", "unaffected", "files", "parts", "rows", "messages", "notes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def fault(self, kind, note):
@@ -199,7 +199,7 @@ def said(place):
     """Lines that the last command in `place` wrote to stderr, without warnings, progress bars and expected notes."""
     lines = (place / "said").read_text(errors="replace").splitlines()
     errors = [line for line in lines if line.strip() and ": warning: " not in line and "%|" not in line]
-    return [line for line in errors if not line.startswith(("goes on from", "only one source"))]
+    return [line for line in errors if not line.startswith(("continues from", "only one source"))]
 
 
 def outcome(name, out):

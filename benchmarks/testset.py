@@ -1,4 +1,4 @@
-"""Time of a test set by class, and how it came out: clipping, brushes, layers, use of raw masks.
+"""Time of a test set by class, and its properties: clipping, brushes, layers, use of raw masks.
 
 python benchmarks/testset.py masks/raw --per-category 50
 """
@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from maskgen.categories import CATEGORIES
-from maskgen.fill import are_few, make_one, raw_masks
 from maskgen.maskset import split_of
 from maskgen.runtime import parallel
 from maskgen.settings import FillConfig
-from maskgen.testset import make_testset, plan
+from maskgen.testset import make_testset
+from maskgen.testset.one_mask import are_scarce, list_raw_masks, make_mask
+from maskgen.testset.tasks import mask_tasks
 
 
 def main():
@@ -36,19 +37,19 @@ def main():
         with (Path(folder) / "set" / "test" / "metadata.csv").open() as file:
             rows = list(csv.DictReader(file))
     print(f"{len(rows)} masks, {options.workers} workers: {spent:.1f} s, {1e3 * spent / len(rows):.1f} ms a mask")
-    for what in ("raw_masks_used", "masks_that_use_one_raw_mask", "masks_begun_by_one_raw_mask"):
-        print(f"{what.replace('_', ' ')}: {recipe[what]}")
+    for key in ("raw_masks_used", "masks_that_use_one_raw_mask", "masks_begun_by_one_raw_mask"):
+        print(f"{key.replace('_', ' ')}: {recipe[key]}")
     part = split_of(options.raw, "test")
-    names, digest = raw_masks(part)
-    source, tasks = (str(part.resolve()), digest), plan(config, len(names))
-    few = are_few(tasks, source, config)
-    print(f"missing masks: {recipe['missing'] or 'none'}; raw masks are {'' if few else 'not '}too few or too small")
+    names, digest = list_raw_masks(part)
+    source, tasks = (str(part.resolve()), digest), mask_tasks(config, len(names))
+    scarce = are_scarce(tasks, source, config)
+    print(f"missing masks: {recipe['missing'] or 'none'}; raw masks are {'' if scarce else 'not '}too few or too small")
     print(f"{'class':<20}{'cpu ms':>8}{'layers':>8}{'brush px':>10}{'clipped':>9}{'highest':>9}")
     for c, name in enumerate(CATEGORIES):
         begin = time.process_time()
         chosen = [task for task in tasks if task.category == c][:20]
         for task in chosen:
-            make_one(task, source, config, few=few)
+            make_mask(task, source, config, scarce=scarce)
         each = 1e3 * (time.process_time() - begin) / len(chosen)
         of_class = [row for row in rows if row["category"] == name]
         if not of_class:

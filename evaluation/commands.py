@@ -1,4 +1,4 @@
-"""The command `evaluate`: options in, one function call out. Heavy imports wait inside."""
+"""The command `evaluate`: its options, and one function call for each command. Heavy imports are inside."""
 
 import shlex
 from pathlib import Path
@@ -35,7 +35,7 @@ PATH = click.Path(path_type=Path)
 
 
 class Size(click.ParamType):
-    """512 or 384x512: height and width."""
+    """Height and width in px: 512 or 384x512."""
 
     name = "H[xW]"
 
@@ -63,20 +63,27 @@ def together(*options):
 
 
 images_option = click.option(
-    "--images", type=FOLDER, help="Folder of photos. [default: those that come with scikit-image]"
+    "--images", type=FOLDER, help="Folder of photos. [default: those that scikit-image installs]"
 )
-size_option = click.option("--size", type=Size(), default=f"{SIZE}", help="Height and width that everything is cut to.")
+size_option = click.option(
+    "--size", type=Size(), default=f"{SIZE}", help="Height and width to which all images are cut."
+)
 mask_options = together(
-    click.option("--masks", type=FOLDER, help=f"Any folder of masks. [default: {TESTSET}]"),
-    click.option("--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in them."),
+    click.option("--masks", type=FOLDER, help=f"Folder of masks. [default: {TESTSET}]"),
+    click.option(
+        "--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in the masks."
+    ),
     click.option(
         "--threshold",
         type=click.IntRange(1, 255),
-        help="Grey level from which on masks are white. [default: none, each has two values]",
+        help="Lowest grey level that is white. [default: masks have two values, the larger is white]",
     ),
 )
 per_class_option = click.option(
-    "--per-class", type=click.IntRange(0), default=BenchmarkConfig.per_class, help="Masks drawn of each class; 0: all."
+    "--per-class",
+    type=click.IntRange(0),
+    default=BenchmarkConfig.per_class,
+    help="Masks of each class; 0 takes all.",
 )
 
 
@@ -84,7 +91,7 @@ raw_option = click.option("--raw", is_flag=True, help="Score the method's own pi
 
 
 def run_options(methods=METHODS):
-    """What every command that scores methods takes. methods: those of a run that names none."""
+    """The options of all commands that score methods. methods: the default of --method."""
     return together(
         click.option(
             "--method",
@@ -99,13 +106,13 @@ def run_options(methods=METHODS):
             "--weights",
             multiple=True,
             metavar="[NAME=]FILE",
-            help="Checkpoint of pconv, conv or the method so labelled.",
+            help="Checkpoint of a network; NAME is its label or name.",
         ),
         click.option(
             "--timeout",
             type=click.FloatRange(0, min_open=True),
             default=TIMEOUT,
-            help="Seconds that a method may take for one image.",
+            help="Time limit of a method for one image, in seconds.",
         ),
         click.option(
             "--metric",
@@ -116,18 +123,18 @@ def run_options(methods=METHODS):
             default=BenchmarkConfig.metrics,
             help=f"{', '.join(METRICS)}; repeatable.",
         ),
-        click.option("--by", metavar="METRIC", help="What picks the pairs to show. [default: the first metric]"),
+        click.option("--by", metavar="METRIC", help="Metric that picks the pairs to show. [default: the first]"),
         click.option("--pictures/--no-pictures", default=True, help="Keep every result as a JPEG."),
-        click.option("--pages", is_flag=True, help="Write a page for every pair."),
-        click.option("--retry", is_flag=True, help="Try the pairs again that failed before."),
+        click.option("--pages", is_flag=True, help="Write an HTML page for every pair."),
+        click.option("--retry", is_flag=True, help="Try pairs again that failed in an earlier run."),
         workers_option,
         cluster_option,
     )
 
 
 def out_option(default):
-    """Where a command writes its results."""
-    return click.option("--out", "-o", type=FOLDER, default=default, help="Where scores, tables and pictures go.")
+    """The option --out of a command."""
+    return click.option("--out", "-o", type=FOLDER, default=default, help="Folder for scores, tables and pictures.")
 
 
 @click.group(cls=Tool, invoke_without_command=True, context_settings=CONTEXT)
@@ -138,17 +145,23 @@ def out_option(default):
 @size_option
 @per_class_option
 @seed_option
-@click.option("--pairs", "listed", type=PATH, help="What `evaluate pairs` wrote, or a pairs.csv, in place of drawing.")
+@click.option(
+    "--pairs",
+    "listed",
+    type=PATH,
+    help="Score the pairs of a pairs.csv, or of its folder.",
+)
 @raw_option
-@click.option("--paper", is_flag=True, help="Show the published Table 1 below ours.")
+@click.option("--paper", is_flag=True, help="Add the published Table 1 to the tables.")
 @out_option(OUT)
 @click.pass_context
 def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, **options):
-    """Score inpainting methods on masks of every class: Table 1 of the paper, for any method.
+    """Score inpainting methods on masks of every class, as in Table 1 of the paper.
 
-    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl, gntipt, or one of the three open doors.
-    pconv and conv are the two nets' own answers, as in the paper; pconv+ and conv+ are all that `pconv inpaint
-    --mirror` does. gl and gntipt are networks of others and need --weights.
+    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl or gntipt; a folder of results, a program
+    or an ONNX file; or a plug-in. pconv and conv run the network once, as in the paper; pconv+ and conv+ run it at all
+    scales and on the mirror image, as `pconv inpaint --mirror`. gl and gntipt are networks of other authors and need
+    --weights.
     """
     if context.invoked_subcommand:
         return _pass_on(context)
@@ -172,19 +185,19 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
 
 
 def _is_given(context, name):
-    """Whether an option was typed, also before the name of the command."""
+    """True if an option was typed, also before the name of the command."""
     return context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
 
 
 def _pass_on(context):
-    """Let options that stand before the name of a command hold for that command; refuse those that it does not have."""
+    """Pass options that stand before a command's name to that command; refuse those that it does not have."""
     command = context.command.commands[context.invoked_subcommand]
     known = {option.name for option in command.params}
     for option in context.command.params:
         if _is_given(context, option.name) and option.name not in known:
             path = f"{context.command_path} {context.invoked_subcommand}"
             if isinstance(command, click.Group):
-                raise click.UsageError(f"{option.opts[0]} stands before {path}: write it behind the whole command")
+                raise click.UsageError(f"{option.opts[0]} stands before {path}: write it after the whole command")
             raise click.UsageError(f"{option.opts[0]} is no option of {path}: leave it out")
     given = {name: value for name, value in context.params.items() if _is_given(context, name)}
     context.default_map = {context.invoked_subcommand: given}
@@ -205,11 +218,11 @@ def _run(pairs_of, config, out, *, methods, weights, by, **options):
 @size_option
 @per_class_option
 @seed_option
-@click.option("--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="Two folders, or as LaMa wants it.")
+@click.option("--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="Two folders, or as LaMa reads it.")
 @click.option("--white", type=click.Choice(("hole", "valid")), default="hole", help="What white means in the masks.")
-@click.option("--out", "-o", type=FOLDER, default=PAIRS, help="Where the files go.")
+@click.option("--out", "-o", type=FOLDER, default=PAIRS, help="Folder for the files.")
 def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layout, white, out):
-    """Write image and mask pairs for a program of your own."""
+    """Write pairs of image and mask as files, to be filled by another program."""
     from evaluation import experiments, pairing
 
     config = BenchmarkConfig(size=size, per_class=per_class, seed=seed)
@@ -227,7 +240,7 @@ def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layo
 @images_option
 @mask_options
 @size_option
-@click.option("--count", type=click.IntRange(1), default=10, help="Holes that grow.")
+@click.option("--count", type=click.IntRange(1), default=10, help="Number of holes.")
 @seed_option
 @raw_option
 @out_option(f"{OUT}-dilation")
@@ -241,7 +254,7 @@ def dilation(growth, images, masks, polarity, threshold, size, count, seed, raw,
 
 
 @evaluate.command()
-@click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], help="What is drawn.")
+@click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], help="Shape of the holes.")
 @run_options()
 @images_option
 @size_option
@@ -258,7 +271,7 @@ def holes(kind, images, size, per_class, seed, raw, out, metrics, **options):
 
 
 @evaluate.command()
-@click.option("--factor", type=click.IntRange(2, 16), default=FACTOR, help="How many times larger.")
+@click.option("--factor", type=click.IntRange(2, 16), default=FACTOR, help="Factor of enlargement.")
 @run_options(("bicubic",))
 @images_option
 @size_option

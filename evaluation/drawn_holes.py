@@ -1,4 +1,4 @@
-"""Holes that are drawn and not made from video: boxes and free-form strokes, for every class of the paper."""
+"""Holes that are drawn, not extracted from video: boxes and free-form strokes, for every class of the paper."""
 
 import cv2
 import numpy as np
@@ -6,11 +6,11 @@ import numpy as np
 from maskgen.errors import BadInput
 from maskgen.settings import BORDER, SIZE
 
-ATTEMPTS = 1000  # drawings before a class is given up
+ATTEMPTS = 1000  # drawings of a class before an error is raised
 
 
 def box(shape: tuple[int, int], ratio: float, margin: int, rng: np.random.Generator) -> np.ndarray:
-    """One rectangle of about that hole ratio, sides 1:2 to 2:1, anywhere at least margin px inside. bool (H, W)."""
+    """One rectangle with about that hole ratio, sides 1:2 to 2:1, at least margin px from the border. bool (H, W)."""
     height, width = shape
     area, stretch = ratio * height * width, np.exp(rng.uniform(-np.log(2), np.log(2)))
     tall = int(np.clip(round(np.sqrt(area * stretch)), 1, height - 2 * margin))
@@ -23,9 +23,9 @@ def box(shape: tuple[int, int], ratio: float, margin: int, rng: np.random.Genera
 
 
 def free_form(shape: tuple[int, int], ratio: float, margin: int, rng: np.random.Generator) -> np.ndarray:
-    """Strokes that turn at random, thick and thin, until that hole ratio is reached. bool (H, W).
+    """Random strokes of random width until the hole ratio is reached. bool (H, W).
 
-    The idea is that of the free-form masks of Yu et al., ICCV 2019; the numbers are ours.
+    After the free-form masks of Yu et al., ICCV 2019; the numbers are our own.
     """
     side = min(shape)
     low, high = np.array([margin, margin]), np.array(shape)[::-1] - margin - 1
@@ -37,8 +37,8 @@ def free_form(shape: tuple[int, int], ratio: float, margin: int, rng: np.random.
         for _ in range(rng.integers(1, 9)):
             angle += rng.uniform(-1.2, 1.2)
             to = np.clip(at + side * rng.uniform(0.04, 0.16) * np.array([np.cos(angle), np.sin(angle)]), low, high)
-            ends = [tuple(int(x) for x in point) for point in (at, to)]
-            cv2.line(drawn, *ends, 1, thick)
+            start, end = (tuple(int(x) for x in point) for point in (at, to))
+            cv2.line(drawn, start, end, 1, thick)
             drawn &= inside
             at = to
             if np.count_nonzero(drawn) >= ratio * drawn.size:

@@ -1,4 +1,4 @@
-"""Which image goes with which mask: both found, dealt to each other, and listed in `pairs.csv`."""
+"""Pair images with masks: find both, deal the images to the masks, and list the pairs in `pairs.csv`."""
 
 import hashlib
 import re
@@ -21,22 +21,22 @@ from maskgen.runtime.output import check_finished
 from maskgen.runtime.recipe import RECIPE, differences
 from maskgen.settings import SIZE, TESTSET
 
-PHOTOS = (  # of those that scikit-image installs, the ones a camera took
+PHOTOS = (  # the photographs among the images that scikit-image installs
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
     *("gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
 )
 OWN_MASKS = Path(__file__).parent / "data" / "masks"  # ten of each class
-OTHER = "other"  # the class of a hole that lies outside all of the paper's
+OTHER = "other"  # class of holes outside all classes of the paper
 PAIRS_CSV = "pairs.csv"
 
 
 def default_masks() -> Path:
-    """The masks of a run that names none: the test set in the working folder, else the small one that ships with us."""
+    """The default masks: the test set in the working folder if there is one, else those that ship with this package."""
     return Path(TESTSET) if Path(TESTSET).is_dir() else OWN_MASKS
 
 
 def image_folder(images: Path | None) -> Path:
-    """The folder of a run's images: the given one, or that of scikit-image's own photos."""
+    """The folder of images: the given one, or that of scikit-image's photos. Raises BadInput where it is missing."""
     if images is None:
         import skimage.data
 
@@ -47,9 +47,9 @@ def image_folder(images: Path | None) -> Path:
 
 
 def find_images(images: Path | None, *, outside: Iterable[Path] = ()) -> list[str]:
-    """Every image below a folder in natural order, as paths relative to it; without one scikit-image's photos.
+    """Every image below a folder in natural order, as paths relative to it; None takes scikit-image's photos.
 
-    outside: folders whose pictures are no photos, such as the masks and the results, if they lie below it.
+    outside: folders below it to skip, such as the masks and the results.
     """
     folder = image_folder(images)
     if images is None:
@@ -58,23 +58,23 @@ def find_images(images: Path | None, *, outside: Iterable[Path] = ()) -> list[st
 
 
 def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None = None) -> None:
-    """Raise BadInput for a folder that is missing or unfinished, and where its index says how its masks are read."""
+    """Raise BadInput for a folder of masks that is missing or unfinished, or whose index contradicts the arguments."""
     if not masks.is_dir():
-        raise BadInput(f"no such folder: {masks} (expected masks, `maskgen testset` makes them)")
+        raise BadInput(f"no such folder: {masks} (expected masks, which `maskgen testset` makes)")
     check_finished(masks)
     if (masks / "test" / "made.jsonl").exists() and not (masks / RECIPE).exists():  # as earlier versions left it
         raise BadInput(f"{masks} is unfinished: finish it first with the same `maskgen testset` command")
     maskset.check_polarity(masks, polarity)
     index = maskset.index_of(masks)
     if index and threshold is not None:
-        raise BadInput(f"{masks} has an index, {index}: its masks have two values, leave --threshold out")
+        raise BadInput(f"{masks} has an index, {index}: its masks have two values, leave out --threshold")
 
 
 def find_masks(masks: Path, polarity: str = "hole-white", threshold: int | None = None) -> pd.DataFrame:
     """Every mask below a folder: `mask` (path relative to it), `category`, `hole_ratio`, `border_distance`.
 
-    A mask set is believed its index; the masks of any other folder are measured. Masks without a hole are left out;
-    a hole outside the paper's classes is in the class `other`.
+    For a mask set the values come from its index; the masks of any other folder are measured. Masks without a hole are
+    left out; holes outside the paper's classes are in the class `other`. Raises BadInput where no mask has a hole.
     """
     check_masks(masks, polarity, threshold)
     for split in ("test", ".", "train"):
@@ -109,7 +109,7 @@ def find_masks(masks: Path, polarity: str = "hole-white", threshold: int | None 
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Sort by class, the paper's in its own order before all others; within a class the order stays."""
+    """Sort by class: those of the paper in its order, then all others. The order within a class is kept."""
     known = {name: i for i, name in enumerate(CATEGORIES)}
     first = dict.fromkeys(table["category"])
     rank = {name: known.get(name, len(known) + i) for i, name in enumerate(first)}
@@ -117,10 +117,10 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_pairs(images: list[str], masks: pd.DataFrame, config: BenchmarkConfig) -> list[tuple[str, dict]]:
-    """Lay every mask over one image: (image, row of masks) in the order of the masks.
+    """Pair every mask with an image: (image, row of masks) in the order of the masks.
 
-    Images are dealt at random without replacement, as in section 4.3 of the paper. Where masks outnumber them they
-    are dealt again and again, so that every image is used equally often, or once more than another.
+    Images are drawn at random without replacement, as in section 4.3 of the paper. If there are more masks, all images
+    are drawn again and again: the numbers of uses of two images differ by one at most.
     """
     choose = np.random.default_rng([config.seed, 0])
     if config.per_class:
@@ -133,14 +133,14 @@ def draw_pairs(images: list[str], masks: pd.DataFrame, config: BenchmarkConfig) 
 
 
 def deal(images: list[str], count: int, seed: int) -> list[str]:
-    """So many of the images in random order, each of them before any comes again."""
+    """`count` images in random order; each comes once before any comes again."""
     rng = np.random.default_rng([seed, 1])
     order = np.concatenate([rng.permutation(len(images)) for _ in range(-(-count // len(images)))])
     return [images[i] for i in order[:count]]
 
 
 class Hashes:
-    """SHA-256 of files of one folder by their names, each read once. Pictures that are plainly broken are refused."""
+    """SHA-256 of the images in a folder by name; each file is read once. Raises BadInput for damaged images."""
 
     def __init__(self, folder: Path):
         self.folder, self.known = folder, {}
@@ -149,7 +149,7 @@ class Hashes:
         if name not in self.known:
             data = read_bytes(self.folder / name)
             if not pictures.looks_complete(data):
-                pictures.decode_rgb(data, self.folder / name)  # raises now, and not when a long run comes to it
+                pictures.decode_rgb(data, self.folder / name)  # raises now and not in the middle of a long run
             self.known[name] = hashlib.sha256(data).hexdigest()
         return self.known[name]
 
@@ -163,9 +163,9 @@ def make_pairs(
     *,
     outside: Iterable[Path] = (),
 ) -> list[Pair]:
-    """Draw the pairs of two folders and name their files by their hashes. Raises BadInput for what is no image.
+    """Draw the pairs of two folders, with the hashes of their files. Raises BadInput for files that are not images.
 
-    outside: as in `find_images`; the masks are never taken for photos.
+    outside: as in `find_images`; the folder of masks is always skipped.
     """
     photos = find_images(images, outside=(masks, *outside))
     drawn = draw_pairs(photos, find_masks(masks, polarity, threshold), config)
@@ -232,24 +232,23 @@ def mask_name(masks: Path) -> str:
 
 
 def pairs_csv(pairs: list[Pair]) -> bytes:
-    """The text of `pairs.csv`."""
+    """The bytes of `pairs.csv`."""
     return pd.DataFrame([vars(pair) for pair in pairs]).to_csv(index=False, lineterminator="\n").encode()
 
 
 def pairs_sha256(pairs: list[Pair]) -> str:
-    """One hash of all that pairs are: images, masks, and which goes with which."""
+    """One hash of all pairs: the images, the masks, and which belong together."""
     return hashlib.sha256(pairs_csv(pairs)).hexdigest()
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read a `pairs.csv`; columns that are not ours are left out. Raises BadInput for what is none, or names a pair
-    twice."""
+    """Read a `pairs.csv`; other columns are ignored. Raises BadInput for any other file, and for a pair named twice."""
     texts = {field.name: str for field in fields(Pair) if field.type is str or field.type == "str"}
     try:
         table = pd.read_csv(path, dtype=texts, keep_default_na=False)
     except (OSError, ValueError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise BadInput(f"{path} is not a list of pairs that can be read: {told}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"{path} is not a list of pairs that can be read: {reason}") from None
     wanted = [field.name for field in fields(Pair)]
     missing = [name for name in wanted if name not in table]
     if missing or table.empty:
@@ -259,18 +258,18 @@ def read_pairs(path: Path) -> list[Pair]:
     for column in ("hole_ratio", "border_distance"):
         table[column] = pd.to_numeric(table[column], errors="coerce")
         if not table[column].between(0, 2**31).all():
-            raise BadInput(f"{path}: {column} is not a number in every row: make it anew with evaluate pairs")
+            raise BadInput(f"{path}: {column} is not a number in every row: make it again with evaluate pairs")
     for row in table.itertuples():  # pair and category become names of folders and files
-        plain = re.fullmatch(r"[\w.-]+", row.pair) and re.fullmatch(r"[\w.-]+", row.category)
-        if not plain or not all(files.leads_inside(name) for name in (row.pair, row.category, row.image)):
-            raise BadInput(f"{path}: {row.pair!r:.40} of {row.image!r:.40} is no pair as evaluate writes them")
+        is_name = re.fullmatch(r"[\w.-]+", row.pair) and re.fullmatch(r"[\w.-]+", row.category)
+        if not is_name or not all(files.leads_inside(name) for name in (row.pair, row.category, row.image)):
+            raise BadInput(f"{path}: {row.pair!r:.40} of {row.image!r:.40} is not a pair as evaluate writes it")
         if row.mask and not files.leads_inside(row.mask):
             raise BadInput(f"{path}: the mask {row.mask!r:.40} leads out of the masks")
     return [Pair(**row) for row in table[wanted].to_dict("records")]
 
 
 def changes(path: Path, pairs: list[Pair]) -> Iterator[str]:
-    """Which files of the pairs are others than in an earlier `pairs.csv`, in words; nothing without such a file."""
+    """Lines that say which files differ from those in an earlier `pairs.csv`; none if there is no such file."""
 
     def contents(pairs):
         return {
@@ -294,23 +293,23 @@ def open_pairs(
     threshold: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> tuple[list[Pair], Sources, tuple[int, int]]:
-    """Read pairs that were listed before: the pairs, where their files lie, and their size.
+    """Read listed pairs: the pairs, where their files are, and their size.
 
-    path: a `pairs.csv`, or the folder of one. What is not given is taken from what lies beside it: the files of
-    `evaluate pairs` or of drawn holes, else what the recipe says of folders, size and polarity. Raises BadInput where
-    that is not to be found, and names the option that is missing.
+    path: a `pairs.csv` or its folder. What is not given is taken from the files beside it, as `evaluate pairs` writes
+    them, and from the recipe there: folders, size and polarity. Raises BadInput where files are not found, and names
+    the missing option.
     """
     file = path / PAIRS_CSV if path.is_dir() else path
     if not file.is_file():
         check_finished(file.parent)
-        raise BadInput(f"no such file: {file} (expected a {PAIRS_CSV}, `evaluate pairs` makes one)")
-    pairs, told, folders = read_pairs(file), *_beside(file.parent)
+        raise BadInput(f"no such file: {file} (expected a {PAIRS_CSV}, which `evaluate pairs` makes)")
+    pairs, recorded, folders = read_pairs(file), *_recorded(file.parent)
     if not all(pair.mask for pair in pairs):
-        raise BadInput(f"{file} lists pairs without masks, of super-resolution: evaluate superres makes them itself")
+        raise BadInput(f"{file} lists super-resolution pairs, which have no masks: use `evaluate superres`")
     given = {"polarity": polarity, "threshold": threshold}
     for name, value in given.items():
-        if value is not None and value != told.get(name, value):
-            raise BadInput(f"--{name} {value}: {file.parent / RECIPE} says {told[name]}, leave the option out")
+        if value is not None and value != recorded.get(name, value):
+            raise BadInput(f"--{name} {value}: {file.parent / RECIPE} says {recorded[name]}, leave out the option")
     places = {}
     for kind, folder, first in (("images", images, pairs[0].image), ("masks", masks, pairs[0].mask)):
         named = folders.get(kind)
@@ -327,32 +326,32 @@ def open_pairs(
         for pair in pairs:
             name = pair.image if kind == "images" else pair.mask
             if not _is_there(places[kind] / name):
-                raise BadInput(f"{file} names {name}, which is not in {places[kind]}: name its folder with --{kind}")
-    read = {name: told[name] if value is None and name in told else value for name, value in given.items()}
+                raise BadInput(f"{file} names {name}, which is not in {places[kind]}: give its folder with --{kind}")
+    read = {name: recorded.get(name) if value is None else value for name, value in given.items()}
     sources = Sources(places["images"], places["masks"], read["polarity"] or "hole-white", read["threshold"])
     check_masks(sources.masks, sources.polarity, sources.threshold)
-    return pairs, sources, size or told.get("size") or (SIZE, SIZE)
+    return pairs, sources, size or recorded.get("size") or (SIZE, SIZE)
 
 
 def _is_there(path):
     try:
         return path.is_file()
-    except OSError:  # a name that no file can have
+    except OSError:  # not a valid file name
         return False
 
 
-def _beside(folder):
-    """Size, polarity and threshold of the recipe beside a `pairs.csv`, and the folders that it names."""
+def _recorded(folder):
+    """Size, polarity and threshold in the recipe beside a `pairs.csv`, and the folders that it names."""
     if not (folder / RECIPE).is_file():
         return {}, {}
     recipe = maskset.read_recipe(folder)
     settings, folders = recipe.get("settings", {}), recipe.get("folders", {})
-    told = {"polarity": settings["polarity"]} if settings.get("polarity") in maskset.POLARITIES else {}
+    found = {"polarity": settings["polarity"]} if settings.get("polarity") in maskset.POLARITIES else {}
     if type(settings.get("threshold")) is int:
-        told["threshold"] = settings["threshold"]
-    if "white" in settings:  # of `evaluate pairs`, which writes masks of its own
-        told = {"polarity": "hole-white" if settings["white"] == "hole" else "hole-black"}
+        found["threshold"] = settings["threshold"]
+    if "white" in settings:  # of `evaluate pairs`, which writes its own masks
+        found = {"polarity": "hole-white" if settings["white"] == "hole" else "hole-black"}
     size = settings.get("size")
     if isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size):
-        told["size"] = tuple(size)
-    return told, folders if isinstance(folders, dict) else {}
+        found["size"] = tuple(size)
+    return found, folders if isinstance(folders, dict) else {}

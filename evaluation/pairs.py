@@ -1,4 +1,4 @@
-"""A pair of image and mask, and how its files become pixels."""
+"""A pair of image and mask, and how its files are read."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -16,13 +16,13 @@ from maskgen.runtime import images
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and the mask that is laid over it."""
+    """One image and its mask."""
 
     pair: str  # its name, "00000" onwards
     image: str  # path below the folder of images
     mask: str  # path below the folder of masks
     category: str
-    hole_ratio: float  # of the mask file; at another --size the ratio in scores.csv differs a little
+    hole_ratio: float  # of the mask file; at another size the ratio in scores.csv differs slightly
     border_distance: int
     image_sha256: str
     mask_sha256: str
@@ -30,7 +30,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the files of the pairs lie, and how to read the masks."""
+    """The folders of the pairs' files, and how to read the masks."""
 
     images: Path
     masks: Path
@@ -38,7 +38,7 @@ class Sources:
     threshold: int | None = None  # as in maskgen.maskset.read_hole
 
     def absolute(self) -> "Sources":
-        """The same, for a worker that is in another folder."""
+        """The same sources with absolute paths, for workers in another folder."""
         return replace(self, images=self.images.absolute(), masks=self.masks.absolute())
 
 
@@ -61,19 +61,17 @@ class PairSet:
 
 
 def read_bytes(path: Path, sha256: str = "") -> bytes:
-    """The bytes of a file. Raises BadInput where it cannot be read, or is not the one whose hash is given."""
+    """The bytes of a file. Raises BadInput where it cannot be read or does not have the given hash."""
     data = images.read_bytes(path)
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise BadInput(
-            f"{path} is not the file that its pair was made with, the SHA-256 differs: bring the old one back"
-        )
+        raise BadInput(f"{path} is not the file that its pair was made with, the SHA-256 differs: restore the old file")
     return data
 
 
 def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cut the largest centred rectangle of the size's shape and bring it to that size. uint8 (H, W, 3).
+    """Crop the largest centred rectangle with the size's aspect ratio and resize it to the size. uint8 (H, W, 3).
 
-    Pixel areas are averaged when it shrinks, cubic splines are used when it grows; an image of the size is untouched.
+    Pixel areas are averaged to shrink and cubic splines are used to enlarge; an image of the size is returned as it is.
     """
     height, width = image.shape[:2]
     if (height, width) == size:
@@ -86,10 +84,10 @@ def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read (truth, image, hole): uint8 (H, W, 3), what a method sees of it, and bool (H, W), at the configured size.
+    """Read (truth, image, hole) at the configured size: uint8 (H, W, 3) twice, and bool (H, W).
 
-    Masks are brought to the size by nearest neighbour. The image is black where pixels are missing. Raises BadInput
-    where a file is unreadable or is not the one that the pair names.
+    The image is the truth with black where pixels are missing. Masks are resized by nearest neighbour. Raises BadInput
+    where a file cannot be read or is not the one that the pair names.
     """
     truth = _truth(sources.images / pair.image, pair.image_sha256, config.size)
     if config.factor:
@@ -102,7 +100,7 @@ def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np
     return truth, cv2.copyTo(truth, (~hole).view(np.uint8)), hole
 
 
-@lru_cache(maxsize=32)  # a few images often serve many masks
+@lru_cache(maxsize=32)  # often many masks share a few images
 def _truth(path, sha256, size):
     truth = fit(images.decode_rgb(read_bytes(path, sha256), path), size)
     truth.flags.writeable = False
@@ -110,7 +108,7 @@ def _truth(path, sha256, size):
 
 
 def reduced(truth: np.ndarray, factor: int) -> np.ndarray:
-    """The small image of super-resolution: every factor x factor block averaged. The sides are multiples of it."""
+    """The small image of a super-resolution problem: the mean of every factor x factor block of pixels."""
     height, width = truth.shape[:2]
     return cv2.resize(truth, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
 
@@ -129,5 +127,5 @@ def sparse(small: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jpeg(image: np.ndarray, quality: int = ReportConfig.quality) -> bytes:
-    """An image as JPEG for looking at. uint8 (H, W, 3)."""
+    """The bytes of a JPEG file for display. image: uint8 (H, W, 3)."""
     return images.encode(image, ".jpg", quality=quality)

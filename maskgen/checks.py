@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 from maskgen.errors import BadInput
 
@@ -12,7 +13,7 @@ from maskgen.errors import BadInput
 class Rule:
     """allows: whether a value is valid. says: which values are valid, worded to follow "is"."""
 
-    allows: Callable[[object], bool]
+    allows: Callable[[Any], bool]
     says: str
 
 

@@ -244,18 +244,18 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
     from maskgen.maskset import write_table
 
     masks = masks or (Path(TESTSET) if Path(TESTSET).is_dir() else Path(RAW))
-    rules = sort.Rules(polarity, threshold, resize, sort.parse_edges(ratios), border)
-    found, rules, why = sort.open_masks(masks, rules, layout)
+    config = sort.SortConfig(polarity, threshold, resize, sort.parse_edges(ratios), border)
+    found, config, reason = sort.open_masks(masks, config, layout)
     if index:
-        sort.prepare_index(index, out, rules)
-    if why:
-        print_stderr(f"polarity: {why}")
-    rows = sort.measure_masks(found, rules, out, workers=workers, cluster=cluster, say=print_stderr)
+        sort.prepare_index(index, out, config)
+    if reason:
+        print_stderr(f"polarity: {reason}")
+    rows = sort.measure_masks(found, config, out, workers=workers, cluster=cluster, say=print_stderr)
     if index:
         write_table(index, rows)
-    click.echo(sort.grid(rows, rules.edges))
+    click.echo(sort.count_table(rows, config.edges))
     if layout == "nvidia":
-        click.echo(sort.blocks(rows))
+        click.echo(sort.classes_by_block(rows))
 
 
 @maskgen.command()

@@ -28,9 +28,10 @@ def warn(line: str) -> None:
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
     """Collect the lines of `warn` in this thread instead of issuing them, so that a worker can send them back."""
-    before = _collected.set([])
+    lines: list[str] = []
+    before = _collected.set(lines)
     try:
-        yield _collected.get()
+        yield lines
     finally:
         _collected.reset(before)
 

@@ -7,11 +7,11 @@ import zlib
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from maskgen import __version__
 from maskgen.archives import open_archive
 from maskgen.categories import category, measure
 from maskgen.errors import BadInput, collected_warnings, warn
@@ -21,52 +21,51 @@ from maskgen.runtime.images import ENDINGS, decode_stored, read_bytes
 from maskgen.runtime.recipe import RECIPE
 from maskgen.settings import BORDER, EDGES
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 INDEX = "metadata.csv"
 POLARITIES = ("hole-white", "hole-black")
-MAX_PIXELS = 64 * 1024 * 1024  # a larger image is no mask, but may be an attack on memory
+MAX_PIXELS = 64 * 1024 * 1024  # a larger image is no mask, and may be meant to fill the memory
 RECIPE_KINDS = {"settings": dict, "counts": dict, "methods": dict, "clipped": dict}
 SOURCE_TEXTS = ("name", "file", "sha256", "source", "licence")
-COLUMNS = (
-    "file_name",
-    "category",
-    "hole_ratio",
-    "border_distance",
-    "components",
-)  # what every index begins with
+COLUMNS = ("file_name", "category", "hole_ratio", "border_distance", "components")  # the first of every index
 
 
 def encode(hole: np.ndarray) -> bytes:
-    """The one form in which masks are written: 8-bit grey PNG, 255 for a hole, else 0. bool (H, W)."""
-    # Without row filters a binary picture is smaller, and both written and read in a fraction of the usual time.
-    how = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 6]
-    how += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
-    return cv2.imencode(".png", hole.astype(np.uint8) * 255, how)[1].tobytes()
+    """Encode a hole, bool (H, W), in the form of all masks here: 8-bit grey PNG, 255 for a hole, else 0."""
+    # Without row filters a binary image is smaller, and is written and read in a fraction of the usual time.
+    options = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 6]
+    options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
+    return cv2.imencode(".png", hole.astype(np.uint8) * 255, options)[1].tobytes()
 
 
-def read_hole(path: Path, *, polarity: str = "hole-white", threshold: int | None = None) -> np.ndarray:
+def read_hole(path: Path | str, *, polarity: str = "hole-white", threshold: int | None = None) -> np.ndarray:
     """Read a mask file as bool (H, W), True where pixels are missing.
 
-    polarity: what white means, "hole-white" or "hole-black". Without a threshold the file says itself what is white:
+    polarity: what white means, "hole-white" or "hole-black". threshold: grey levels from it upwards are white, 1 to
+    255; needed for masks with soft edges or stored as JPEG. Without a threshold, a file has to be of one of these
+    kinds:
 
-    * of two values, whichever they are, the larger one is white; a single value is white unless it is 0;
-    * in a file with a palette, index 0 is the background and all others are white, as in DAVIS;
-    * of a file with alpha, the alpha is the mask where it alone varies.
+    * two values: the larger one is white; a single value is white unless it is 0;
+    * a palette: index 0 is black and all others are white, as in DAVIS;
+    * alpha: the alpha channel is the mask if the colours are constant.
 
-    threshold: grey levels from it upwards are white, 1 to 255, as in masks with soft edges or stored as JPEG. Raises
-    BadInput for any other file, and for one that is no image or larger than any mask.
+    Raises BadInput for any other file, for one that is no image, and for one of more than MAX_PIXELS pixels.
     """
+    path = Path(path)
     return decode(read_bytes(path), path, polarity=polarity, threshold=threshold)
 
 
 def decode(data: bytes, name: Path | str, *, polarity: str = "hole-white", threshold: int | None = None) -> np.ndarray:
-    """The hole in the bytes of a mask file, as `read_hole` does. name: for the message if there is none."""
+    """The hole in the bytes of a mask file, as `read_hole` returns it. name: for messages."""
     if polarity not in POLARITIES:
         raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
     stored = decode_stored(data, name, max_pixels=MAX_PIXELS)
     white = _white(stored, name) if threshold is None else _grey(_one_plane(stored, name)) >= threshold
     hole = white if polarity == "hole-white" else ~white
     if hole.all():
-        warn(f"{name} covers the whole image: nothing is known in it (polarity {polarity})")
+        warn(f"{name} covers the whole image: no valid pixel is left (polarity {polarity})")
     return hole
 
 
@@ -77,19 +76,19 @@ def decode_grey(data: bytes, name: Path | str) -> np.ndarray:
 
 
 def _white(stored, name):
-    """Where a mask file is white, by its own values. bool (H, W)."""
+    """Where a mask file is white, judged by its values alone. bool (H, W)."""
     if stored.palette is not None:
         return _not_background(stored, name)
     plane = _one_plane(stored, name)
-    if plane.ndim == 3:  # colours: two of them are told apart by their brightness
+    if plane.ndim == 3:  # the brighter one of two colours is white
         levels = plane.astype(np.uint64) @ np.array([1 << 32, 1 << 16, 1], np.uint64)
         if len(found := np.unique(levels)) > 2:
-            raise _no_mask(name, f"{len(found):,} colours")
+            raise _not_binary(name, f"{len(found):,} colours")
         plane = _grey(plane)
         if len(found) == 2 and plane.min() == plane.max():
-            raise _no_mask(name, "two colours of the same brightness")
+            raise _not_binary(name, "two colours of the same brightness")
     if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-        raise _no_mask(name, "values that are not finite")
+        raise _not_binary(name, "values that are not finite")
     low, high, _, _ = cv2.minMaxLoc(plane)
     white = plane == plane.dtype.type(high)
     if low == high:
@@ -99,31 +98,31 @@ def _white(stored, name):
         found = np.unique(plane)
         shown = [f"{value:g}" for value in (found if len(found) <= 6 else [*found[:4], *found[-2:]])]
         shown[4:4] = ["..."] * (len(found) > 6)
-        raise _no_mask(name, f"{len(found):,} values ({', '.join(shown)})")
+        raise _not_binary(name, f"{len(found):,} values ({', '.join(shown)})")
     return white
 
 
-def _no_mask(name, came):
+def _not_binary(name, content):
     return BadInput(
-        f"{name} holds {came}, a mask has two values: make it so, or say from which grey level on it is white, "
+        f"{name} holds {content}, expected two values: convert it, or give the grey level from which on it is white, "
         "such as --threshold 128"
     )
 
 
 def _not_background(stored, name):
-    """White of a file with a palette: all indices but 0. bool (H, W)."""
+    """Where a file with a palette is white: all indices but 0. bool (H, W)."""
     used = np.flatnonzero(np.bincount(stored.pixels.ravel(), minlength=256))
     shades = _grey(stored.palette[None])[0]
     if 0 in used and len(used) > 1 and shades[0] > shades[used[1:]].max():
         raise BadInput(
-            f"{name} has a palette whose background, index 0, is brighter than the rest: cannot tell which is white; "
-            "save it as grey, or say --threshold 128"
+            f"{name} has a palette whose background, index 0, is brighter than the rest, so white is not clear: "
+            "save it as grey, or give --threshold 128"
         )
     return stored.pixels != 0
 
 
 def _one_plane(stored, name):
-    """What of a file is the mask: its grey, its colours (H, W, 3) where they differ, or its alpha. No palette."""
+    """The part of a file that is the mask: grey or alpha, (H, W), or colours, (H, W, 3), if its channels differ."""
     pixels = stored.pixels if stored.palette is None else stored.palette[stored.pixels]
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         colours, alpha = pixels[..., :3], pixels[..., 3]
@@ -133,7 +132,7 @@ def _one_plane(stored, name):
             return np.ascontiguousarray(alpha)
         else:
             raise BadInput(
-                f"{name} has colours and alpha that both vary: cannot tell which is the mask; save it without alpha"
+                f"{name} has colours and alpha that both vary, so the mask is not clear: save it without alpha"
             )
     if pixels.ndim == 3 and (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
         return np.ascontiguousarray(pixels[..., 0])
@@ -141,7 +140,7 @@ def _one_plane(stored, name):
 
 
 def _grey(pixels):
-    """Grey levels of any plane or colours, uint8 (H, W), by the weights of ITU-R BT.601; alpha counts as opaque."""
+    """Grey levels of a plane or of colours, uint8 (H, W), by the weights of ITU-R BT.601. Alpha is ignored."""
     if pixels.dtype != np.uint8:
         top = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1
         pixels = np.rint(pixels.astype(np.float32) * (255 / top)).clip(0, 255).astype(np.uint8)
@@ -149,15 +148,16 @@ def _grey(pixels):
 
 
 def check_polarity(folder: Path, polarity: str) -> None:
-    """Refuse "hole-black" for a mask set of ours, whose index says that white is a hole. Raises BadInput."""
+    """Raise BadInput for "hole-black" if the folder is a mask set with an index, in which white is a hole."""
     if polarity == "hole-black" and (index := index_of(folder)):
         raise BadInput(
-            f"{folder} has an index, {index}, and in such a mask set white is a hole: leave --polarity hole-black out"
+            f"{folder} has an index, {index}, and in a mask set with an index white is a hole: "
+            "leave --polarity hole-black out"
         )
 
 
 def index_of(folder: Path) -> Path | None:
-    """The index of the mask set that a folder is, or is a part of; None for any other masks."""
+    """The index of the mask set that a folder is, or is part of; None for masks without an index."""
     for place in (folder, folder / "test", folder / "train", folder.parent) if folder.is_dir() else ():
         try:
             with (place / INDEX).open(encoding="utf-8-sig") as file:
@@ -169,19 +169,20 @@ def index_of(folder: Path) -> Path | None:
 
 
 class Masks:
-    """The masks of a folder, a zip or a tar, in natural order, read one at a time and never trusted.
+    """The masks of a folder, a zip or a tar, in natural order, read one at a time: masks[i] is bool (H, W).
 
-    Raises BadInput for an archive with names that lead out of it, with links, or with more than a mask set holds.
-    polarity and threshold: as in `read_hole`. May be pickled and used after a fork; pickled it is small, and finds its
-    names again where it is used. `keep` remembers each hole it has read, packed into about 3 KB, so that the next
-    reading costs a tenth.
+    polarity, threshold: as in `read_hole`. cache: keep each hole that was read, packed into about 3 KB, so that reading
+    it again takes a tenth of the time. May be used after a fork, and pickled; a pickle is small, and finds the names
+    again when it is used. Raises BadInput for a folder or archive without masks, and for an archive with unsafe names,
+    links, or more data than a mask set has.
     """
 
-    def __init__(self, path: Path, *, polarity: str = "hole-white", threshold: int | None = None, keep: bool = False):
+    def __init__(self, path: Path, *, polarity: str = "hole-white", threshold: int | None = None, cache: bool = False):
         self.path, self.polarity, self.threshold = Path(path), polarity, threshold
-        self.packed: dict | None = {} if keep else None
-        self.process, self.archive = None, None
-        self.known: str | None = None  # of the names, where they were found before
+        self.packed: dict | None = {} if cache else None
+        self.process: int | None = None
+        self.archive: Any = None
+        self.names_hash: str | None = None  # in a copy from a pickle: of the names that the original found
         if polarity not in POLARITIES:
             raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
         check_polarity(self.path, polarity)
@@ -191,18 +192,20 @@ class Masks:
     @cached_property
     def names(self) -> list[str]:
         """Every mask file in natural order, relative to the folder."""
-        with nullcontext() if self.known is None else collected_warnings():  # told where they were found before
-            names = self._found()
+        with nullcontext() if self.names_hash is None else collected_warnings():  # the original has issued them
+            names = self._find_names()
         odd = next((name for name in names if not files.is_text(name)), None)
         if odd is not None:
-            raise BadInput(f"{self.path} holds {odd!a}, a name that is not UTF-8 and fits into no index: rename it")
-        if self.known not in (None, _digest(names)):
             raise BadInput(
-                f"the masks in {self.path} are not the same as a while ago: let nothing change them meanwhile"
+                f"{self.path} has {odd!a}, a name that is not UTF-8 and cannot be written to an index: rename it"
+            )
+        if self.names_hash not in (None, _hash(names)):
+            raise BadInput(
+                f"the masks in {self.path} have changed during the run: run the command again, and do not change them"
             )
         return names
 
-    def _found(self):
+    def _find_names(self):
         if self.path.is_dir():
             return [found.relative_to(self.path).as_posix() for found in images.find(self.path, kind="mask")]
         names = (name for name in self._open() if name.lower().endswith(ENDINGS))
@@ -212,29 +215,25 @@ class Masks:
         return len(self.names)
 
     @property
-    def a_file(self) -> Path:
-        """A file by which to tell whether another machine sees these masks: the archive, or the first mask."""
+    def probe_file(self) -> Path:
+        """A file that another machine must be able to read to use these masks: the archive, or the first mask."""
         return self.path / self.names[0] if self.path.is_dir() else self.path
 
     def __getstate__(self):
-        # An open archive does not travel to another process, and what was kept would cost more than reading it.
-        # Nor do the names: of NVIDIA's 55,116 masks they are a megabyte. A path has to mean the same in any folder.
+        # Not pickled: the open archive; the cache, which takes longer to send than to fill; the names, which are a
+        # megabyte for NVIDIA's 55,116 masks. The path is made absolute, since a worker may be in another folder.
         state = {name: value for name, value in self.__dict__.items() if name != "names"}
         state |= {"process": None, "archive": None, "packed": None if self.packed is None else {}}
-        return state | {"path": self.path.absolute(), "known": _digest(self.names)}
+        return state | {"path": self.path.absolute(), "names_hash": _hash(self.names)}
 
     def data(self, i: int) -> bytes:
         """The bytes of file i."""
         name = self.names[i]
         if self.path.is_dir():
             return read_bytes(self.path / name)
-        if self.process != os.getpid():
-            self._open()  # file positions are shared through a fork, so each process opens its own
+        if self.archive is None or self.process != os.getpid():
+            self._open()  # a fork shares file positions, so each process opens its own
         return self.archive.read(name)
-
-    def grey(self, i: int) -> np.ndarray:
-        """Grey levels of file i, uint8 (H, W)."""
-        return decode_grey(self.data(i), f"{self.path}: {self.names[i]}")
 
     def __getitem__(self, i: int) -> np.ndarray:
         """The hole in file i, bool (H, W)."""
@@ -244,7 +243,7 @@ class Masks:
             return flat.view(bool).reshape(shape)
         hole = decode(self.data(i), f"{self.path}: {self.names[i]}", polarity=self.polarity, threshold=self.threshold)
         if self.packed is not None:
-            self.packed[i] = hole.shape, zlib.compress(np.packbits(hole), 1)
+            self.packed[i] = hole.shape, zlib.compress(np.packbits(hole).data, 1)
         return hole
 
     def _open(self):
@@ -256,17 +255,19 @@ class Masks:
         return self.archive.names()
 
 
-def _digest(names):
+def _hash(names):
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def split_of(folder: Path, split: str) -> Path:
-    """The part of a mask set that is meant: its folder `split` where there is one, else all of it."""
+    """The folder `split` of a mask set if it has one, else the set itself."""
     return folder / split if (folder / split).is_dir() else folder
 
 
-def describe(hole: np.ndarray, file_name: str, data: bytes, *, edges=EDGES, border: int = BORDER) -> dict:
-    """The measured part of an index row. hole: bool (H, W); data: the PNG's bytes, of which the row keeps the hash."""
+def describe(
+    hole: np.ndarray, file_name: str, data: bytes, *, edges: tuple[float, ...] = EDGES, border: int = BORDER
+) -> dict:
+    """The measured columns of an index row. hole: bool (H, W). data: the PNG's bytes, for `sha256`."""
     size = measure(hole)
     return {
         "file_name": file_name,
@@ -278,26 +279,28 @@ def describe(hole: np.ndarray, file_name: str, data: bytes, *, edges=EDGES, bord
     }
 
 
-def write_index(folder: Path, rows: list[dict]) -> None:
+def write_index(folder: Path | str, rows: list[dict]) -> None:
     """Write `metadata.csv` in a folder."""
+    folder = Path(folder)
     write_table(folder / INDEX, rows)
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
-    """Write an index file: the measured columns first, `sha256` last, between them what the rows tell."""
+    """Write an index file: the measured columns, all other columns of the rows, then `sha256`."""
     import pandas as pd
 
-    told = [key for key in (rows[0] if rows else {}) if key not in (*COLUMNS, "sha256")]
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *told, "sha256"])
+    others = [key for key in (rows[0] if rows else {}) if key not in (*COLUMNS, "sha256")]
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *others, "sha256"])
     write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
-def read_index(folder: Path):
-    """Read a `metadata.csv` as a DataFrame.
+def read_index(folder: Path | str) -> "pd.DataFrame":
+    """Read the `metadata.csv` of a folder as a DataFrame.
 
-    Raises BadInput where it is missing or has no `file_name`, where a name leads out of the folder, and where a measure
-    is no number.
+    Raises BadInput if it is missing, has no column `file_name`, lists a name that leads out of the folder, or has a
+    measured value that is not a number.
     """
+    folder = Path(folder)
     import pandas as pd
 
     path = folder / INDEX
@@ -315,18 +318,20 @@ def read_index(folder: Path):
         raise BadInput(f"{path} has no column file_name: expected the index of a mask set")
     for name in table["file_name"]:
         if not leads_inside(name):
-            raise BadInput(f"{path} lists {name[:80]!r}, which leads out of the mask set: do not trust this set")
+            raise BadInput(f"{path} lists {name[:80]!r}, which leads out of the mask set: do not trust the set")
     for column in {"hole_ratio", "border_distance", "components"} & set(table):
         numbers = pd.to_numeric(table[column], errors="coerce")
         if len(table) and not numbers.between(0, 1 if column == "hole_ratio" else 2**31).all():
             wrong = table[~numbers.between(0, 1 if column == "hole_ratio" else 2**31)].iloc[0]
-            raise BadInput(f"{path}: {column} of {wrong['file_name']} is {str(wrong[column])[:40]!r}: make it anew")
+            raise BadInput(
+                f"{path}: {column} of {wrong['file_name']} is {str(wrong[column])[:40]!r}: make the index again"
+            )
         table[column] = numbers
     return table
 
 
 def credit_lines(sources: list[dict]) -> str:
-    """A Markdown table of the videos and their licences."""
+    """A Markdown table of videos and their licences."""
     lines = ["| video | from | licence |", "|---|---|---|"]
     for source in sources:
         cells = (source.get("name", ""), source.get("source") or "not stated", source.get("licence") or "not stated")
@@ -334,14 +339,9 @@ def credit_lines(sources: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def write_recipe(folder: Path, recipe: dict) -> None:
-    """Write `recipe.json`: the code's version, then what the caller tells of settings, sources and counts."""
-    text = json.dumps({"version": __version__, **recipe}, indent=2, ensure_ascii=False)
-    write_whole(folder / RECIPE, (text + "\n").encode())
-
-
-def read_recipe(folder: Path) -> dict:
-    """Read `recipe.json`. Raises BadInput where it is missing or no JSON object."""
+def read_recipe(folder: Path | str) -> dict:
+    """Read the `recipe.json` of a mask set or a benchmark. Raises BadInput if it is missing or malformed."""
+    folder = Path(folder)
     path = folder / RECIPE
     try:
         recipe = json.loads(path.read_text())
@@ -350,14 +350,14 @@ def read_recipe(folder: Path) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from None
     if not isinstance(recipe, dict):
-        raise BadInput(f"{path} holds no JSON object: expected what `maskgen` wrote")
-    kinds = RECIPE_KINDS | {"sources": dict if "methods" in recipe else list}  # of a benchmark, else of a mask set
+        raise BadInput(f"{path} is not a JSON object: expected a recipe as our commands write it")
+    kinds = RECIPE_KINDS | {"sources": dict if "methods" in recipe else list}  # only a benchmark has methods
     for key, kind in kinds.items():
         if key in recipe and not isinstance(recipe[key], kind):
-            raise BadInput(f"{path}: {key} is {str(recipe[key])[:40]!r}: expected what our commands write")
+            raise BadInput(f"{path}: {key} is {str(recipe[key])[:40]!r}: expected a recipe as our commands write it")
     sources = recipe.get("sources", [])
     for source in sources if isinstance(sources, list) else ():
         named = isinstance(source, dict) and "name" in source
         if not named or not all(isinstance(source.get(key, ""), str) for key in SOURCE_TEXTS):
-            raise BadInput(f"{path}: sources has {str(source)[:40]!r}: expected what our commands write")
+            raise BadInput(f"{path}: sources has {str(source)[:40]!r}: expected a recipe as our commands write it")
     return recipe

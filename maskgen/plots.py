@@ -1,9 +1,10 @@
-"""Pictures of a mask set: a contact sheet, histograms, a map of where holes lie. Holes are white, as in the files."""
+"""Figures of a mask set: a contact sheet, histograms, and maps of hole frequency. Holes are white, as in the files."""
 
 import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import matplotlib.figure
@@ -16,53 +17,58 @@ from maskgen.maskset import INDEX, read_hole, read_index
 from maskgen.runtime.files import write_whole
 from maskgen.settings import BORDER, EDGES
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CELL = 96  # px, side of a mask on the contact sheet
 GAP = 6  # px between masks
-NARROW = 48  # px, least width of a column, for the labels
+MIN_COLUMN = 48  # px, least width of a column, for the labels
 LABEL = 20  # px, height of a line of text
 LINES = 12  # of masks on a contact sheet: the paper's classes
 DPI = 100
-FONT = FontProperties(family="DejaVu Sans", size=9)  # comes with matplotlib, so every machine draws the same
-GREY = 190  # of the background: holes are 255, valid pixels 0
-NEEDED = ("category", "hole_ratio", "border_distance")
-INK = {"interior": "#1f77b4", "free": "#d95f02"}
+FONT = FontProperties(family="DejaVu Sans", size=9)  # comes with matplotlib, so it looks the same on every machine
+BACKGROUND = 190  # grey level; holes are 255, valid pixels 0
+REQUIRED = ("category", "hole_ratio", "border_distance")
+COLOURS = {"interior": "#1f77b4", "free": "#d95f02"}
 
 
-def draw_figures(folder: Path, out: Path, columns: int = 10) -> list[Path]:
-    """Draw a mask set into `out`: sheet.png, histograms.png, heatmap.png. Returns their paths.
+def draw_figures(folder: Path | str, out: Path | str, columns: int = 10) -> list[Path]:
+    """Draw a mask set into the folder `out`: sheet.png, histograms.png, heatmap.png. Returns their paths.
 
     folder: a mask set, of which all parts are drawn, or one part of it. columns: masks side by side on the sheet.
-    Raises BadInput where there is no index, and for one that lists no masks or does not measure them.
+    Raises BadInput if there is no index, or one that lists no masks or lacks the measured columns.
     """
+    folder, out = Path(folder), Path(out)
     table = read_parts(folder)
-    drawn = {"sheet.png": sheet(folder, table, columns)}
-    drawn["histograms.png"] = histograms(table)
-    drawn["heatmap.png"] = heatmap(folder, table)
+    drawn = {
+        "sheet.png": contact_sheet(folder, table, columns),
+        "histograms.png": histograms(table),
+        "heatmap.png": heatmap(folder, table),
+    }
     out.mkdir(parents=True, exist_ok=True)
     for name, data in drawn.items():
         write_whole(out / name, data)
     return [out / name for name in drawn]
 
 
-def read_parts(folder: Path):
-    """The indices of a mask set as one DataFrame, with `file_name` relative to `folder`.
+def read_parts(folder: Path) -> "pd.DataFrame":
+    """Read the indices of all parts of a mask set as one DataFrame, with `file_name` relative to `folder`.
 
-    The column `part` is "train" or "test", or "" where the folder has an index of its own. Raises BadInput as
-    `draw_figures` does.
+    The column `part` is "train" or "test", or "" if the folder itself has an index. Raises BadInput as `draw_figures`.
     """
     import pandas as pd
 
     parts = [part for part in ("train", "test") if (folder / part / INDEX).is_file()]
-    if (folder / INDEX).is_file() or not parts:  # read_index says what is missing
+    if (folder / INDEX).is_file() or not parts:  # if there is none, read_index raises
         parts = [""]
     tables = []
     for part in parts:
         table = read_index(folder / part)
-        missing = [column for column in NEEDED if column not in table]
+        missing = [column for column in REQUIRED if column not in table]
         if missing:
             raise BadInput(
                 f"{folder / part / INDEX} has no column {missing[0]}: expected an index as maskgen writes it; "
-                f"`maskgen bin {folder / part} --out FOLDER` makes a mask set of any masks"
+                f"`maskgen bin {folder / part} --out FOLDER` makes a mask set from any masks"
             )
         names = table["file_name"]
         tables.append(table.assign(part=part, file_name=f"{part}/" + names if part else names))
@@ -77,45 +83,46 @@ class Group:
     """Masks that share a label on the contact sheet."""
 
     name: str
-    files: list[str]  # that are shown
-    total: int  # masks, with those that are not shown
+    files: list[str]  # of the masks that are shown
+    total: int  # masks in the group
 
 
-def sheet(folder: Path, table, columns: int = 10) -> bytes:
-    """PNG bytes of a contact sheet that says how many masks of how many it shows. Holes are white.
+def contact_sheet(folder: Path, table: "pd.DataFrame", columns: int = 10) -> bytes:
+    """Draw a contact sheet, with the number of masks shown and of all masks in its title. Returns PNG bytes.
 
-    Of a set that is sorted by class the masks are spread evenly over each class; of any other set they are those with
-    the largest holes in each video. table: as `read_parts` gives it.
+    From a set sorted by class it shows masks spaced evenly over each class; from any other set, the masks with the
+    largest holes of each video. table: as `read_parts` returns it. columns: masks side by side.
     """
     groups, choice = _groups(table, columns)
     title = f"{sum(len(group.files) for group in groups)} of {len(table)} masks, {choice}; white is the hole"
-    thumbnails = [[small(read_hole(folder / name), CELL) for name in group.files] for group in groups]
-    shapes = [thumbnail.shape for row in thumbnails for thumbnail in row]
-    down, right = max(height for height, _ in shapes) + GAP, max(NARROW, *(width for _, width in shapes)) + GAP
+    thumbnails = [[thumbnail(read_hole(folder / name), CELL) for name in group.files] for group in groups]
+    shapes = [cell.shape for row in thumbnails for cell in row]
+    row_height = max(height for height, _ in shapes) + GAP
+    column_width = max(MIN_COLUMN, *(width for _, width in shapes)) + GAP
     placed, texts = [], [(title, GAP, GAP)]
     top, bottom, taken = 0, GAP + LABEL + GAP, columns
     for group, row in zip(groups, thumbnails, strict=True):
         lines = -(-len(row) // columns)
-        wide = -(-len(row) // lines)  # lines of one length, so that no picture is half empty
-        if taken + wide > columns:
+        length = -(-len(row) // lines)  # the same for all lines of a group, so that none is half empty
+        if taken + length > columns:
             top, taken = bottom, 0
-        head = top + LABEL * bool(group.name)
-        bottom = max(bottom, head + lines * down)
-        left = GAP + taken * right
-        texts.append((_label(group, wide * right - 3 * GAP), left, top))
-        for i, thumbnail in enumerate(row):
-            y, x = head + i // wide * down, left + i % wide * right
-            placed.append((thumbnail, y + (down - GAP - thumbnail.shape[0]) // 2, x))
-        taken += wide
-    width = max(max(x for _, _, x in placed) + right, GAP + _text_width(title) + GAP)
-    picture = np.full((bottom, width), GREY, np.uint8)
-    for thumbnail, y, x in placed:
-        picture[y : y + thumbnail.shape[0], x : x + thumbnail.shape[1]] = thumbnail
-    return cv2.imencode(".png", _write_on(picture, texts), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+        first = top + LABEL * bool(group.name)
+        bottom = max(bottom, first + lines * row_height)
+        left = GAP + taken * column_width
+        texts.append((_label(group, length * column_width - 3 * GAP), left, top))
+        for i, cell in enumerate(row):
+            y, x = first + i // length * row_height, left + i % length * column_width
+            placed.append((cell, y + (row_height - GAP - cell.shape[0]) // 2, x))
+        taken += length
+    width = max(max(x for _, _, x in placed) + column_width, GAP + _text_width(title) + GAP)
+    picture = np.full((bottom, width), BACKGROUND, np.uint8)
+    for cell, y, x in placed:
+        picture[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
+    return cv2.imencode(".png", _draw_texts(picture, texts), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
 def _groups(table, columns):
-    """The groups of a contact sheet, and in words how their masks are chosen."""
+    """The groups of a contact sheet, and how their masks are chosen, in words."""
     within = table["file_name"].str.split("/").str[-2]  # the folder of each file
     if (within == table["category"].where(table["category"] != "", "outside")).all():
         side = within.str.partition("_")[0].map({"interior": 0, "free": 1}).fillna(2)
@@ -128,34 +135,34 @@ def _groups(table, columns):
         if "source" in table:
             source = table["source"].astype(str)
             named = source + " (" + table["part"] + ")" if table["part"].nunique() > 1 else source
-            if named.nunique() <= len(table) / 2:  # else it is a name for each mask
+            if named.nunique() <= len(table) / 2:  # otherwise each mask has its own
                 table["group"], choice = named, "largest holes first in each video"
         order = table["group"].loc[sorted(table.index)].unique()
     if len(order) > LINES * columns:
         choice += f", {LINES * columns} of {len(order)} videos"
-        order = order[_spread(len(order), LINES * columns)]
-    # Few groups get several lines each, many share a line.
+        order = order[_evenly_spaced(len(order), LINES * columns)]
+    # Few groups have several lines each, many share a line.
     most = columns * (LINES // len(order)) if len(order) <= LINES else max(1, LINES * columns // len(order))
     groups = []
     for name in order:
         files = table["file_name"][table["group"] == name]
-        chosen = files.iloc[_spread(len(files), most)] if "class" in choice else files.iloc[:most]
+        chosen = files.iloc[_evenly_spaced(len(files), most)] if "class" in choice else files.iloc[:most]
         groups.append(Group(name, list(chosen), len(files)))
     return groups, choice
 
 
-def _spread(length, most):
-    """At most `most` of the numbers below `length`, evenly spread."""
+def _evenly_spaced(length, most):
+    """At most `most` of the numbers below `length`, evenly spaced."""
     return np.unique(np.linspace(0, length - 1, min(most, length)).astype(int))
 
 
 def _label(group, width):
-    """What a group is and how much of it is shown, in `width` px at most; empty for a group without a name."""
+    """Name of a group and number of masks shown, shortened to `width` px; empty for a group without a name."""
     label = f"{group.name}, {len(group.files)} of {group.total}" if group.name else ""
     if _text_width(label) <= width:
         return label
     label, kept = group.name, len(group.name)
-    while _text_width(label) > width and kept > 2:  # names often differ at their end
+    while _text_width(label) > width and kept > 2:  # cut in the middle, since names often differ at their end
         kept -= 1
         label = f"{group.name[: kept // 2]}…{group.name[-(kept - kept // 2) :]}"
     return label
@@ -163,13 +170,13 @@ def _label(group, width):
 
 def _text_width(text):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a letter that the font has not is drawn as a box
+        warnings.simplefilter("ignore")  # letters that the font lacks are drawn as boxes
         renderer = FigureCanvasAgg(matplotlib.figure.Figure(dpi=DPI)).get_renderer()
         return int(np.ceil(renderer.get_text_width_height_descent(text, FONT, ismath=False)[0]))
 
 
-def _write_on(picture, texts):
-    """Write lines of text on a picture, uint8 (H, W). texts: each with the left and top px of its line."""
+def _draw_texts(picture, texts):
+    """Draw lines of text on an image, uint8 (H, W). texts: (text, left, top), in px."""
     height, width = picture.shape
     figure = matplotlib.figure.Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     canvas = FigureCanvasAgg(figure)
@@ -183,30 +190,30 @@ def _write_on(picture, texts):
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., 0])
 
 
-def small(hole: np.ndarray, side: int) -> np.ndarray:
-    """A thumbnail, uint8, 255 where all is hole; its longer side has `side` px. hole: bool (H, W)."""
+def thumbnail(hole: np.ndarray, side: int) -> np.ndarray:
+    """A thumbnail of a hole, bool (H, W): uint8, 255 for hole; its longer side has `side` px."""
     scale = side / max(hole.shape)
     size = max(1, round(hole.shape[1] * scale)), max(1, round(hole.shape[0] * scale))
     return cv2.resize(hole.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
 
 
-def histograms(table) -> bytes:
-    """PNG bytes of two histograms: hole ratio with the edges of the classes, border distance with the 50 px line."""
+def histograms(table: "pd.DataFrame") -> bytes:
+    """Draw histograms of hole ratio, with the edges of the classes, and border distance, with BORDER. PNG bytes."""
     interior = table["border_distance"].astype(int) >= BORDER
     figure = matplotlib.figure.Figure(figsize=(10, 3.4), layout="constrained")
     ratio, distance = figure.subplots(1, 2)
     ratios, distances = table["hole_ratio"].astype(float), table["border_distance"].astype(int)
     top = max(EDGES[-1], float(ratios.max()))
-    for axes, values, steps in (
+    for axes, values, bins in (
         (ratio, ratios, np.linspace(0, top, 61)),
         (distance, distances, np.linspace(0, max(100, distances.max()), 51)),
     ):
         axes.hist(
             [values[interior], values[~interior]],
-            steps,
+            bins,
             stacked=True,
-            color=list(INK.values()),
-            label=[f"{name}, {n}" for name, n in zip(INK, (interior.sum(), (~interior).sum()), strict=True)],
+            color=list(COLOURS.values()),
+            label=[f"{name}, {n}" for name, n in zip(COLOURS, (interior.sum(), (~interior).sum()), strict=True)],
         )
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylabel("masks")
@@ -220,14 +227,17 @@ def histograms(table) -> bytes:
     return _png(figure)
 
 
-def heatmap(folder: Path, table, most: int = 2000, side: int = 128) -> bytes:
-    """PNG bytes of maps: how often each place is a hole, in interior and in free masks (at most `most` of each)."""
+def heatmap(folder: Path, table: "pd.DataFrame", most: int = 2000, side: int = 128) -> bytes:
+    """Draw the share of masks with a hole at each place, for interior and for free masks. PNG bytes.
+
+    most: masks of each kind that are read. side: px, resolution of the maps.
+    """
     interior = table["border_distance"].astype(int) >= BORDER
-    kinds = [(name, rows) for name, rows in zip(INK, (table[interior], table[~interior]), strict=True) if len(rows)]
+    kinds = [(name, rows) for name, rows in zip(COLOURS, (table[interior], table[~interior]), strict=True) if len(rows)]
     figure = matplotlib.figure.Figure(figsize=(4.5 * len(kinds), 3.8), layout="constrained")
     for axes, (name, rows) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         total = np.zeros((side, side))
-        chosen = _spread(len(rows), most)
+        chosen = _evenly_spaced(len(rows), most)
         for i in chosen:
             hole = read_hole(folder / rows.iloc[i]["file_name"]).view(np.uint8) * 255
             total += cv2.resize(hole, (side, side), interpolation=cv2.INTER_AREA) / 255
@@ -242,5 +252,6 @@ def heatmap(folder: Path, table, most: int = 2000, side: int = 128) -> bytes:
 
 def _png(figure):
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})  # no version: same set, same bytes
+    # Without matplotlib's version in the file, the same set gives the same bytes.
+    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
     return data.getvalue()

@@ -7,29 +7,32 @@ from pathlib import Path
 
 import numpy as np
 
-from maskgen.augment import Wanted, augment, compose, compose_of_many
+from maskgen.augment import augment
+from maskgen.augment.composition import Target, compose, compose_from_many
 from maskgen.checks import expect, flag, one_of, optional, whole
 from maskgen.errors import BadInput
 from maskgen.maskset import Masks, split_of
 from maskgen.settings import EDGES, PRESETS, RATIOS, SEEDS, SIZE, SIZES
 
-DRAWS = 100  # raw masks that are tried for one index
-MORE = 20  # draws beyond, by joining many raw masks or taking parts of them, for a ratio that must be reached
-SOME = 16  # raw masks that are looked at to find out whether their polarity is what was said
+DRAWS = 100  # draws of raw masks for one index
+EXTRA_DRAWS = 20  # further draws with `uniform`, which join many raw masks or use parts of them
+ATTEMPTS = 4  # random masks made from one raw mask before another is drawn
+LAYERS = 40  # raw masks that may be joined with `uniform`
+POLARITY_SAMPLE = 16  # raw masks that are measured to check their polarity
 
 
 class MaskSampler:
-    """Random masks made of raw ones while a network trains: sampler[i] is the same hole whenever it is asked for.
+    """Random training masks from raw masks: sampler[i] is always the same hole, bool (size, size).
 
-    masks: folder, zip or tar of raw masks (of a mask set the `train` part). polarity and threshold: how their files
-    are read, see `maskgen.maskset.read_hole`; NVIDIA's train archive has grey levels, and takes polarity="hole-black"
-    and threshold=153, which is their 0.6 of 255.
-    size: px, side of the masks. preset: a name in maskgen.settings.PRESETS; brushes are px of a 512 px mask and
-    scale with the size. ratio: (lowest, highest) hole ratio. uniform: draw the ratio uniformly from that range, so
-    that training sees all sizes alike; otherwise it is whatever the brush and the raw mask make of it.
+    masks: folder, zip or tar of raw masks; of a mask set the `train` part is used. polarity, threshold: how the files
+    are read, see `maskgen.maskset.read_hole`; NVIDIA's train archive has grey levels and needs polarity="hole-black"
+    and threshold=153, which is their 0.6 of 255. size: px, side of the masks. preset: a name in
+    `maskgen.settings.PRESETS`; its brushes are px of a 512 px mask and scale with the size. ratio: (lowest, highest)
+    hole ratio. uniform: draw the ratio uniformly from that range; otherwise it results from the brush and the raw mask.
 
-    Every index has its own generator, so worker processes never draw alike, and each keeps its own small copy of
-    what it has read. Length is the number of raw masks; the indices go on beyond it without end.
+    Each index has its own random generator, so worker processes never draw the same masks. Each process caches the raw
+    masks it has read, packed into about 3 KB each. The length is the number of raw masks, but indices have no end.
+    Raises BadInput for settings that make no sense, and for masks that cannot be read.
     """
 
     def __init__(
@@ -50,9 +53,9 @@ class MaskSampler:
         expect("seed", seed, SEEDS)
         expect("uniform", uniform, flag())
         expect("threshold", threshold, optional(whole(1, 255)))
-        self.config = replace(PRESETS[preset], min_ratio=ratio[0], max_ratio=ratio[1], attempts=4)
+        self.config = replace(PRESETS[preset], min_ratio=ratio[0], max_ratio=ratio[1], attempts=ATTEMPTS)
         self.size, self.seed, self.uniform = int(size), int(seed), uniform
-        self.raw = Masks(split_of(Path(masks), "train"), polarity=polarity, threshold=threshold, keep=True)
+        self.raw = Masks(split_of(Path(masks), "train"), polarity=polarity, threshold=threshold, cache=True)
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -60,64 +63,66 @@ class MaskSampler:
     def __getitem__(self, i: int) -> np.ndarray:
         """Hole i, bool (size, size), True where pixels are missing. i: 0 or more, also beyond the length."""
         if i < 0:
-            raise IndexError(f"indices begin at 0 and never end, got {i}")
+            raise IndexError(f"expected an index of 0 or more, got {i}")
         return self.sample(i)[0]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """All masks from index 0 on, without end."""
+        """All holes from index 0 on, without end."""
         i = 0
         while True:
             yield self[i]
             i += 1
 
     def sample(self, i: int) -> tuple[np.ndarray, dict]:
-        """Hole i and how it was made: the raw mask's name, and the columns of an augmented mask set."""
+        """Hole i and how it was made, as columns of an index: `raw`, the raw mask's name, and the augmentation."""
         rng = np.random.default_rng([self.seed, i])
-        # Drawn once: drawn anew with every raw mask, the ratios that few of them can reach would become rare.
+        # Drawn once: with a new ratio for each raw mask, ratios that few of them can reach would become rare.
         ratio = rng.uniform(self.config.min_ratio, self.config.max_ratio)
         for _ in range(DRAWS):
-            made = self._grown(ratio, rng, compose) if self.uniform else self._as_it_comes(rng)
+            made = self._composed(ratio, rng, compose) if self.uniform else self._augmented(rng)
             if made:
                 return made
         self._check_polarity()
-        for k in range(MORE if self.uniform else 0):
-            made = self._grown(ratio, rng, partial(compose_of_many, parts=k % 2 == 1))
+        for k in range(EXTRA_DRAWS if self.uniform else 0):
+            made = self._composed(ratio, rng, partial(compose_from_many, parts=k % 2 == 1))
             if made:
                 return made
         raise BadInput(
-            f"no mask with a hole ratio from {self.config.min_ratio:g} to {self.config.max_ratio:g} came out of "
-            f"{DRAWS} raw masks of {self.raw.path}: widen the range, or take other raw masks"
+            f"no mask with a hole ratio from {self.config.min_ratio:g} to {self.config.max_ratio:g} in {DRAWS} draws "
+            f"of raw masks from {self.raw.path}: widen the range, or use other raw masks"
         )
 
     def _check_polarity(self):
-        """BadInput where most raw masks are nearly all hole: white means something else in them."""
-        some = range(0, len(self.raw), -(-len(self.raw) // SOME))
-        ratio = float(np.median([self.raw[j].mean() for j in some]))
+        """Raise BadInput if most raw masks are nearly all hole: their polarity is probably the other one."""
+        numbers = range(0, len(self.raw), -(-len(self.raw) // POLARITY_SAMPLE))
+        ratio = float(np.median([self.raw[j].mean() for j in numbers]))
         if ratio > EDGES[-1]:
             other = "hole-black" if self.raw.polarity == "hole-white" else "hole-white"
             raise BadInput(
-                f"the holes of raw masks in {self.raw.path} fill {ratio:.0%} of the image, with polarity "
-                f"{self.raw.polarity}: expected less than {EDGES[-1]:.0%}, so {other} may be meant"
+                f"with polarity {self.raw.polarity}, holes fill {ratio:.0%} of the raw masks in {self.raw.path}: "
+                f"expected {EDGES[-1]:.0%} or less, so try polarity {other}"
             )
 
-    def _as_it_comes(self, rng):
+    def _augmented(self, rng):
+        """A random mask from one raw mask, with its columns; None if that fails."""
         j = int(rng.integers(len(self.raw)))
         try:
-            hole, told = augment(self.raw[j], self.config, rng, self.size)
-        except BadInput:  # this raw mask cannot do it, the next may
+            hole, columns = augment(self.raw[j], self.config, rng, self.size)
+        except BadInput:  # another raw mask may succeed
             return None
-        return hole, {"raw": self.raw.names[j], **told}
+        return hole, {"raw": self.raw.names[j], **columns}
 
-    def _grown(self, ratio, rng, compose):
-        used = {}
+    def _composed(self, ratio, rng, compose):
+        """A mask of a given ratio from one raw mask or several, with its columns; None if that fails."""
+        drawn = {}
 
         def draw(layer):
-            used[layer] = int(rng.integers(len(self.raw)))
-            return self.raw[used[layer]]
+            drawn[layer] = int(rng.integers(len(self.raw)))
+            return self.raw[drawn[layer]]
 
-        made = compose(draw, Wanted(round(ratio * self.size**2), self.size, layers=40), self.config, rng)
+        made = compose(draw, Target(round(ratio * self.size**2), self.size, layers=LAYERS), self.config, rng)
         if made is None:
             return None
-        hole, told = made
-        names = [self.raw.names[used[layer]] for layer, _ in told["layers"]]
-        return hole, {"raw": ";".join(names), "dilation": told["dilation"]}
+        hole, composition = made
+        names = [self.raw.names[drawn[layer]] for layer, _ in composition["layers"]]
+        return hole, {"raw": ";".join(names), "dilation": composition["dilation"]}

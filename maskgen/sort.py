@@ -1,9 +1,10 @@
-"""Sort any masks into classes by measuring them: folders, zips and tars, either polarity, any size."""
+"""Measure masks and sort them into classes: folders, zips and tars, of either polarity and any size."""
 
 import functools
 import hashlib
 import itertools
 import posixpath
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from maskgen.categories import names
+from maskgen.categories import category_name, category_names
 from maskgen.errors import BadInput, collected_warnings, warn
 from maskgen.maskset import (
     INDEX,
@@ -36,22 +37,23 @@ from maskgen.settings import BORDER, EDGES
 NVIDIA = {"test": 12_000, "train": 55_116}  # files in their archives
 NVIDIA_THRESHOLD = 153  # "threshold 0.6 to binarize the masks", of 255
 LAYOUTS = ("any", "nvidia")
-EVIDENCE = 64  # masks that are looked at to find out what white means
-SAME_RATIO = 0.01  # two hole ratios that differ by less belong to the same mask
-BATCH = 50  # masks that one worker measures at a time
-JOURNAL = "masks.jsonl"  # rows of the masks that are sorted already, in `.progress`
-UNSORTED = "unsorted"  # folder in `.progress`: masks that are written, but have no number in their class yet
+POLARITY_SAMPLE = 64  # masks that are measured to find the polarity
+SAME_RATIO = 0.01  # hole ratios that differ by less count as equal
+BATCH = 50  # masks per task of a worker
+JOURNAL = "masks.jsonl"  # in the progress folder: rows of the masks that are sorted
+UNSORTED = "unsorted"  # in the progress folder: masks that are written, but not yet numbered within their class
+OUTSIDE = "outside"  # folder for masks outside all classes
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How masks are read, and by which classes they are sorted. Raises BadInput for values that make no sense."""
+class SortConfig:
+    """How masks are read and classified. Raises BadInput for values that make no sense."""
 
-    polarity: str = "hole-white"  # or "hole-black", or "auto": found by evidence
-    threshold: int | None = None  # grey levels from it upwards are white; None: a file has two values, as it stands
-    resize: int | None = None  # px, side of the square they are brought to first, by nearest neighbour
-    edges: tuple[float, ...] = EDGES
-    border: int = BORDER  # px
+    polarity: str = "hole-white"  # or "hole-black", or "auto": found by measuring
+    threshold: int | None = None  # grey levels from it upwards are white; None: files must have two values
+    resize: int | None = None  # px, side of the square that masks are resized to first, by nearest neighbour
+    edges: tuple[float, ...] = EDGES  # of the hole ratio
+    border: int = BORDER  # px, distance that interior masks keep from the image edges
 
     def __post_init__(self):
         if self.polarity not in (*POLARITIES, "auto"):
@@ -66,70 +68,69 @@ class Rules:
 
 
 def find_polarity(masks: Masks) -> tuple[str, str]:
-    """What white means in these masks, and why: ("hole-white" or "hole-black", a sentence). Decides by evidence.
+    """Find the polarity of masks by measuring them. Returns "hole-white" or "hole-black", and the reason, a sentence.
 
-    A mask set with an index has white holes, as long as the hole ratios of the index are those of the masks. An index
-    of other masks is not used, and an `InputWarning` says so. Else: holes of the paper's masks fill 0.6 of the image
-    at most, so a mask that is less than 0.4 white has white holes, and one that is more than 0.6 white has black ones;
-    masks between say nothing. Raises BadInput where the masks disagree or say nothing, and for an index by which the
-    black is the hole.
+    A mask set with an index has white holes, if the masks have the hole ratios of the index. Otherwise the index is not
+    used, and an `InputWarning` says so. Without an index, masks that are less than 0.4 white count as hole-white, those
+    that are more than 0.6 white as hole-black, and nearly all have to agree: holes of the paper's masks fill at most
+    0.6 of the image. Raises BadInput if the masks disagree or are all in between, and for an index that measures black.
     """
     index = index_of(masks.path)
-    if index is not None and _fits(masks, index):
+    if index is not None and _index_fits(masks, index):
         return "hole-white", f"hole-white, as in every mask set with a {INDEX}"
-    white = _white_shares(masks, _spread(len(masks)))
-    few, many = int((white < 0.4).sum()), int((white > 0.6).sum())
-    seen = f"of {len(white)} masks {few} are less than 40 % white and {many} more than 60 %"
-    if _outweigh(few, many, len(white)) or _outweigh(many, few, len(white)):
-        polarity = "hole-white" if few > many else "hole-black"
-        return polarity, f"{polarity}, for {seen}, and holes fill 60 % at most"
-    raise BadInput(f"{masks.path}: cannot tell what white means: {seen}; say --polarity hole-white or hole-black")
+    shares = _white_shares(masks, _evenly_spaced(len(masks)))
+    dark, bright = int((shares < 0.4).sum()), int((shares > 0.6).sum())
+    evidence = f"of {len(shares)} masks {dark} are less than 40 % white and {bright} are more than 60 % white"
+    if _prevails(dark, bright, len(shares)) or _prevails(bright, dark, len(shares)):
+        polarity = "hole-white" if dark > bright else "hole-black"
+        return polarity, f"{polarity}, since {evidence}, and holes fill at most 60 %"
+    raise BadInput(f"{masks.path}: the polarity is not clear, {evidence}: give --polarity hole-white or hole-black")
 
 
-def _outweigh(some, others, number):
-    """Whether `some` of a number of masks say the same, nearly all that say anything."""
-    return some + others >= max(1, number / 4) and some >= 0.95 * (some + others)
+def _prevails(votes, opposing, number):
+    """True if at least 95 % of the masks that vote agree, and at least a quarter of all masks vote."""
+    return votes + opposing >= max(1, number / 4) and votes >= 0.95 * (votes + opposing)
 
 
-def _spread(number):
-    return np.unique(np.linspace(0, number - 1, EVIDENCE).astype(int))
+def _evenly_spaced(number):
+    return np.unique(np.linspace(0, number - 1, POLARITY_SAMPLE).astype(int))
 
 
 def _white_shares(masks, chosen):
-    """Share of each mask that is white, as the reader of masks decides that. float (N,)."""
-    with collected_warnings():  # of masks that are white all over: told later, if white is the hole
+    """Share of each mask that is white. float (N,)."""
+    with collected_warnings():  # masks that are all white are reported later, if white is the hole
         shares = np.array([masks[i].mean() for i in chosen])
     return shares if masks.polarity == "hole-white" else 1 - shares
 
 
-def _fits(masks, index):
-    """Whether an index lists the masks with the hole ratios that they have. BadInput where their black has them."""
-    said = {row["file_name"]: row["hole_ratio"] for row in read_rows(index)}
+def _index_fits(masks, index):
+    """True if masks have the hole ratios that an index lists. Raises BadInput if their black pixels have them."""
+    listed = {row["file_name"]: row["hole_ratio"] for row in read_rows(index)}
     top, place = masks.path.absolute(), index.parent.absolute()
-    if place.is_relative_to(top):  # the index of all masks, or of a part
+    if place.is_relative_to(top):  # the index of all masks or of a part of them
         part = place.relative_to(top).as_posix()
-        said = {posixpath.normpath(f"{part}/{name}"): ratio for name, ratio in said.items()}
-    else:  # of the folder above
-        said = {name.removeprefix(f"{top.name}/"): ratio for name, ratio in said.items()}
-    listed = {i: said[name] for i, name in enumerate(masks.names) if name in said}
-    if not listed:
+        listed = {posixpath.normpath(f"{part}/{name}"): ratio for name, ratio in listed.items()}
+    else:  # the index of the folder above
+        listed = {name.removeprefix(f"{top.name}/"): ratio for name, ratio in listed.items()}
+    found = {i: listed[name] for i, name in enumerate(masks.names) if name in listed}
+    if not found:
         warn(f"{index} lists none of the masks in {masks.path}: it is not used")
         return False
-    chosen = [list(listed)[k] for k in _spread(len(listed))]
-    ratios, shares = np.array([_number(listed[i]) for i in chosen]), _white_shares(masks, chosen)
+    chosen = [list(found)[k] for k in _evenly_spaced(len(found))]
+    ratios, shares = np.array([_number(found[i]) for i in chosen]), _white_shares(masks, chosen)
     white = np.abs(shares - ratios) < SAME_RATIO
     black = ~white & (np.abs(1 - shares - ratios) < SAME_RATIO)
-    if _outweigh(black.sum(), white.sum(), len(chosen)):
+    if _prevails(black.sum(), white.sum(), len(chosen)):
         raise BadInput(
-            f"{index} measures the black of these masks, and in a mask set white is the hole: "
-            "remove it, then `maskgen bin --out` makes a mask set of them"
+            f"{index} measures the black pixels of these masks, but in a mask set white is the hole: "
+            "delete the index, then make a mask set with `maskgen bin --out`"
         )
     if not white.all():
         wrong = int(np.argmin(white))
-        fits = _outweigh(white.sum(), black.sum(), len(chosen))
+        fits = _prevails(white.sum(), black.sum(), len(chosen))
         warn(
             f"{index} does not fit {(~white).sum()} of {len(chosen)} masks, such as {masks.names[chosen[wrong]]} "
-            f"(hole ratio {shares[wrong]:.3f}, it says {ratios[wrong]:.3f}): "
+            f"(hole ratio {shares[wrong]:.3f}, in the index {ratios[wrong]:.3f}): "
             f"{'`maskgen verify` lists them' if fits else 'it is not used'}"
         )
         return fits
@@ -143,95 +144,96 @@ def _number(text):
         return np.nan
 
 
-def open_masks(path: Path, rules: Rules, layout: str = "any") -> tuple[Masks, Rules, str]:
-    """The masks at `path`, the rules with their polarity decided, and why it was decided so ("" if it was given).
+def open_masks(path: Path, config: SortConfig, layout: str = "any") -> tuple[Masks, SortConfig, str]:
+    """Open masks and find their polarity. Returns the masks, the config with that polarity, and the reason for it.
 
-    layout "nvidia" expects one of NVIDIA's two archives, packed or not: 12,000 or 55,116 files of one folder; they are
-    read with their threshold unless the rules have one. Raises BadInput for an unknown layout, for other masks than
-    NVIDIA's, and for the polarity "hole-black" of a mask set with an index.
+    The reason is "" if the config has a polarity. layout: "any", or "nvidia" for one of NVIDIA's two archives, packed
+    or not, with 12,000 or 55,116 masks; they are read with NVIDIA's threshold unless the config has one. Raises
+    BadInput for an unknown layout, for masks other than NVIDIA's, and for "hole-black" with a mask set that has an
+    index.
     """
     if layout not in LAYOUTS:
         raise BadInput(f"no layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
-    if layout == "nvidia" and rules.threshold is None:
-        rules = replace(rules, threshold=NVIDIA_THRESHOLD)
-    if rules.polarity != "auto":
-        check_polarity(path, rules.polarity)
-    masks = Masks(path, threshold=rules.threshold)
+    if layout == "nvidia" and config.threshold is None:
+        config = replace(config, threshold=NVIDIA_THRESHOLD)
+    if config.polarity != "auto":
+        check_polarity(path, config.polarity)
+    masks = Masks(path, threshold=config.threshold)
     if layout == "nvidia":
         stems = [Path(name).stem for name in masks.names]
         if len(stems) not in NVIDIA.values() or not all(stem.isdecimal() for stem in stems):
             raise BadInput(
                 f"{path} holds {len(stems):,} masks such as {masks.names[0]}: expected NVIDIA's 12,000 test masks "
-                f"(00000.png ... 11999.png) or 55,116 train masks; leave --layout nvidia out for other masks"
+                f"(00000.png ... 11999.png) or 55,116 train masks; leave out --layout nvidia for other masks"
             )
-    masks.polarity, why = find_polarity(masks) if rules.polarity == "auto" else (rules.polarity, "")
-    return masks, replace(rules, polarity=masks.polarity), why
+    masks.polarity, reason = find_polarity(masks) if config.polarity == "auto" else (config.polarity, "")
+    return masks, replace(config, polarity=masks.polarity), reason
 
 
 def measure_masks(
     masks: Masks,
-    rules: Rules,
+    config: SortConfig,
     out: Path | None = None,
     *,
     workers: int | None = None,
     cluster: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[dict]:
-    """Measure every mask by the rules; one index row each, in the order of masks.names, with its width and height.
+    """Measure all masks. Returns one index row for each, in the order of masks.names, with `width` and `height`.
 
-    out: a mask set is written there as well: `test/<category>/NNNNN.png` in our one form, index, recipe and
-    checksums; masks outside all classes go to `test/outside`. Each row then has the new name, and `source`, the old
-    one. An interrupted run goes on where it was stopped; of a complete one the rows are read. say: is told what is in
-    `out`. An `InputWarning` tells of masks that are holes all over, and where none has a hole. Raises BadInput where
-    `out` holds anything else, or masks sorted by other rules, and for a file that is no mask.
+    out: if given, write a mask set there: `test/<category>/NNNNN.png`, with `test/outside` for masks outside all
+    classes, index, recipe and checksums. Rows then have the new names, and the old ones as `source`. Resumes an
+    interrupted run, and reads the rows of a complete one. say: called with lines for the user. An `InputWarning`
+    reports masks that are all hole, and a set in which no mask has a hole. Raises BadInput if `out` holds anything
+    else, or masks sorted with another config, and for a file that is no mask.
     """
-    if rules.polarity == "auto":
-        raise BadInput("the polarity has to be decided first: by open_masks, or hole-white or hole-black")
-    how = {"workers": workers, "cluster": cluster}
+    if config.polarity == "auto":
+        raise BadInput("expected polarity hole-white or hole-black, got auto: `open_masks` finds it")
+    where = {"workers": workers, "cluster": cluster}
     if out is None:
-        rows = list(_measure(masks, rules, 0, None, [masks.a_file], how))
+        rows = list(_measure(masks, config, 0, None, [masks.probe_file], where))
     else:
         if masks.path.is_dir() and out.resolve().is_relative_to(masks.path.resolve()):
-            raise BadInput(f"{out} lies in {masks.path}, whose masks are sorted: name a folder outside")
+            raise BadInput(f"{out} lies in {masks.path}, the folder of the masks: name a folder outside it")
         with locked(out):  # before all masks are read for the recipe
-            rows = _sort(masks, rules, out, how, say)
-    _warn_of_odd(masks, rules, rows)
+            rows = _sort(masks, config, out, where, say)
+    _warn_of_extremes(masks, config, rows)
     return rows
 
 
-def _sort(masks, rules, out, how, say):
+def _sort(masks, config, out, where, say):
     """Measure masks and write them to `out`. Returns the rows."""
     recipe = {
         "made_by": "maskgen bin",
-        "settings": {**asdict(rules), "any_size": rules.resize is None},
-        "masks": _content(masks),
+        "settings": {**asdict(config), "any_size": config.resize is None},
+        "masks": _content_hash(masks),
         "libraries": library_versions("opencv", "numpy"),
     }
     about = {"sources": [{"name": masks.path.resolve().name}]}
     with OutputFolder(out, recipe, info=about) as folder:
         if folder.complete:
             rows = read_rows(out / "test" / INDEX)
-            if len(rows) != len(masks) or not all(_is_row(row, rules.edges) for row in rows):
-                raise BadInput(f"{out / 'test' / INDEX} was changed since: see `maskgen verify {out}`")
+            if len(rows) != len(masks) or not all(_is_row(row, config.edges) for row in rows):
+                raise BadInput(f"{out / 'test' / INDEX} was changed after the run: see `maskgen verify {out}`")
             say(folder.complete_message)
         else:
-            rows = _sort_new(masks, rules, folder, how)
-            counts = dict.fromkeys([*names(rules.edges), "outside"], 0)
+            rows = _sort_missing(masks, config, folder, where)
+            counts = dict.fromkeys([*category_names(config.edges), OUTSIDE], 0)
             for row in rows:
-                counts[row["category"] or "outside"] += 1
+                counts[row["category"] or OUTSIDE] += 1
             write_index(out / "test", rows)
             folder.finish(counts=counts)
             say(f"{len(rows)} masks in {out}")
-        if not (out / CHECKSUMS).exists():  # they include the recipe, which a finished run writes last
+        if not (out / CHECKSUMS).exists():  # written after the recipe, which they include
             write_checksums(out)
     return rows
 
 
-def _sort_new(masks, rules, folder, how):
-    """Write all masks that an earlier run has not. Returns the rows of all."""
-    test, unsorted, numbers = folder.path / "test", (folder.progress / UNSORTED).absolute(), {}
+def _sort_missing(masks, config, folder, where):
+    """Write all masks that an earlier run has not written. Returns the rows of all masks."""
+    test, unsorted, counts = folder.path / "test", (folder.progress / UNSORTED).absolute(), Counter()
     unsorted.mkdir(exist_ok=True)
-    is_row = functools.partial(_is_row, edges=rules.edges)
+    is_row = functools.partial(_is_row, edges=config.edges)
     with Journal(folder.progress / JOURNAL, "file_name", is_row) as journal:
         rows = []
         for row, name in zip(journal.rows.values(), masks.names, strict=False):
@@ -240,51 +242,54 @@ def _sort_new(masks, rules, folder, how):
             rows.append(row)
         kept = {row["file_name"] for row in rows}
         journal.keep(lambda row: row["file_name"] in kept)
-        for row in rows:
-            group = row["category"] or "outside"
-            numbers[group] = numbers.get(group, -1) + 1
-        for row in _measure(masks, rules, len(rows), unsorted, [masks.a_file, folder.recipe_file], how):
-            row["source"], group = row["file_name"], row["category"] or "outside"
-            number = numbers[group] = numbers.get(group, -1) + 1
-            row["file_name"] = f"{group}/{number:05d}.png"
+        counts.update(row["category"] or OUTSIDE for row in rows)
+        for row in _measure(masks, config, len(rows), unsorted, [masks.probe_file, folder.recipe_file], where):
+            row["source"], group = row["file_name"], row["category"] or OUTSIDE
+            row["file_name"] = f"{group}/{counts[group]:05d}.png"
+            counts[group] += 1
             (test / group).mkdir(parents=True, exist_ok=True)
-            _unsorted(unsorted, len(rows)).replace(test / row["file_name"])
+            _unsorted_path(unsorted, len(rows)).replace(test / row["file_name"])
             journal.add(row)
             rows.append(row)
     return rows
 
 
 def _is_row(row, edges):
-    """Whether a row is as `measure_masks` makes it, as far as anything depends on it."""
+    """True if a row has the columns that are used here, as `measure_masks` writes them."""
     try:
         measured = 0 <= float(row["hole_ratio"]) <= 1 and int(row["components"]) >= 0
-        return measured and row["category"] in {"", *names(edges)} and row["source"] and leads_inside(row["file_name"])
+        return (
+            measured
+            and row["category"] in {"", *category_names(edges)}
+            and row["source"]
+            and leads_inside(row["file_name"])
+        )
     except (KeyError, TypeError, ValueError):
         return False
 
 
-def prepare_index(path: Path, out: Path | None, rules: Rules) -> None:
-    """Make the folder for the CSV file of an index, before the work begins.
+def prepare_index(path: Path, out: Path | None, config: SortConfig) -> None:
+    """Check the path of an index, before any mask is measured, and create its folder.
 
-    Raises BadInput for a place in `out`, which has an index of its own, and for one that would make a mask set of masks
-    that are not as masks of a set are: two values, white is the hole, measured as they stand.
+    Raises BadInput for a path in `out`, which has its own index, and for a path that would make the folder a mask set
+    although its masks are read with another polarity, a threshold or a resize.
     """
     if out is not None and path.resolve().is_relative_to(out.resolve()):
-        raise BadInput(f"{path} lies in {out}, which gets an index of its own, test/{INDEX}: name another place")
-    odd = [rules.polarity] * (rules.polarity == "hole-black")
-    odd += [f"{name} {value}" for name in ("threshold", "resize") if (value := getattr(rules, name)) is not None]
-    if path.name == INDEX and odd:
+        raise BadInput(f"{path} lies in {out}, which gets its own index, test/{INDEX}: name another file")
+    changed = [config.polarity] * (config.polarity == "hole-black")
+    changed += [f"{name} {value}" for name in ("threshold", "resize") if (value := getattr(config, name)) is not None]
+    if path.name == INDEX and changed:
         raise BadInput(
-            f"{path} would make a mask set of masks that are read with {' and '.join(odd)}: "
-            "choose another name for the index, or let --out make a mask set"
+            f"{path} would make its folder a mask set, but the masks are read with {' and '.join(changed)}: "
+            "name another file, or make a mask set with --out"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise BadInput(f"{path.parent} is no folder: name another place for the index") from None
+        raise BadInput(f"{path.parent} is not a folder: name another file for the index") from None
 
 
-def _content(masks):
+def _content_hash(masks):
     """SHA-256 of the names and bytes of all masks."""
     digest = hashlib.sha256()
     for i, name in enumerate(masks.names):
@@ -292,67 +297,65 @@ def _content(masks):
     return digest.hexdigest()
 
 
-def _warn_of_odd(masks, rules, rows):
-    """Tell of masks that are holes all over, and of a set without any hole."""
+def _warn_of_extremes(masks, config, rows):
+    """Warn of masks that are all hole, and of a set without any hole."""
     full = [row.get("source", row["file_name"]) for row in rows if float(row["hole_ratio"]) == 1]
     if full:
-        many = f"{len(full)} of {len(rows)} masks cover the whole image, such as {full[0]}"
-        warn(f"{masks.path}: {many} (polarity {rules.polarity})")
+        count = f"{len(full)} of {len(rows)} masks cover the whole image, such as {full[0]}"
+        warn(f"{masks.path}: {count} (polarity {config.polarity})")
     if not any(int(row["components"]) for row in rows):
-        warn(f"{masks.path}: no mask has a hole (polarity {rules.polarity})")
+        warn(f"{masks.path}: no mask has a hole (polarity {config.polarity})")
 
 
-def _measure(masks, rules, begin, unsorted, shared_files, how):
-    """Yield the rows of the masks from number `begin` on."""
-    batches = [range(i, min(i + BATCH, len(masks))) for i in range(begin, len(masks), BATCH)]
-    job = functools.partial(_measure_batch, masks=masks, rules=rules, unsorted=unsorted)
-    with tqdm(total=len(masks), initial=begin, unit="mask", desc="bin") as bar:
-        for measured in parallel.run(job, batches, shared_files=shared_files, **how):
+def _measure(masks, config, start, unsorted, shared_files, where):
+    """Yield the rows of the masks from number `start` on. unsorted: folder to write them to, or None."""
+    batches = [range(i, min(i + BATCH, len(masks))) for i in range(start, len(masks), BATCH)]
+    job = functools.partial(_measure_batch, masks=masks, config=config, unsorted=unsorted)
+    with tqdm(total=len(masks), initial=start, unit="mask", desc="bin") as bar:
+        for measured in parallel.run(job, batches, shared_files=shared_files, **where):
             yield from measured
             bar.update(len(measured))
 
 
-def _unsorted(folder, i):
+def _unsorted_path(folder, i):
     return folder / f"{i // 1000:04d}" / f"{i:06d}.png"
 
 
-def _measure_batch(places, masks, rules, unsorted):
-    with collected_warnings():  # what is odd is told once, of all masks together
-        return [_measure_one(i, masks, rules, unsorted) for i in places]
+def _measure_batch(numbers, masks, config, unsorted):
+    with collected_warnings():  # `_warn_of_extremes` warns once for all masks
+        return [_measure_one(i, masks, config, unsorted) for i in numbers]
 
 
-def _measure_one(i, masks, rules, unsorted):
+def _measure_one(i, masks, config, unsorted):
     data, name = masks.data(i), f"{masks.path}: {masks.names[i]}"
-    hole = decode(data, name, polarity=rules.polarity, threshold=rules.threshold)
-    if rules.resize:
-        side = (rules.resize, rules.resize)
+    hole = decode(data, name, polarity=config.polarity, threshold=config.threshold)
+    if config.resize:
+        side = (config.resize, config.resize)
         hole = cv2.resize(hole.view(np.uint8), side, interpolation=cv2.INTER_NEAREST_EXACT).view(bool)
-    if unsorted or rules.resize:
+    if unsorted or config.resize:
         data = encode(hole)
-    row = describe(hole, masks.names[i], data, edges=rules.edges, border=rules.border)
-    if unsorted:  # its number depends on all masks before it
-        path = _unsorted(unsorted, i)
+    row = describe(hole, masks.names[i], data, edges=config.edges, border=config.border)
+    if unsorted:  # the number in its class depends on all masks before it
+        path = _unsorted_path(unsorted, i)
         path.parent.mkdir(exist_ok=True)
         write_whole(path, data)
     return {**row, "width": hole.shape[1], "height": hole.shape[0]}
 
 
-def grid(rows: list[dict], edges=EDGES) -> str:
-    """The table of counts: a line per ratio interval, the interior masks beside the free ones, then the rest."""
-    counts = dict.fromkeys([*names(edges), ""], 0)
-    for row in rows:
-        counts[row["category"]] += 1
+def count_table(rows: list[dict], edges: tuple[float, ...] = EDGES) -> str:
+    """A table of counts: a line per ratio interval with the interior and the free masks, then the other masks."""
+    counts = Counter(row["category"] for row in rows)
     lines = [f"{'hole ratio':<12}{'interior':>10}{'free':>10}"]
-    for low, high in itertools.pairwise(edges):
-        interior, free = (counts[f"{side}_{low:g}-{high:g}"] for side in ("interior", "free"))
+    for i, (low, high) in enumerate(itertools.pairwise(edges)):
+        interior, free = (counts[category_name(side, i, edges)] for side in ("interior", "free"))
         lines.append(f"{f'({low:g}, {high:g}]':<12}{interior:>10}{free:>10}")
     lines.append(f"{'other':<12}{counts['']:>20}")
     lines.append(f"{'all':<12}{len(rows):>20}")
     return "\n".join(lines)
 
 
-def blocks(rows: list[dict], length: int = 1000) -> str:
-    """What the order of a flat archive means, found by measuring: the commonest class of each `length` files."""
+def classes_by_block(rows: list[dict], length: int = 1000) -> str:
+    """The most frequent class of each `length` files: one line per block. Shows how a flat archive is ordered."""
     lines = []
     for begin in range(0, len(rows), length):
         found = [row["category"] or "other" for row in rows[begin : begin + length]]
@@ -362,7 +365,7 @@ def blocks(rows: list[dict], length: int = 1000) -> str:
 
 
 def parse_edges(text: str) -> tuple[float, ...]:
-    """Ratio edges from the command line: "0.1,0.3,0.5". Raises BadInput unless they rise within 0 to 1."""
+    """Edges of the hole ratio from text such as "0.1,0.3,0.5". Raises BadInput unless they ascend from 0 to 1."""
     try:
         edges = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -371,6 +374,6 @@ def parse_edges(text: str) -> tuple[float, ...]:
     return edges
 
 
-def _check_edges(edges, came):
+def _check_edges(edges, given):
     if len(edges) < 2 or not all(a < b for a, b in itertools.pairwise(edges)) or edges[0] < 0 or edges[-1] > 1:
-        raise BadInput(f"--ratios is a rising list such as 0.1,0.3,0.5 between 0 and 1, got {came!r}")
+        raise BadInput(f"--ratios is an ascending list between 0 and 1, such as 0.1,0.3,0.5, got {given!r}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from maskgen.checks import expect, whole
-from maskgen.making import finish, is_there, is_whole, journal_of, sources_of
+from maskgen.generated_set import finish_set, mask_is_intact, open_journal, set_is_intact, sources_of
 from maskgen.maskset import describe, encode
 from maskgen.runtime import parallel
 from maskgen.runtime.files import sha256, sha256_of_files, write_whole
@@ -16,13 +16,13 @@ from maskgen.runtime.output import PROGRESS, OutputFolder
 from maskgen.runtime.recipe import library_versions
 from maskgen.sampler import MaskSampler
 
-BATCH = 50  # masks that one worker makes at a time
-IN_A_FOLDER = 1000
+BATCH = 50  # masks per task of a worker
+FOLDER_SIZE = 1000  # masks per folder
 
 
 def augment_folder(
     sampler: MaskSampler,
-    out: Path,
+    out: Path | str,
     count: int,
     *,
     workers: int | None = None,
@@ -31,9 +31,10 @@ def augment_folder(
 ) -> int:
     """Write the sampler's masks 0 to count - 1 to `out/train`, with index, recipe and checksums. Returns count.
 
-    Masks that are there already stay, so an interrupted run goes on, and a larger count adds to a smaller one. say: is
-    called with lines for the user. Raises BadInput if `out` holds anything else.
+    Resumes an interrupted run, and extends a set with a smaller count. say: called with lines for the user. Raises
+    BadInput if `out` holds anything else.
     """
+    out = Path(out)
     expect("count", count, whole(1))
     raw = sampler.raw
     recipe = {
@@ -46,61 +47,61 @@ def augment_folder(
             "polarity": raw.polarity,
             "threshold": raw.threshold,
         },
-        "raw_masks": {"number": len(raw), "sha256": _digest(raw)},
+        "raw_masks": {"number": len(raw), "sha256": _content_hash(raw)},
         "count": count,
         "libraries": library_versions("opencv", "numpy"),
     }
     sources = _sources(raw.path)
     with OutputFolder(out, recipe, rises=("count",), ignored=(PROGRESS,)) as folder:
-        if is_whole(folder, "train"):
+        if set_is_intact(folder, "train"):
             say(folder.complete_message)
             return count
-        names = {_file_name(i): i for i in range(count)}
-        with journal_of(folder, "train", _is_row) as made:
+        part, names = out / "train", {_file_name(i): i for i in range(count)}
+        with open_journal(folder, "train", _is_row) as made:
             rows = made.rows
-            missing = [i for name, i in names.items() if name not in rows or not is_there(out / "train", rows[name])]
+            missing = [i for name, i in names.items() if name not in rows or not mask_is_intact(part, rows[name])]
             batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
-            job = functools.partial(_write_batch, sampler=sampler, folder=(out / "train").absolute())
-            shared_files = (raw.a_file, folder.recipe_file)
+            job = functools.partial(_make_batch, sampler=sampler, folder=part.absolute())
+            shared_files = (raw.probe_file, folder.recipe_file)
             with tqdm(total=len(missing), unit="mask", desc="augment") as bar:
                 for batch in parallel.run(job, batches, workers=workers, cluster=cluster, shared_files=shared_files):
                     for row in batch:
                         made.add(row)
                     bar.update(len(batch))
-        finish(folder, "train", [rows[name] for name in names], sources=sources, counts={"train": count})
+        finish_set(folder, "train", [rows[name] for name in names], sources=sources, counts={"train": count})
     return count
 
 
-def _digest(raw):
-    """A hash of the raw masks' names and bytes, or of the archive that has them."""
+def _content_hash(raw):
+    """A hash of the raw masks' names and bytes, or of the archive they are in."""
     return sha256_of_files(raw.path, raw.names) if raw.path.is_dir() else sha256(raw.path)
 
 
 def _file_name(i):
-    return f"{i // IN_A_FOLDER:04d}/{i:06d}.png"
+    return f"{i // FOLDER_SIZE:04d}/{i:06d}.png"
 
 
 def _is_row(row):
-    """Whether a line of the journal or the index is a row as we write it."""
+    """True for a row as `_make_batch` returns it."""
     texts = ("file_name", "category", "hole_ratio", "sha256", "raw", "seed")
     return all(isinstance(row.get(key), str) for key in texts)
 
 
 def _sources(raw):
-    """The videos of the raw masks, where their recipe tells; else the name of the folder or archive."""
+    """The training videos of the raw masks from their recipe; without one, the name of the folder or archive."""
     sources = sources_of(raw)
     if sources is None:
         return [{"name": raw.name}]
     return [source for source in sources if source.get("split", "train") == "train"]
 
 
-def _write_batch(numbers, sampler, folder):
+def _make_batch(numbers, sampler, folder):
     rows = []
     for i in numbers:
-        hole, told = sampler.sample(i)
+        hole, columns = sampler.sample(i)
         data, name = encode(hole), _file_name(i)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
-        rows.append({**describe(hole, name, data), **told, "seed": f"{sampler.seed} {i}"})
+        rows.append({**describe(hole, name, data), **columns, "seed": f"{sampler.seed} {i}"})
     return rows

@@ -1,4 +1,4 @@
-"""Measure a mask set again and list whatever is not as it says."""
+"""Measure a mask set again and list all that differs from its index, recipe and checksums."""
 
 import functools
 from itertools import pairwise
@@ -16,17 +16,18 @@ from maskgen.runtime.output import PROGRESS
 from maskgen.runtime.recipe import RECIPE
 from maskgen.settings import BORDER, EDGES
 
-BATCH = 50  # masks that one worker measures at a time
-FILES = 500  # files that one worker compares with their checksums at a time
+BATCH = 50  # masks per task of a worker
+FILE_BATCH = 500  # files per task of a worker that compares checksums
 MEASURED = ("hole_ratio", "border_distance", "components", "category", "sha256")
 
 
-def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None = None) -> tuple[int, list[str]]:
-    """Look at every file of a mask set. Returns how many masks it lists, and its faults, one line each.
+def find_faults(folder: Path | str, *, workers: int | None = None, cluster: str | None = None) -> tuple[int, list[str]]:
+    """Check every file of a mask set. Returns the number of masks in its index, and its faults, one line each.
 
-    folder: what `maskgen` wrote: raw masks, a test set, a published one, or one part of them. Raises BadInput for
-    a folder without any index.
+    folder: a mask set as `maskgen` writes it (raw masks, a test set, a published set), or one part of it. Raises
+    BadInput for a folder without an index.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder} (expected a mask set)")
     parts = [part for part in (folder, folder / "train", folder / "test") if (part / INDEX).exists()]
@@ -34,76 +35,80 @@ def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None
         raise BadInput(f"no {INDEX} in {folder}, its train or its test: expected a mask set; `maskgen bin` makes one")
     recipe = read_recipe(folder) if (folder / RECIPE).exists() else {}
     settings = recipe.get("settings", {})
-    rules = _rules(settings, folder)
-    faults, sizes, found = [], set(), 0
-    place = folder.absolute()
-    spread = functools.partial(
+    edges, border = _class_settings(settings, folder)
+    faults, sizes, number = [], set(), 0
+    run = functools.partial(
         parallel.run, workers=workers, cluster=cluster, shared_files=[part / INDEX for part in parts]
     )
     for part in parts:
-        rows = _rows(part, faults, folder)
-        found += len(rows)
+        rows, faults_of_index = _existing_rows(part, folder)
+        faults += faults_of_index
+        number += len(rows)
         batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-        job = functools.partial(_check_batch, part=part.absolute(), folder=place, rules=rules)
+        job = functools.partial(
+            _check_batch, part=part.absolute(), folder=folder.absolute(), edges=edges, border=border
+        )
         with tqdm(total=len(rows), unit="mask", desc=f"verify {part.name}") as bar:
-            for told, shapes in spread(job, batches):
-                faults += told
+            for batch, (faults_of_batch, shapes) in zip(batches, run(job, batches), strict=True):
+                faults += faults_of_batch
                 sizes |= shapes
-                bar.update(BATCH if bar.n + BATCH < len(rows) else len(rows) - bar.n)
+                bar.update(len(batch))
     if len(sizes) > 1 and not settings.get("any_size"):
         faults.append(f"masks have different sizes: {', '.join(f'{w}x{h}' for h, w in sorted(sizes))}")
     if (folder / PROGRESS).is_dir():
-        faults.append("the set is unfinished: the command that makes it was stopped")
-    faults += _counts(recipe, parts)
+        faults.append("the set is unfinished: the command that makes it was interrupted")
+    faults += _check_counts(recipe, parts)
     if (folder / CHECKSUMS).exists():
-        faults += _checksums(folder, spread)
-    return found, faults
+        faults += _check_checksums(folder, run)
+    return number, faults
 
 
-def _rules(settings, folder):
-    """The edges and the border that the recipe names, else the paper's."""
+def _class_settings(settings, folder):
+    """Edges and border from the settings in a recipe, or those of the paper."""
     edges, border = settings.get("edges", list(EDGES)), settings.get("border", BORDER)
-    good = isinstance(edges, list) and len(edges) > 1 and all(isinstance(e, int | float) and 0 <= e <= 1 for e in edges)
-    if not good or any(low >= high for low, high in pairwise(edges)) or not isinstance(border, int):
+    valid = isinstance(edges, list) and len(edges) > 1
+    valid = valid and all(isinstance(edge, int | float) and 0 <= edge <= 1 for edge in edges)
+    if not valid or any(low >= high for low, high in pairwise(edges)) or not isinstance(border, int):
         raise BadInput(
-            f"{folder / RECIPE}: expected rising edges and a border in px, got {edges!r:.60}, {border!r:.20}"
+            f"{folder / RECIPE}: expected ascending edges and a border in px, got {edges!r:.60}, {border!r:.20}"
         )
-    return {"edges": tuple(edges), "border": border}
+    return tuple(edges), border
 
 
-def _is_there(path):
+def _exists(path):
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
-def _rows(part, faults, folder):
-    """The rows of an index whose files are there; what is missing, doubled or not listed goes to faults."""
+def _existing_rows(part, folder):
+    """The rows of an index whose files exist; and faults: files that are missing, listed twice or not listed."""
     rows = read_rows(part / INDEX)
     if rows and "file_name" not in rows[0]:
         raise BadInput(f"{part / INDEX} has no column file_name: expected the index of a mask set")
     label = part.relative_to(folder)
-    seen, good = set(), []
+    seen, existing, faults = set(), [], []
     for row in rows:
         name = row["file_name"]
         if name in seen:
             faults.append(f"{label / name}: listed twice")
         elif not leads_inside(name):
             faults.append(f"{name:.80}: leads out of the mask set")
-        elif not _is_there(part / name):
+        elif not _exists(part / name):
             faults.append(f"{label / name}: listed, but not there")
         else:
-            good.append(row)
+            existing.append(row)
         seen.add(name)
     listed = {Path(name) for name in seen}
     if label.parts or not any((part / split).is_dir() for split in ("train", "test")):
         on_disk = (path.relative_to(part) for path in find(part, ENDINGS))
         faults += [f"{label / path}: there, but not listed" for path in on_disk if path not in listed]
-    return good
+    return existing, faults
 
 
-def _check_batch(rows, part, folder, rules):
+def _check_batch(rows, part, folder, edges, border):
+    """Faults of some masks, one line each, and the set of their shapes."""
     faults, shapes = [], set()
     for row in rows:
         name = (part / row["file_name"]).relative_to(folder)
@@ -114,11 +119,11 @@ def _check_batch(rows, part, folder, rules):
             faults.append(f"{name}: {error}")
             continue
         shapes.add(grey.shape)
-        if data[:4] != b"\x89PNG" or data[24:26] != b"\x08\x00":  # in a PNG's header: 8 bits, grey
+        if data[:4] != b"\x89PNG" or data[24:26] != b"\x08\x00":  # in the header of a PNG: 8 bits, grey
             faults.append(f"{name}: expected an 8-bit grey PNG")
         if others := np.count_nonzero((grey != 0) & (grey != 255)):
             faults.append(f"{name}: expected 0 and 255 only, {others} pixels have other values")
-        measured = describe(grey >= 128, row["file_name"], data, **rules)
+        measured = describe(grey >= 128, row["file_name"], data, edges=edges, border=border)
         for column in MEASURED:
             if column in row and row[column] != str(measured[column]) and not _same_ratio(column, row, measured):
                 faults.append(f"{name}: {column} is {measured[column]}, the index says {row[column]}")
@@ -129,7 +134,7 @@ def _check_batch(rows, part, folder, rules):
 
 
 def _same_ratio(column, row, measured):
-    """Whether two ratios agree to the last of the six digits that are written, however they are written."""
+    """True if two hole ratios agree to six decimals, however many are written."""
     if column != "hole_ratio":
         return False
     try:
@@ -138,8 +143,8 @@ def _same_ratio(column, row, measured):
         return False
 
 
-def _counts(recipe, parts):
-    """Classes whose number of listed masks is not what the recipe says. Only for recipes that count by class."""
+def _check_counts(recipe, parts):
+    """Classes whose number of masks differs between index and recipe; for recipes with counts by class."""
     counts = {name: count for name, count in recipe.get("counts", {}).items() if name.startswith(("interior", "free"))}
     if not counts:
         return []
@@ -155,14 +160,14 @@ def _counts(recipe, parts):
     ]
 
 
-def _checksums(folder, spread):
-    """What differs from `checksums.sha256`: files changed, missing, or there without a line."""
+def _check_checksums(folder, run):
+    """Differences from `checksums.sha256`: files that are changed, missing or not listed."""
     text = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
     lines = [line.partition("  ")[::2] for line in text.splitlines()]
-    batches = [lines[i : i + FILES] for i in range(0, len(lines), FILES)]
+    batches = [lines[i : i + FILE_BATCH] for i in range(0, len(lines), FILE_BATCH)]
     faults, listed = [], {name for _, name in lines}
-    for told in spread(functools.partial(_check_files, folder=folder.absolute()), batches):
-        faults += told
+    for faults_of_batch in run(functools.partial(_check_files, folder=folder.absolute()), batches):
+        faults += faults_of_batch
     names = (path.relative_to(folder).as_posix() for path in checksummed_files(folder))
     return faults + [f"{name}: there, but not in {CHECKSUMS}" for name in names if name not in listed]
 
@@ -172,7 +177,7 @@ def _check_files(lines, folder):
     for digest, name in lines:
         if not leads_inside(name):
             faults.append(f"{CHECKSUMS}: {name:.80} leads out of the mask set")
-        elif not _is_there(folder / name):
+        elif not _exists(folder / name):
             faults.append(f"{name}: in {CHECKSUMS}, but not there")
         else:
             try:

@@ -1,9 +1,11 @@
-"""Raw masks for tests, drawn with a pencil that wanders: thin streaks, as occlusions are."""
+"""Raw masks for tests: thin wandering lines, like occlusions."""
+
+import json
 
 import cv2
 import numpy as np
 
-from maskgen.maskset import describe, encode, write_index, write_recipe
+from maskgen.maskset import describe, encode, write_index
 
 
 def draw(*rows):
@@ -22,7 +24,7 @@ def streaks(seed, side=512, pieces=6):
 
 
 def write_raw(folder, count=40, split="test"):
-    """A raw mask set in `folder`, as `maskgen extract` writes one: two videos, masks of growing size."""
+    """Write a raw mask set as `maskgen extract` does, with masks of two videos. Returns its folder."""
     rows = []
     for i in range(count):
         hole = streaks(i, pieces=2 + i % 12)
@@ -30,12 +32,13 @@ def write_raw(folder, count=40, split="test"):
         path = folder / split / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        told = {"source": f"clip{i % 2}.mp4", "frame": i, "gap": 1, "crop": 0, "kind": "occluded"}
-        rows.append({**describe(hole, name, data), **told})
+        columns = {"source": f"clip{i % 2}.mp4", "frame": i, "gap": 1, "crop": 0, "kind": "occluded"}
+        rows.append({**describe(hole, name, data), **columns})
     write_index(folder / split, rows)
     sources = [
         {"name": "clip0.mp4", "sha256": "0" * 64, "split": split, "source": "a lake", "licence": "CC-BY-4.0"},
         {"name": "clip1.mp4", "sha256": "1" * 64, "split": split},
     ]
-    write_recipe(folder, {"settings": {"flow": "dis"}, "sources": sources, "counts": {split: count}})
+    recipe = {"settings": {"flow": "dis"}, "sources": sources, "counts": {split: count}}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
     return folder

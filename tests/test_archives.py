@@ -32,7 +32,7 @@ def make_tar(path, files, mode="w"):
 
 
 def png_header(width, height):
-    """A PNG of any size that holds next to nothing."""
+    """A small PNG file that claims any size."""
     chunks = b""
     for kind, data in (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
@@ -43,7 +43,7 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-def test_what_is_written_is_read_by_another_library():
+def test_masks_are_written_as_8_bit_grey_png():
     grey = cv2.imdecode(np.frombuffer(encode(HOLE), np.uint8), cv2.IMREAD_UNCHANGED)
     assert grey.dtype == np.uint8 and (grey == np.where(HOLE, 255, 0)).all()
 
@@ -60,7 +60,7 @@ def test_archives_are_read_in_natural_order(tmp_path, mode):
 @pytest.mark.parametrize("name", ["../../evil.png", "/etc/evil.png", "a/../../evil.png", "C:/evil.png", "..\\evil.png"])
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_names_that_lead_out_of_an_archive_are_refused(tmp_path, name, make):
-    with pytest.raises(BadInput, match="leads out of it"):
+    with pytest.raises(BadInput, match="leads out of the archive"):
         Masks(make(tmp_path / "archive", {"ok.png": encode(HOLE), name: encode(HOLE)}))
 
 
@@ -99,10 +99,10 @@ def test_a_zip_bomb_is_refused(tmp_path):
         Masks(path)
 
 
-def test_a_zip_that_lies_about_its_sizes_is_refused(tmp_path):
+def test_a_zip_with_false_sizes_is_refused(tmp_path):
     path = make_zip(tmp_path / "liar.zip", {"a.png": bytes(33 * 1024 * 1024)})
-    true, lie = struct.pack("<I", 33 * 1024 * 1024), struct.pack("<I", 1000)
-    path.write_bytes(path.read_bytes().replace(true, lie))
+    true, false = struct.pack("<I", 33 * 1024 * 1024), struct.pack("<I", 1000)
+    path.write_bytes(path.read_bytes().replace(true, false))
     with pytest.raises(BadInput):
         Masks(path)[0]
 
@@ -119,7 +119,7 @@ def test_damaged_files_are_refused(tmp_path):
         read_hole(tmp_path / "d.png")
 
 
-def test_an_archive_without_masks_or_no_archive_at_all(tmp_path):
+def test_an_archive_without_masks_and_a_missing_one_are_refused(tmp_path):
     with pytest.raises(BadInput, match="no mask"):
         Masks(make_zip(tmp_path / "a.zip", {"a.txt": b"hello"}))
     with pytest.raises(BadInput, match="no such file or folder"):

@@ -3,26 +3,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage.measure import label
+from skimage.morphology import disk
 
-from maskgen.augment import (
-    FAR,
-    Pose,
-    Wanted,
-    augment,
-    compose,
-    dilate,
-    fitting_pose,
-    grow,
-    levels,
-    random_pose,
-    reach_of,
-)
+from maskgen.augment import augment, composition, dilate
+from maskgen.augment.composition import Target, compose, random_part
+from maskgen.augment.dilation import UNREACHED, dilate_to, distance_levels, radius_for
+from maskgen.augment.placement import Placement, fitted_placement, random_placement
 from maskgen.categories import border_distance
 from maskgen.errors import BadInput
 from maskgen.settings import PRESETS, AugmentConfig
 from tests.rawmasks import draw, streaks
 
 STILL = AugmentConfig(rotate=0, shift=0, zoom=(1, 1), flip=False)
+MIDDLE = (512 - 1) / 2
+IN_PLACE = Placement(False, 0, 1, MIDDLE, MIDDLE)
 
 
 def dot(side=512, at=(256, 256)):
@@ -31,45 +26,141 @@ def dot(side=512, at=(256, 256)):
     return hole
 
 
+def box(top, bottom, left, right, shape=(512, 512)):
+    hole = np.zeros(shape, bool)
+    hole[top:bottom, left:right] = True
+    return hole
+
+
+def bounds(hole):
+    """First and last row, first and last column of a hole."""
+    rows, columns = np.nonzero(hole)
+    return rows.min(), rows.max(), columns.min(), columns.max()
+
+
 def test_the_presets_are_those_of_the_two_pages():
     assert PRESETS["nvidia"].brush == (9, 49) and PRESETS["nvidia-old"].brush == (5, 47)
 
 
+# Dilation.
+
+
 def test_a_square_brush_makes_a_square_of_a_dot():
-    wide = dilate(draw(".....", ".....", "..#..", ".....", "....."), 3)
-    assert (wide.astype(bool) == draw(".....", ".###.", ".###.", ".###.", ".....")).all()
+    dilated = dilate(draw(".....", ".....", "..#..", ".....", "....."), 3)
+    assert (dilated.astype(bool) == draw(".....", ".###.", ".###.", ".###.", ".....")).all()
 
 
 def test_a_disc_leaves_out_the_corners():
-    wide = dilate(draw(".....", ".....", "..#..", ".....", "....."), 5, "disc")
-    assert (wide.astype(bool) == draw(".###.", "#####", "#####", "#####", ".###.")).all()
+    dilated = dilate(draw(".....", ".....", "..#..", ".....", "....."), 5, "disc")
+    assert (dilated.astype(bool) == draw(".###.", "#####", "#####", "#####", ".###.")).all()
 
 
-def test_a_mask_that_stays_in_place_is_only_dilated():
+def test_a_disc_includes_pixels_at_exactly_its_radius():
+    dilated = dilate(draw(".....", ".....", "..#..", ".....", "....."), 4, "disc")
+    assert (dilated.astype(bool) == draw("..#..", ".###.", "#####", ".###.", "..#..")).all()
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 8, 9])
+def test_a_square_brush_dilates_as_scipy_does(side):
+    raw = streaks(1, 128)
+    dilated = ndimage.binary_dilation(raw, np.ones((side, side)), origin=-(1 - side % 2))
+    assert (dilate(raw, side) == dilated).all()
+
+
+def test_a_disc_is_that_of_scikit_image():
+    # OpenCV's distances have an error of up to 2 %: at a radius of 10.25 that is a pixel here and there.
+    dilated = dilate(dot(64, (32, 32)), 21, "disc")
+    assert (
+        np.count_nonzero(dilated[22:43, 22:43] != disk(10, strict_radius=False)) <= 8
+        and bounds(dilated) == (22, 42) * 2
+    )
+
+
+def test_an_unknown_brush_is_refused():
+    with pytest.raises(BadInput, match="shape is one of square, disc, got 'round'"):
+        dilate(dot(), 9, "round")
+
+
+def test_levels_are_twice_the_chessboard_distance_for_a_square_brush():
     raw = streaks(1)
-    hole, told = augment(raw, replace(STILL, brush=(9, 9)), np.random.default_rng(0))
-    assert (hole == ndimage.binary_dilation(raw, np.ones((9, 9)))).all() and told["dilation"] == 9
+    levels = distance_levels(raw, IN_PLACE, 512, "square", 30)
+    distance = ndimage.distance_transform_cdt(~raw, "chessboard")
+    assert (levels[distance <= 30] == 2 * distance[distance <= 30]).all() and (levels[distance > 33] > 2 * 30).all()
+
+
+def test_levels_are_twice_the_euclidean_distance_for_a_disc():
+    raw = streaks(1)
+    levels = distance_levels(raw, IN_PLACE, 512, "disc", 30)
+    distance = ndimage.distance_transform_edt(~raw)
+    near = distance <= 30
+    assert np.abs(levels[near] - 2 * distance[near]).max() <= 0.5 + 2 * 0.03 * 30
+
+
+def test_levels_are_px_of_the_new_mask_whatever_the_zoom_and_the_size():
+    # A raw mask of 256 px, enlarged to 512 px, zoomed by 1.5, in a mask of 256 px: 1.5 px of the new mask per raw px.
+    levels = distance_levels(dot(256, (128, 128)), Placement(False, 0, 1.5, 128, 128), 256, "square", 60)
+    assert levels[128, 128] == 0
+    for px in (15, 30, 45):  # 10, 20 and 30 raw px
+        assert abs(levels[128, 128 + px] / 2 - px) <= 1.5
+
+
+def test_raw_holes_are_cut_at_the_margins():
+    levels = distance_levels(np.ones((512, 512), bool), IN_PLACE, 512, "square", 5, np.array([10.0, 20, 30, 40]))
+    assert bounds(levels == 0) == (20, 511 - 40, 10, 511 - 30) and (levels[20:472, 10:482] == 0).all()
+    assert (levels[0, :] == UNREACHED).all()
+
+
+def test_a_raw_mask_without_a_hole_reaches_nothing():
+    levels = distance_levels(np.zeros((512, 512), bool), IN_PLACE, 512, "square", 5)
+    assert (levels == UNREACHED).all() and radius_for(levels, 1) == np.inf
+
+
+def test_the_radius_for_an_area_is_that_of_the_first_ring_that_suffices():
+    levels = distance_levels(dot(), IN_PLACE, 512, "square", 5)
+    assert [radius_for(levels, area) for area in (1, 2, 9, 10, 25, 26)] == [0, 1, 1, 2, 2, 3]
+
+
+def test_a_part_of_the_outermost_ring_is_filled_from_one_side():
+    levels = distance_levels(dot(), IN_PLACE, 512, "disc", 40)
+    whole = levels < 2 * 30
+    quadrants = set()
+    for seed in range(12):
+        hole = dilate_to(levels, int(whole.sum()) + 60, np.random.default_rng(seed))
+        ring = levels == levels[hole].max()
+        y, x = np.nonzero(ring)
+        chosen = hole[y, x][np.argsort(np.arctan2(y - 256, x - 256))]
+        assert 0 < chosen.sum() < ring.sum() and (chosen != np.roll(chosen, 1)).sum() == 2  # one arc
+        rows, columns = np.nonzero(hole & ring)
+        quadrants.add((rows.mean() > 256, columns.mean() > 256))
+    assert len(quadrants) == 4  # any side
+
+
+# Random masks.
+
+
+def test_a_mask_that_stays_in_place_is_dilated_only():
+    raw = streaks(1)
+    hole, columns = augment(raw, replace(STILL, brush=(9, 9)), np.random.default_rng(0))
+    assert (hole == ndimage.binary_dilation(raw, np.ones((9, 9)))).all() and columns["dilation"] == 9
 
 
 def test_a_quarter_turn_is_the_quarter_turn_of_numpy():
     raw = streaks(2)
-    middle = (512 - 1) / 2
-    placed = levels(raw, Pose(False, 90, 1, middle, middle), 512, "square", 20) == 0
+    placed = distance_levels(raw, Placement(False, 90, 1, MIDDLE, MIDDLE), 512, "square", 20) == 0
     assert (placed == np.rot90(raw)).all()
 
 
 def test_a_mirrored_mask_is_mirrored_left_to_right():
     raw = streaks(3)
-    middle = (512 - 1) / 2
-    assert ((levels(raw, Pose(True, 0, 1, middle, middle), 512, "square", 20) == 0) == raw[:, ::-1]).all()
+    assert ((distance_levels(raw, Placement(True, 0, 1, MIDDLE, MIDDLE), 512, "square", 20) == 0) == raw[:, ::-1]).all()
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_turns_in_from_outside_is_valid(seed):
-    # One hole pixel in the middle of a mask turned by any angle: nothing but that hole may appear.
+def test_pixels_from_outside_the_raw_mask_are_valid(seed):
+    # One hole pixel in the middle of a mask rotated by any angle: nothing but that hole may appear.
     config = AugmentConfig(brush=(9, 49), min_ratio=0.0001)
-    hole, told = augment(dot(), config, np.random.default_rng(seed))
-    assert hole.sum() <= 1.2 * (told["dilation"] + 2) ** 2
+    hole, columns = augment(dot(), config, np.random.default_rng(seed))
+    assert hole.sum() <= 1.2 * (columns["dilation"] + 2) ** 2
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -78,13 +169,13 @@ def test_the_ratio_stays_within_its_bounds(seed):
     assert 0.05 <= hole.mean() <= 0.2 and hole.dtype == bool
 
 
-def test_a_raw_mask_that_cannot_do_it_is_refused_in_one_line():
-    with pytest.raises(BadInput, match=r"0\.5 to 0\.6 came out of 50 draws"):
+def test_a_raw_mask_that_cannot_reach_the_ratio_is_refused_in_one_line():
+    with pytest.raises(BadInput, match=r"0\.5 to 0\.6 in 50 draws"):
         augment(dot(), AugmentConfig(min_ratio=0.5), np.random.default_rng(0))
 
 
 def test_an_empty_raw_mask_is_refused():
-    with pytest.raises(BadInput, match="no hole"):
+    with pytest.raises(BadInput, match="at least one hole pixel"):
         augment(np.zeros((64, 64), bool), AugmentConfig(), np.random.default_rng(0))
 
 
@@ -103,52 +194,246 @@ def test_a_larger_raw_mask_is_cropped_and_not_shrunk():
     assert set(np.diff(tops)) == {50}
 
 
-def test_growth_reaches_the_count_exactly():
+@pytest.mark.parametrize("zoom", [0.5, 1, 2])
+def test_the_brush_is_px_of_the_result_whatever_the_zoom(zoom):
+    config = replace(STILL, brush=(41, 41), zoom=(zoom, zoom), min_ratio=1e-4)
+    hole, columns = augment(dot(), config, np.random.default_rng(0))
+    first, last, left, right = bounds(hole)
+    assert abs(last - first + 1 - 41) <= 2 * zoom and abs(right - left + 1 - 41) <= 2 * zoom
+    assert columns["dilation"] == 41 and columns["zoom"] == f"{zoom:.3f}"
+
+
+def test_a_smaller_raw_mask_is_enlarged_to_512_px():
+    raw = box(60, 100, 40, 120, (128, 256))  # the short side becomes 512 px: four times as large
+    hole, _ = augment(raw, replace(STILL, brush=(1, 1)), np.random.default_rng(0))
+    first, last, left, right = bounds(hole)
+    assert last - first + 1 == pytest.approx(4 * 40, abs=2) and right - left + 1 == pytest.approx(4 * 80, abs=2)
+    assert (first + last) / 2 == pytest.approx(4 * 80, abs=2)
+
+
+def test_the_brush_is_px_of_the_result_for_an_enlarged_raw_mask():
+    config = replace(STILL, brush=(41, 41), min_ratio=1e-4)
+    first, last, left, right = bounds(augment(dot(128, (64, 64)), config, np.random.default_rng(0))[0])
+    assert abs(last - first + 1 - 41) <= 4 and abs(right - left + 1 - 41) <= 4  # 4 px of the result per raw px
+
+
+def test_a_mask_is_shifted_by_up_to_an_eighth_of_the_side_on_both_axes():
+    config = replace(STILL, brush=(9, 9), shift=0.125, min_ratio=1e-5)
+    places = []
+    for seed in range(60):
+        first, last, left, right = bounds(augment(dot(), config, np.random.default_rng(seed))[0])
+        places.append(((left + right) / 2 - 256, (first + last) / 2 - 256))
+    for axis in np.transpose(places):
+        assert 55 < axis.max() <= 65 and -65 <= axis.min() < -55
+    assert abs(np.corrcoef(np.transpose(places))[0, 1]) < 0.5
+
+
+def test_the_crop_may_lie_anywhere_in_a_larger_raw_mask():
+    drawn = [random_placement((600, 1000), STILL, np.random.default_rng(seed)) for seed in range(60)]
+    x, y = [placement.x for placement in drawn], [placement.y for placement in drawn]
+    assert 256 - 0.5 <= min(x) < 290 and 710 < max(x) <= 1000 - 256 - 0.5
+    assert 256 - 0.5 <= min(y) < 265 and 335 < max(y) <= 600 - 256 - 0.5
+
+
+def test_every_second_mask_is_flipped_and_angles_and_zooms_fill_their_ranges():
+    config = AugmentConfig(rotate=30, zoom=(0.5, 2))
+    drawn = [random_placement((512, 512), config, np.random.default_rng(seed)) for seed in range(200)]
+    assert 70 < sum(placement.flip for placement in drawn) < 130
+    assert not any(random_placement((512, 512), STILL, np.random.default_rng(seed)).flip for seed in range(20))
+    angles, zooms = [placement.angle for placement in drawn], [placement.zoom for placement in drawn]
+    assert -30 <= min(angles) < -27 and 27 < max(angles) <= 30 and 0.5 <= min(zooms) < 0.6 and 1.9 < max(zooms) <= 2
+
+
+def test_the_columns_of_an_index_say_how_a_mask_was_placed():
+    columns = Placement(True, -12.346, 1.25, 100.04, 7).columns()
+    assert columns == {"rotation": "-12.35", "zoom": "1.250", "flip": 1, "centre": "100.0 7.0"}
+
+
+# Masks of an exact area.
+
+
+def test_dilation_to_an_area_reaches_it_exactly():
     raw = streaks(5)
-    level = levels(raw, random_pose(raw.shape, STILL, np.random.default_rng(0)), 512, "square", 30)
+    level = distance_levels(raw, random_placement(raw.shape, STILL, np.random.default_rng(0)), 512, "square", 30)
     for count in (20_000, 50_001, 77_777):
-        hole = grow(level, count, np.random.default_rng(1))
+        hole = dilate_to(level, count, np.random.default_rng(1))
         assert hole.sum() == count and hole[raw].all()
 
 
-def test_growth_by_whole_rings_is_a_dilation():
+def test_dilation_to_the_area_of_a_brush_is_the_dilation_by_that_brush():
     raw = streaks(6)
-    level = levels(raw, random_pose(raw.shape, STILL, np.random.default_rng(0)), 512, "square", 30)
+    level = distance_levels(raw, random_placement(raw.shape, STILL, np.random.default_rng(0)), 512, "square", 30)
     dilated = ndimage.binary_dilation(raw, np.ones((15, 15)))  # 7 px to each side
-    assert reach_of(level, int(dilated.sum())) == 7
-    assert (grow(level, int(dilated.sum()), np.random.default_rng(0)) == dilated).all()
+    assert radius_for(level, int(dilated.sum())) == 7
+    assert (dilate_to(level, int(dilated.sum()), np.random.default_rng(0)) == dilated).all()
 
 
-def test_growth_stays_where_it_is_allowed():
-    level = levels(streaks(7), Pose(False, 0, 1, 255, 255), 512, "square", 60)
-    level[:, 256:] = FAR
-    assert not grow(level, 30_000, np.random.default_rng(0))[:, 256:].any()
+def test_dilation_to_an_area_leaves_out_unreached_pixels():
+    level = distance_levels(streaks(7), Placement(False, 0, 1, 255, 255), 512, "square", 60)
+    level[:, 256:] = UNREACHED
+    assert not dilate_to(level, 30_000, np.random.default_rng(0))[:, 256:].any()
 
 
-def test_growth_that_cannot_reach_says_so():
-    with pytest.raises(ValueError, match="only 1 pixels are within reach"):
-        grow(np.array([[0, FAR]], np.uint8), 2, np.random.default_rng(0))
+def test_an_area_that_cannot_be_reached_is_an_error():
+    with pytest.raises(ValueError, match="expected 2 pixels within reach, got 1"):
+        dilate_to(np.array([[0, UNREACHED]], np.uint8), 2, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_mask_is_shrunk_to_fit_the_room(seed):
     raw = np.zeros((512, 512), bool)
     raw[100:400, 60:420] = True
-    pose = fitting_pose(raw, 380, 0.5, PRESETS["nvidia"], np.random.default_rng(seed))
-    placed = levels(raw, pose, 512, "square", 1) == 0
+    placement = fitted_placement(raw, 380, 0.5, PRESETS["nvidia"], np.random.default_rng(seed))
+    placed = distance_levels(raw, placement, 512, "square", 1) == 0
     assert border_distance(placed) >= 512 / 2 - 380 / 2 - 1
-    assert placed.sum() == pytest.approx(raw.sum() * pose.zoom**2, rel=0.02)  # nothing is cut off
+    assert placed.sum() == pytest.approx(raw.sum() * placement.zoom**2, rel=0.02)  # nothing is cut off
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_hole_that_is_too_large_is_shrunk_as_far_as_allowed(seed):
+    placement = fitted_placement(box(6, 506, 6, 506), 200, 0.6, STILL, np.random.default_rng(seed))
+    assert placement.zoom == 0.6
+    # The room, a centred square of 200 px, is full wherever the hole of 300 px is shifted.
+    placed = distance_levels(box(6, 506, 6, 506), placement, 512, "square", 1) == 0
+    assert placed[158:354, 158:354].all()
+
+
+def test_a_small_hole_is_enlarged_as_far_as_allowed_and_shifted_about_in_the_room():
+    raw, config = box(200, 220, 300, 320), replace(STILL, zoom=(1, 1.5))
+    placed = []
+    for seed in range(40):
+        placement = fitted_placement(raw, 400, 0.6, config, np.random.default_rng(seed))
+        assert placement.zoom == 1.5
+        placed.append(bounds(distance_levels(raw, placement, 512, "square", 1) == 0))
+    assert np.min(placed) >= 55 and np.max(placed) <= 457  # the room is 56 to 456
+    for first, last in (np.transpose(placed)[:2], np.transpose(placed)[2:]):
+        assert first.min() < 60 and last.max() > 450  # on both axes up to both sides
+
+
+def test_a_part_of_a_raw_mask_has_whole_components_where_it_can():
+    raw = streaks(8, pieces=12)
+    components = label(raw, connectivity=2)
+    kinds = set()
+    for seed in range(30):
+        side = (100, 260)[seed % 2]
+        part = random_part(raw, side, np.random.default_rng(seed))
+        first, last, left, right = bounds(part)
+        assert max(last - first, right - left) <= side and (part <= raw).all() and part.any()
+        whole = (part == np.isin(components, components[part])).all()
+        kinds.add(whole)
+        if not whole:  # only where the square has no whole component is one cut
+            assert not any(
+                (components == i).sum() == (components[part] == i).sum() for i in np.unique(components[part])
+            )
+    assert kinds == {True, False}
+
+
+def composed(seeds, target, config=PRESETS["nvidia"], pieces=6):
+    """Masks of streaks that `compose` could make, with what it says of them."""
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        made = compose(lambda layer, rng=rng: streaks(int(rng.integers(50)), pieces=pieces), target, config, rng)
+        if made:
+            yield made
 
 
 @pytest.mark.parametrize(("ratio", "border"), [(0.05, 50), (0.3, 50), (0.59, 50), (0.05, 0), (0.59, 0)])
 def test_a_composed_mask_has_the_ratio_and_the_border(ratio, border):
-    count = round(ratio * 512 * 512)
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        wanted = Wanted(count, 512, border, layers=40, shrink=0.6)
-        made = compose(lambda layer, rng=rng: streaks(int(rng.integers(50)), pieces=6), wanted, PRESETS["nvidia"], rng)
+    area = round(ratio * 512 * 512)
+    hole, made = next(composed(range(20), Target(area, 512, border, layers=40, min_zoom=0.6)))
+    assert hole.sum() == area and border_distance(hole) >= border
+    assert 9 <= float(made["dilation"]) <= 49 and 1 <= len(made["layers"]) <= 40
+
+
+def test_a_composed_mask_is_its_raw_mask_dilated_by_what_it_says():
+    raw = streaks(6)
+    for seed in range(10):
+        made = compose(lambda layer: raw, Target(50_000), STILL, np.random.default_rng(seed))
         if made:
-            break
-    hole, told = made
-    assert hole.sum() == count and border_distance(hole) >= border
-    assert 9 <= float(told["dilation"]) <= 49
+            hole, dilation = made[0], float(made[1]["dilation"])
+            distance = ndimage.distance_transform_cdt(~raw, "chessboard")
+            assert (distance[hole] <= dilation / 2).all() and hole[distance <= dilation / 2 - 1].all()
+            return
+    pytest.fail("no draw succeeded")
+
+
+def test_half_the_size_gives_half_the_brush_in_px():
+    hole, made = next(composed(range(20), Target(round(0.2 * 256 * 256), 256, layers=40)))
+    large, made_large = next(composed(range(20), Target(round(0.2 * 512 * 512), 512, layers=40)))
+    assert hole.shape == (256, 256) and float(made["dilation"]) == pytest.approx(float(made_large["dilation"]), abs=4)
+    assert (hole == large[::2, ::2]).mean() > 0.95
+
+
+def test_a_hole_that_fills_nearly_all_its_room_keeps_islands():
+    area = round(0.58 * 512 * 512)  # 0.9 of the room inside the border
+    holes = [hole for hole, _ in composed(range(8), Target(area, 512, 50, layers=40, min_zoom=0.6))]
+    # Valid pixels 40 px or more inside the border line. Without islands their median share is 0.003, with them 0.02.
+    assert np.median([1 - hole[90:422, 90:422].mean() for hole in holes]) > 0.01
+
+
+@pytest.mark.parametrize("border", [0, 50])
+@pytest.mark.parametrize(("share", "keeps"), [(0.69, False), (0.71, True)])
+def test_islands_are_kept_from_70_percent_of_the_allowed_pixels_on(monkeypatch, border, share, keeps):
+    calls = []
+    monkeypatch.setattr(composition, "_islands", lambda *arguments: calls.append(arguments))
+    target = Target(round(share * (512 - 2 * border) ** 2), 512, border)
+    compose(lambda layer: streaks(1), target, PRESETS["nvidia"], np.random.default_rng(0))
+    assert bool(calls) == keeps
+
+
+def test_a_raw_mask_that_is_too_large_is_not_dilated_to_a_smaller_hole():
+    raw = box(100, 300, 100, 300)
+    assert compose(lambda layer: raw, Target(39_999), STILL, np.random.default_rng(0)) is None
+    assert (
+        compose(lambda layer: raw, Target(208**2 - 1), STILL, np.random.default_rng(0)) is None
+    )  # below 9 px of brush
+    assert compose(lambda layer: raw, Target(220**2), STILL, np.random.default_rng(0))[0].sum() == 220**2
+
+
+def test_a_raw_mask_that_is_cut_can_be_dilated_up_to_the_border_line_and_never_beyond():
+    full, target = np.ones((512, 512), bool), Target(round(0.95 * 412**2), 512, 50)
+    made = [compose(lambda layer: full, target, PRESETS["nvidia"], np.random.default_rng(seed)) for seed in range(15)]
+    holes = [mask[0] for mask in made if mask]
+    assert len(holes) > 7  # cut so far inside that a brush fits, most masks succeed
+    assert all(border_distance(hole) >= 50 and hole.sum() == target.area for hole in holes)
+
+
+def test_the_margin_is_that_of_a_rotated_brush():
+    target, rng = Target(1, 512, 50), np.random.default_rng(0)
+    assert composition._margins(10, 45, 1, target, PRESETS["nvidia"], rng) == pytest.approx(50 + 10 * 2**0.5 + 1)
+    assert composition._margins(10, -90, 1, target, PRESETS["nvidia"], rng) == pytest.approx(50 + 10 + 1)
+    assert composition._margins(10, 45, 1, target, AugmentConfig(shape="disc"), rng) == pytest.approx(50 + 10 + 1)
+    spare = [composition._margins(10, 0, 0.5, target, PRESETS["nvidia"], rng) - 61 for _ in range(50)]
+    assert 0 <= np.min(spare) < 5 and 45 < np.max(spare) <= 50 and np.shape(spare) == (50, 4)
+
+
+def test_a_raw_mask_that_is_too_large_is_left_out_unless_it_is_the_first():
+    large, small = box(0, 400, 0, 400), box(200, 300, 200, 300)
+    for first, second, expected in ((large, small, None), (small, large, [0, 2])):
+        raws = [first, second, box(300, 320, 200, 300)]
+        target = Target(160 * 140, layers=3)  # the small one and the third, dilated by 20 px to each side
+        made = [
+            compose(lambda layer, raws=raws: raws[layer], target, STILL, np.random.default_rng(s)) for s in range(20)
+        ]
+        layers = [[layer for layer, _ in mask[1]["layers"]] for mask in made if mask]
+        assert (layers == []) if expected is None else (layers and all(1 not in one for one in layers))
+
+
+def test_another_raw_mask_is_joined_where_the_brush_that_was_drawn_is_too_small():
+    corners = np.zeros((512, 512), bool)
+    corners[np.ix_([60, 450], [60, 450])] = True
+    raws = [corners, np.roll(corners, (60, 60), (0, 1))]
+    target = Target(4 * 41**2, layers=2)  # a brush of 41 px makes it of the first one alone
+    joined = 0
+    for seed in range(30):
+        hole, made = compose(lambda layer: raws[layer], target, STILL, np.random.default_rng(seed))
+        joined += len(made["layers"]) == 2
+        assert hole.sum() == target.area
+    assert 20 <= joined < 30  # brushes are drawn from 9 to 49 px, so about 80 % of them are smaller
+
+
+def test_the_brush_has_an_upper_end():
+    raw = box(255, 257, 255, 257)  # a brush of 49 px makes it 50 px wide
+    for area, succeeds in ((48**2, True), (52**2, False)):
+        made = [compose(lambda layer: raw, Target(area), STILL, np.random.default_rng(seed)) for seed in range(20)]
+        assert any(mask is not None for mask in made) == succeeds

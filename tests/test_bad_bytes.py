@@ -275,7 +275,7 @@ def test_pairs_with_a_name_that_no_file_can_have_are_refused(tmp_path):
     images, masks = folders(tmp_path)
     pairs = pairing.make_pairs(images, masks, BenchmarkConfig(size=(SIDE, SIDE)))
     (tmp_path / "pairs.csv").write_bytes(pairing.pairs_csv([replace(pairs[0], mask="x" * 5000), *pairs[1:]]))
-    with pytest.raises(BadInput, match=r"which is not in .*: name its folder with --masks"):
+    with pytest.raises(BadInput, match=r"which is not in .*: give its folder with --masks"):
         pairing.open_pairs(tmp_path, images=images, masks=masks)
 
 

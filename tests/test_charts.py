@@ -49,7 +49,7 @@ def ticks(chart):
 def test_points_lie_at_their_values_on_the_axes():
     chart = drawn(summary(a=[20, 30], b=[25, 35]))["interior"]
     x, y = ticks(chart)
-    assert y[30] < y[20]  # y points down in SVG
+    assert x[0] < x[0.2] and y[30] < y[20]  # y points down in SVG
     found = points(chart)
     for (method, value), ratio in {("a", 20): 0.05, ("a", 30): 0.2, ("b", 25): 0.05, ("b", 35): 0.2}.items():
         assert found[method, value][0] == pytest.approx(np.interp(ratio, [0, 0.2], [x[0], x[0.2]]), abs=0.01)
@@ -121,7 +121,7 @@ def test_settings_of_the_user_do_not_change_a_chart(monkeypatch):
 
     table = summary(a=[20, 30])
     before = ElementTree.tostring(drawn(table)["interior"])
-    with matplotlib.rc_context({"lines.linewidth": 9, "axes.facecolor": "red", "font.size": 30}):
+    with matplotlib.rc_context({"lines.markersize": 30, "grid.linewidth": 9, "font.size": 30}):
         assert ElementTree.tostring(drawn(table)["interior"]) == before
 
 

@@ -22,7 +22,7 @@ from maskgen.maskset import Masks
 from maskgen.runtime import cluster, parallel
 from maskgen.sampler import MaskSampler
 from maskgen.settings import ExtractConfig, FillConfig
-from maskgen.sort import Rules, measure_masks
+from maskgen.sort import SortConfig, measure_masks
 from maskgen.testset import make_testset
 from maskgen.training_set import augment_folder
 from maskgen.verify import find_faults
@@ -174,7 +174,7 @@ def test_testset_bin_verify_and_augment_give_the_same_bytes(address, tmp_path):
     for name, how in (("one", {"workers": 1}), ("far", {"cluster": address})):
         make_testset(here / "raw", here / name / "set", FillConfig(per_category=1), **how)
         assert find_faults(here / name / "set", **how) == (12, [])
-        rows = measure_masks(Masks(here / "raw/test"), Rules(), here / name / "sorted", **how)
+        rows = measure_masks(Masks(here / "raw/test"), SortConfig(), here / name / "sorted", **how)
         assert len(rows) == 20 and find_faults(here / name / "sorted", **how) == (20, [])
         augment_folder(MaskSampler(here / "raw/test", size=128), here / name / "augmented", 60, **how)
     for made in ("set", "sorted", "augmented"):

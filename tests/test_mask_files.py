@@ -1,4 +1,4 @@
-"""What a mask file may be: two values whichever they are, a palette, alpha; anything else needs a threshold."""
+"""Kinds of mask files: two values, a palette, alpha; all others need a threshold."""
 
 import io
 import pickle
@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from rawmasks import draw
 
 from maskgen.errors import BadInput, InputWarning
 from maskgen.maskset import Masks, check_polarity, decode, read_hole, write_index
+from tests.rawmasks import draw
 
 HOLE = draw("##......", "##......", ".....###", "........")
 
@@ -57,23 +57,23 @@ def test_a_palette_with_a_bright_background_is_refused():
         decode(data.getvalue(), "m")
 
 
-def test_two_colours_are_told_apart_by_brightness():
+def test_the_brighter_of_two_colours_is_white():
     red = np.zeros((*HOLE.shape, 3), np.uint8)
     red[HOLE, 0] = 255
     assert np.array_equal(decode(png(red), "m"), HOLE)
 
 
 @pytest.mark.parametrize("colour", [0, 255])
-def test_alpha_is_the_mask_where_it_alone_varies(colour):
+def test_alpha_is_the_mask_if_the_colours_are_constant(colour):
     assert np.array_equal(decode(with_alpha(np.full(HOLE.shape, colour), HOLE * 255), "m"), HOLE)
 
 
 @pytest.mark.parametrize("alpha", [0, 255])
-def test_alpha_that_never_varies_is_no_mask(alpha):
+def test_constant_alpha_is_ignored(alpha):
     assert np.array_equal(decode(with_alpha(HOLE * 255, np.full(HOLE.shape, alpha)), "m"), HOLE)
 
 
-def test_grey_with_alpha_is_read_alike():
+def test_alpha_of_grey_files_is_read_in_the_same_way():
     data = io.BytesIO()
     layers = [Image.fromarray(np.zeros(HOLE.shape, np.uint8)), Image.fromarray(HOLE.astype(np.uint8) * 255)]
     Image.merge("LA", layers).save(data, "PNG")
@@ -115,7 +115,7 @@ def test_a_mask_without_a_hole_and_one_that_is_all_hole():
         assert decode(png(np.ones((4, 4), np.uint8)), "m").all()
 
 
-def test_folders_take_every_kind_of_picture_whatever_the_case(tmp_path):
+def test_endings_of_masks_may_have_any_case(tmp_path):
     for name in ("0.PNG", "1.Png", "2.bmp", "3.TIF"):
         (tmp_path / name).write_bytes(cv2.imencode(name[1:].lower(), HOLE.astype(np.uint8) * 255)[1])
     masks = Masks(tmp_path)
@@ -123,25 +123,25 @@ def test_folders_take_every_kind_of_picture_whatever_the_case(tmp_path):
     assert all(np.array_equal(masks[i], HOLE) for i in range(4))
 
 
-def test_an_index_has_a_polarity(tmp_path):
+def test_a_mask_set_with_an_index_has_white_holes(tmp_path):
     row = {"file_name": "0.png", "category": "", "hole_ratio": 0.2, "border_distance": 0, "components": 1, "sha256": ""}
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "0.png").write_bytes(png(HOLE))
     write_index(tmp_path / "test", [row])
     for folder in (tmp_path, tmp_path / "test"):
-        with pytest.raises(BadInput, match="in such a mask set white is a hole"):
+        with pytest.raises(BadInput, match="in a mask set with an index white is a hole"):
             Masks(folder, polarity="hole-black")
         check_polarity(folder, "hole-white")
 
 
-def test_an_index_of_others_has_none(tmp_path):
+def test_an_index_of_another_kind_has_no_polarity(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,a dog\n")
     (tmp_path / "0.png").write_bytes(png(HOLE))
     check_polarity(tmp_path, "hole-black")
     assert np.array_equal(read_hole(tmp_path / "0.png", polarity="hole-black"), ~HOLE)
 
 
-def test_what_is_skipped_is_told_once_and_not_again_by_every_worker(tmp_path, recwarn):
+def test_skipped_files_are_reported_once_and_not_by_every_worker(tmp_path, recwarn):
     for name in ("a.png", "._a.png"):
         (tmp_path / name).write_bytes(png(HOLE))
     masks = Masks(tmp_path)

@@ -16,7 +16,7 @@ from evaluation.pairing import make_pairs
 from evaluation.pairs import Sources, jpeg, load_pair
 from evaluation.report import page, statistics, tables
 from evaluation.report.grid import GAP, HEADER, MARGIN, TILE, grid
-from evaluation.report.pictures import select_pairs
+from evaluation.report.pictures import Pictures, select_pairs
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
@@ -169,7 +169,8 @@ def test_each_markdown_table_has_the_legend_of_its_own_marks():
 
 
 def test_a_legend_does_not_claim_tests_that_were_not_made():
-    line = tables.legend(results(tests=TESTS.assign(p_holm=np.nan)))[0]
+    tests = pd.DataFrame({"metric": ["psnr", "ssim"], "p_holm": [np.nan, 0.01]})
+    line = tables.legend(results(tests=tests), "psnr")[0]
     assert "~: not tested against the best: a test needs six images in a class" in line and "Wilcoxon" not in line
 
 
@@ -186,6 +187,16 @@ def test_failures_and_identical_results_are_listed_below_the_table():
         "my_net: 2 pairs failed and are not in its means; see scores.csv for the reasons",
         "telea: 3 identical results, infinite PSNR, not in its mean",
     ]
+
+
+def test_a_failed_pair_is_counted_once_for_all_metrics():
+    rows = [(metric, "telea", "free_0.1-0.2", 1.0, np.nan, np.nan, True, False) for metric in ("psnr", "ssim")]
+    table = summary(*rows).assign(failed=3, identical=[2, 0], n=[0, 2])
+    assert tables.legend(results(table))[1:] == [
+        "telea: 2 identical results, infinite PSNR, not in its mean",
+        "telea: 3 pairs failed and are not in its means; see scores.csv for the reasons",
+    ]
+    assert len(tables.legend(results(table), "ssim")) == 2  # nothing on identical results
 
 
 def test_metrics_of_sets_join_the_summary_without_an_interval():
@@ -276,6 +287,17 @@ def test_the_grid_of_a_run_shows_the_hole_in_the_input_and_the_photo_in_true_col
     assert np.abs(shrunk[2][hole] - 128).mean() < 12  # grey
 
 
+def test_a_pair_that_failed_later_does_not_show_its_earlier_picture(small):
+    scores = pd.read_csv(small / "out" / "scores.csv", dtype={"pair": str}).assign(error="")
+    scores.loc[scores["method"] == "grey", "error"] = "no result"
+    pairs = {pair.pair: pair for pair in make_pairs(small / "images", small / "masks", CONFIG)}
+    sources = Sources(small / "images", small / "masks")
+    pictures = Pictures(small / "out", scores, pairs, sources, CONFIG, ReportConfig())
+    name = next(iter(pairs))
+    assert list(pictures.load(name)) == ["input", "telea", "truth"] and pictures.missing(name, "grey") == "failed"
+    assert pictures.missing(name, "telea") == "no picture"
+
+
 def test_a_long_name_does_not_run_into_the_next_column(tmp_path):
     name = "a" * 60
     written(tmp_path, [f"{name}=telea", "grey"])
@@ -327,7 +349,8 @@ def test_each_table_of_the_page_has_its_legend_and_marks(small):
     assert [re.search('id="m-(.*?)"', section)[1] for section in sections] == ["l1_image", "psnr"]
     for section in sections:
         assert section.index("</table>") < section.index("bold: best; ~: not tested") < section.index("<svg")
-        assert "<td class=best>" in section and "<i>~</i>" in section and "<small>±" in section
+        assert re.search(r"<tr><th>telea</th>(<td>-</td>)*<td class=best>[\d.]+<small>±", section)
+        assert re.search(r"<tr><th>grey</th>(<td>-</td>)*<td>[\d.]+<i>~</i><small>±", section)
     assert " hidden" not in sections[0][:60] and " hidden" in sections[1][:60]
 
 
@@ -363,9 +386,12 @@ def test_pages_of_all_pairs_are_linked_from_the_report_by_an_index(tmp_path):
     index = (out / "pages" / "index.html").read_text()
     linked = {(out / "pages" / unquote(link)).resolve() for link in re.findall(r'<th><a href="(.*?)"', index)}
     assert linked == set((out / "pages").rglob("*.html")) - {out / "pages" / "index.html"} and len(linked) == 4
-    scores = pd.read_csv(out / "scores.csv", dtype={"pair": str}).set_index(["pair", "method"])["l1_image"]
+    scores = pd.read_csv(out / "scores.csv", dtype={"pair": str}).set_index(["pair", "method"])
     for name, cells in re.findall(r"<tr><th><a [^>]*>(\d+)</a></th>(.*?)</tr>", index):
-        assert re.findall("<td>(.*?)</td>", cells)[2:] == [f"{scores[name, m]:.2f}" for m in ("telea", "grey")]
+        assert re.findall("<td>(.*?)</td>", cells)[1:] == [
+            f"{scores.loc[(name, 'telea'), 'hole_ratio']:.3f}",
+            *(f"{scores.loc[(name, method), 'l1_image']:.2f}" for method in ("telea", "grey")),
+        ]
     for path in linked:
         links = re.findall('<a href="(.*?)"', path.read_text())
         assert {(path.parent / unquote(link)).resolve() for link in links} <= {

@@ -212,7 +212,7 @@ def test_what_is_stored_in_the_hole_never_matters():
 
 
 def test_an_image_too_large_for_the_attention_is_one_failure():
-    with pytest.raises(Failed, match=r"made for images of up to 1,048,576 px, got 1024x1032"):
+    with pytest.raises(Failed, match=r"takes images of up to 1,048,576 px, got 1024x1032"):
         GntIpt().answer(torch.zeros(1, 3, 1024, 1032), torch.zeros(1, 1, 1024, 1032))
 
 

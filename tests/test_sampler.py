@@ -1,3 +1,4 @@
+import itertools
 import pickle
 import subprocess
 import sys
@@ -18,14 +19,14 @@ def raw(tmp_path_factory):
     return write_raw(tmp_path_factory.mktemp("raw"), 24, "train")
 
 
-def test_an_index_has_one_mask_whenever_it_is_asked_for(raw):
+def test_an_index_always_gives_the_same_mask(raw):
     sampler = MaskSampler(raw, seed=3)
     first = [sampler[i].copy() for i in range(12)]
     assert all((MaskSampler(raw, seed=3)[i] == first[i]).all() for i in reversed(range(12)))
     assert not all((MaskSampler(raw, seed=4)[i] == first[i]).all() for i in range(12))
 
 
-def test_it_never_ends_and_never_leaves_its_range(raw):
+def test_indices_never_end_and_ratios_stay_in_their_range(raw):
     sampler = MaskSampler(raw, 256, ratio=(0.02, 0.4))
     for i in (0, 23, 24, 10**9):
         assert sampler[i].shape == (256, 256) and sampler[i].dtype == bool and 0.02 <= sampler[i].mean() <= 0.4
@@ -40,13 +41,36 @@ def test_uniform_ratios_are_uniform(raw):
     assert np.abs((ratios - 0.01) / 0.59 - np.arange(1, 121) / 120).max() < 1.63 / 120**0.5
 
 
+def test_uniform_masks_have_the_ratio_that_their_generator_draws_first(raw):
+    sampler = MaskSampler(raw, 128, ratio=(0.1, 0.5), seed=7, uniform=True)
+    for i in range(10):
+        ratio = np.random.default_rng([7, i]).uniform(0.1, 0.5)
+        assert np.count_nonzero(sampler[i]) == round(ratio * 128 * 128)
+
+
+@pytest.mark.parametrize(("preset", "low", "high"), [("nvidia", 9, 49), ("nvidia-old", 5, 47)])
+def test_masks_are_made_with_the_brushes_of_the_preset_from_all_raw_masks(raw, preset, low, high):
+    sampler = MaskSampler(raw, 64, preset=preset)
+    columns = [sampler.sample(i)[1] for i in range(200)]
+    brushes = [row["dilation"] for row in columns]
+    assert low <= min(brushes) < low + 4 and high - 4 < max(brushes) <= high
+    assert {row["raw"] for row in columns} == set(sampler.raw.names)
+    assert {row["flip"] for row in columns} == {0, 1} and all(1 <= float(row["zoom"]) <= 1.5 for row in columns)
+
+
+def test_iteration_begins_at_index_0(raw):
+    sampler = MaskSampler(raw, 64)
+    masks = list(itertools.islice(sampler, 3))
+    assert all((mask == sampler[i]).all() for i, mask in enumerate(masks)) and len(sampler) == 24
+
+
 def test_only_the_train_part_is_drawn_from(tmp_path):
     write_raw(tmp_path, 4, "test")
     write_raw(tmp_path, 6, "train")
     assert len(MaskSampler(tmp_path)) == 6
 
 
-def test_nvidias_train_archive_is_taken_as_it_is(tmp_path):
+def test_nvidias_train_archive_needs_no_conversion(tmp_path):
     grey = np.where(streaks(1, 600), 100, 200).astype(np.uint8)  # white is valid; 100 is below 0.6, 200 above
     grey[:300][grey[:300] == 200] = 160
     path = tmp_path / "irregular_mask.zip"
@@ -57,20 +81,20 @@ def test_nvidias_train_archive_is_taken_as_it_is(tmp_path):
     assert sampler[0].shape == (512, 512) and 0.01 <= sampler[0].mean() <= 0.6
 
 
-def test_what_is_remembered_is_what_was_read(raw):
+def test_the_cache_returns_what_was_read(raw):
     sampler = MaskSampler(raw)
     assert (sampler.raw[5] == sampler.raw[5]).all() and 5 in sampler.raw.packed
     assert (sampler.raw[5] == MaskSampler(raw).raw[5]).all()
 
 
-def test_it_travels_to_another_process_without_its_memory(raw):
+def test_a_pickled_sampler_has_an_empty_cache(raw):
     sampler = MaskSampler(raw)
     mask = sampler[0]
     copy = pickle.loads(pickle.dumps(sampler))
     assert not copy.raw.packed and (copy[0] == mask).all()
 
 
-def test_workers_of_a_data_loader_draw_what_one_process_draws(raw):
+def test_workers_of_a_data_loader_give_the_masks_of_one_process(raw):
     torch = pytest.importorskip("torch")
 
     class Holes(torch.utils.data.Dataset):
@@ -88,7 +112,7 @@ def test_workers_of_a_data_loader_draw_what_one_process_draws(raw):
     assert all((loaded[i].numpy() == sampler[i]).all() for i in range(16))
 
 
-def test_it_brings_in_neither_torch_nor_pandas():
+def test_the_sampler_imports_neither_torch_nor_pandas():
     code = "import sys, maskgen.sampler; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
@@ -114,7 +138,7 @@ def test_wrong_settings_are_refused(raw, wrong, words):
         MaskSampler(raw, **wrong)
 
 
-def test_masks_of_others_are_taken_whatever_their_two_values(tmp_path):
+def test_any_two_values_make_a_mask(tmp_path):
     for i, (low, high) in enumerate(((0, 1), (0, 255), (7, 9))):
         path = tmp_path / f"{i}.png"
         cv2.imwrite(str(path), np.where(streaks(i), high, low).astype(np.uint8))
@@ -131,10 +155,10 @@ def test_grey_masks_need_a_threshold(tmp_path):
 
 
 @pytest.mark.parametrize("uniform", [False, True])
-def test_masks_of_the_other_polarity_are_not_taken_for_huge_holes(tmp_path, uniform):
+def test_raw_masks_of_the_other_polarity_are_refused(tmp_path, uniform):
     for i in range(3):
         (tmp_path / f"{i}.png").write_bytes(encode(~streaks(i)))
-    with pytest.raises(BadInput, match=r"fill 9\d% of the image, with polarity hole-white.*so hole-black may be meant"):
+    with pytest.raises(BadInput, match=r"with polarity hole-white, holes fill 9\d% .*so try polarity hole-black"):
         MaskSampler(tmp_path, 64, uniform=uniform)[0]
     assert MaskSampler(tmp_path, 64, uniform=uniform, polarity="hole-black")[0].mean() <= 0.6
 
@@ -151,7 +175,7 @@ def test_few_raw_masks_reach_every_wanted_ratio(tmp_path, side, ratio):
     assert (masks[3] == MaskSampler(tmp_path, 128, ratio=ratio, uniform=True)[3]).all()
 
 
-def test_raw_masks_that_cannot_reach_the_range_end_in_one_line(tmp_path):
+def test_raw_masks_that_cannot_reach_the_range_are_refused(tmp_path):
     hole = np.zeros((512, 512), bool)
     hole[256, 256] = True
     (tmp_path / "dot.png").write_bytes(encode(hole))

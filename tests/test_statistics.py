@@ -160,7 +160,8 @@ def test_the_best_is_marked_and_what_does_not_differ_significantly():
 def test_a_difference_is_significant_below_alpha_only():
     summary = pd.DataFrame({"metric": "psnr", "method": ["a", "b"], "category": "x", "mean": [2.0, 1.0]})
     for p, tied in ((0.05, True), (0.0499, False), (np.nan, True)):
-        tests = pd.DataFrame([{"metric": "psnr", "category": "x", "method": "b", "other": "a", "p_holm": p}])
+        tests = pd.DataFrame([{"metric": "psnr", "category": "x", "method": "b", "other": "a", "p": 0.01}])
+        tests["p_holm"] = p
         assert statistics.mark_best(summary, tests, 0.05)["tied"].tolist() == [False, tied]
 
 

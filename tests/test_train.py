@@ -141,12 +141,12 @@ def test_a_step_of_accumulated_batches_follows_their_mean_gradient(photos):
     image, valid = torch.rand(4, 3, 16, 16), (torch.rand(4, 1, 16, 16) < 0.7).float()
     start = [p.clone() for p in it.net.parameters()]
     it.optimiser = torch.optim.SGD(it.net.parameters())
-    train._step(it, it.net, iter([(image[:2], valid[:2]), (image[2:], valid[2:])]), None, LossConfig())
+    terms = train._step(it, it.net, iter([(image[:2], valid[:2]), (image[2:], valid[2:])]), None, LossConfig())
     once = TrainingState(NetConfig(width=0.05, depth=1), config, "cpu")
-    grads = torch.autograd.grad(
-        sum(total_loss(once.net(image[s], valid[s]), image[s], valid[s])["total"] / 2 for s in (slice(2), slice(2, 4))),
-        list(once.net.parameters()),
-    )
+    halves = [(image[s], valid[s]) for s in (slice(2), slice(2, 4))]
+    mean = sum(total_loss(once.net(*half), *half)["total"] for half in halves) / 2
+    grads = torch.autograd.grad(mean, list(once.net.parameters()))
+    assert terms["total"].item() == pytest.approx(mean.item())
     for before, after, grad in zip(start, it.net.parameters(), grads, strict=True):
         torch.testing.assert_close(after, before - 2e-4 * grad)
 
@@ -271,6 +271,16 @@ def test_changes_of_settings_inputs_and_libraries_are_listed_with_short_hashes()
     old = {**ABOUT, "machine": {"torch": "1.0"}}
     new = {**ABOUT, "inputs": {"photos": "b" * 64}, "machine": {"torch": "2.0", "numpy": "2.0"}}
     assert changed_settings(Path("x"), old, new) == [f"photos {'a' * 12} -> {'b' * 12}", "torch 1.0 -> 2.0"]
+
+
+def test_the_window_that_vgg_sees_is_drawn_anew_for_every_image_and_step(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(train, "windowed", lambda features, *rest: drawn.append(rest[-1].random()) or features)
+    it = TrainingState(NET, replace(RUN, accumulate=2, vgg_window=8), "cpu")
+    pair = torch.rand(2, 3, 16, 16), (torch.rand(2, 1, 16, 16) < 0.7).float()
+    for _ in range(2):
+        train._step(it, it.net, iter([pair, pair]), lambda image: [image], LossConfig())
+    assert len(drawn) == len(set(drawn)) == 2 * 2 * 2  # steps, batches and images
 
 
 def test_the_samples_of_a_run_are_all_different():

@@ -190,6 +190,12 @@ def test_a_window_may_not_be_almost_all_hole():
     assert all(part.mean() < 0.8 for part in parts)
 
 
+def test_a_window_that_holds_almost_no_hole_is_not_used():
+    hole = np.zeros((100, 100), bool)
+    hole[50, 50] = True  # 1 of 2500 pixels of a window, below 0.003
+    assert all(data.random_window(hole, (0.5, 0.5), np.random.default_rng(i)) is hole for i in range(20))
+
+
 def test_a_scale_of_one_takes_the_whole_mask_and_draws_nothing():
     hole, rng = np.eye(8, dtype=bool), np.random.default_rng(0)
     assert data.random_window(hole, (1.0, 1.0), rng) is hole
@@ -274,6 +280,14 @@ def test_batches_are_images_in_0_to_1_and_planes_of_valid_pixels_in_the_order_of
     assert all((valid == 1 - torch.eye(4)).all() and valid.shape[1] == 1 for _, valid in made)
 
 
+def test_a_square_is_reduced_by_means_of_areas_and_enlarged_by_bicubic_interpolation():
+    image = np.repeat(np.array([0, 100, 200, 60], np.uint8)[None, :, None], 4, 0).repeat(3, 2)
+    assert data.resize_square(image, 2)[0, :, 0].tolist() == [50, 130]
+    edge = np.repeat(np.array([50, 50, 150, 150], np.uint8)[None, :, None], 4, 0).repeat(3, 2)
+    row = data.resize_square(edge, 16)[0, :, 0]
+    assert row.min() < 50 and row.max() > 150  # bicubic interpolation overshoots at edges, linear does not
+
+
 def test_a_photo_is_reduced_to_its_short_side_and_never_enlarged(tmp_path):
     write_ramp(tmp_path)  # 90 x 60
     assert data.read_rgb(tmp_path / "ramp.png", 20).shape == (20, 30, 3)
@@ -298,3 +312,13 @@ def test_a_missing_folder_of_masks_is_refused_with_the_command_that_makes_one(tm
     with pytest.raises(BadInput, match="maskgen extract"):
         data.mask_sampler(tmp_path / "none", TrainConfig())
     assert data.mask_sampler(tmp_path / "none", TrainConfig(factor=2, size=(32,))) is None
+
+
+def test_training_masks_have_the_ratios_and_the_seed_of_the_settings(tmp_path, monkeypatch):
+    asked = []
+    module = type(sys)("maskgen.sampler")
+    module.MaskSampler = lambda masks, **settings: asked.append((masks, settings))
+    monkeypatch.setitem(sys.modules, "maskgen.sampler", module)
+    data.mask_sampler(tmp_path, TrainConfig(ratio=(0.1, 0.3), uniform=True, seed=5))
+    settings = {"size": 512, "preset": "nvidia", "ratio": (0.1, 0.3), "seed": 5, "uniform": True}
+    assert asked == [(tmp_path, settings)]

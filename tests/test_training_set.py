@@ -69,11 +69,11 @@ def test_a_larger_count_adds_to_a_smaller_one_and_a_smaller_one_is_refused(raw, 
 
 
 class Stop(Exception):
-    """What interrupts a run in these tests."""
+    """Interrupts a run."""
 
 
 @pytest.mark.parametrize("first", [0, 7], ids=["new", "added to"])
-def test_a_run_interrupted_again_and_again_goes_on_to_the_same_bytes(raw, masks, tmp_path, monkeypatch, first):
+def test_an_interrupted_run_is_resumed_to_the_same_bytes(raw, masks, tmp_path, monkeypatch, first):
     sampler, add, added = MaskSampler(raw, 64), Journal.add, []
     if first:
         augment_folder(sampler, tmp_path, first, workers=1)
@@ -92,9 +92,9 @@ def test_a_run_interrupted_again_and_again_goes_on_to_the_same_bytes(raw, masks,
     assert contents(tmp_path) == contents(masks) and len(added) <= 60 + first
 
 
-def test_a_run_ended_by_kill_9_goes_on_and_no_smaller_one_takes_its_place(raw, masks, tmp_path):
-    code = "import os, pathlib, signal, sys\nfrom maskgen import making, sampler, training_set\n"
-    code += "making.write_index = lambda *rows: os.kill(os.getpid(), signal.SIGKILL)\n"
+def test_a_killed_run_is_resumed_and_no_smaller_one_replaces_it(raw, masks, tmp_path):
+    code = "import os, pathlib, signal, sys\nfrom maskgen import generated_set, sampler, training_set\n"
+    code += "generated_set.write_index = lambda *rows: os.kill(os.getpid(), signal.SIGKILL)\n"
     code += (
         "training_set.augment_folder(sampler.MaskSampler(sys.argv[1], 64), pathlib.Path(sys.argv[2]), 60, workers=1)"
     )
@@ -107,17 +107,17 @@ def test_a_run_ended_by_kill_9_goes_on_and_no_smaller_one_takes_its_place(raw, m
     assert contents(out) == contents(masks)
 
 
-def test_a_finished_set_is_left_as_it_is_and_what_it_has_lost_is_made_again(raw, masks, tmp_path):
-    out, said = shutil.copytree(masks, tmp_path / "out"), []
-    augment_folder(MaskSampler(raw, 64), out, 60, workers=1, say=said.append)
-    assert said == [f"{out} is already complete"]
+def test_a_finished_set_is_not_touched_and_missing_masks_are_made_again(raw, masks, tmp_path):
+    out, lines = shutil.copytree(masks, tmp_path / "out"), []
+    augment_folder(MaskSampler(raw, 64), out, 60, workers=1, say=lines.append)
+    assert lines == [f"{out} is already complete"]
     (out / "train" / "0000" / "000003.png").unlink()
     (out / "train" / "0000" / "000004.png").write_bytes(b"changed")
     augment_folder(MaskSampler(raw, 64), out, 60, workers=1)
     assert contents(out) == contents(masks)
 
 
-CHANGES = {  # what is changed, and the words by which it is refused
+CHANGES = {  # what is changed: the message that refuses it
     "seed": "seed was 0, is 1",
     "size": "size was 64, is 65",
     "preset": r"brush was \[9, 49\], is \[5, 47\]",
@@ -136,11 +136,11 @@ CHANGES = {  # what is changed, and the words by which it is refused
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_change_of_whatever_decides_the_result_is_refused_by_name(raw, masks, tmp_path, monkeypatch, what):
+def test_a_change_of_anything_that_decides_the_result_is_refused_by_name(raw, masks, tmp_path, monkeypatch, what):
     raw, out = shutil.copytree(raw, tmp_path / "raw"), shutil.copytree(masks, tmp_path / "out")
     path, before = sorted((raw / "train").rglob("*.png"))[-1], contents(out)
-    how = {"seed": 1, "size": 65, "preset": "nvidia-old", "ratio": (0.02, 0.6), "uniform": True, "threshold": 128}
-    how = {"size": 64} | ({what: how[what]} if what in how else {})
+    settings = {"seed": 1, "size": 65, "preset": "nvidia-old", "ratio": (0.02, 0.6), "uniform": True, "threshold": 128}
+    settings = {"size": 64} | ({what: settings[what]} if what in settings else {})
     if what == "pixel of a raw mask":
         hole = read_hole(path)
         hole[0, 0] = ~hole[0, 0]
@@ -155,7 +155,7 @@ def test_a_change_of_whatever_decides_the_result_is_refused_by_name(raw, masks, 
         monkeypatch.setattr(cv2, "__version__", "99")
     elif what == "version":
         monkeypatch.setattr("maskgen.runtime.output.__version__", "99")
-    sampler = MaskSampler(raw, **how)
+    sampler = MaskSampler(raw, **settings)
     if what == "polarity":
         sampler.raw.polarity = "hole-black"
     elif what == "shape":
@@ -175,7 +175,7 @@ def test_another_archive_is_refused(tmp_path):
         augment_folder(MaskSampler(tmp_path / "a.zip", 64), tmp_path / "out", 2, workers=1)
 
 
-def test_a_run_that_made_nothing_claims_nothing(raw, tmp_path):
+def test_a_run_without_a_result_leaves_no_folder(raw, tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "dot.png").write_bytes(encode(np.eye(512, dtype=bool) & (np.arange(512) == 256)))
     with pytest.raises(BadInput, match=r"0\.5 to 0\.6"):
@@ -183,6 +183,6 @@ def test_a_run_that_made_nothing_claims_nothing(raw, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_count_of_none_is_refused(raw, tmp_path):
+def test_a_count_of_zero_is_refused(raw, tmp_path):
     with pytest.raises(BadInput, match="count is a whole number, 1 or more, got 0"):
         augment_folder(MaskSampler(raw), tmp_path / "out", 0)

@@ -1,4 +1,4 @@
-"""Draw the README's picture: from two frames of a film to a filled photo.
+"""Draw the figure of the README: from two frames of a film to a filled photo.
 
     python docs/figures/overview.py demo/videos/bigbuckbunny.mp4 [--frame 40]
 
@@ -27,6 +27,7 @@ from maskgen.settings import AugmentConfig, ExtractConfig
 @click.option("--frame", default=40, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(film, frame, seed):
+    """Draw the figure beside this file."""
     reader = video.open_reader(film)
     whole = [reader.read(frame), reader.read(frame + 1)]
     square = video.crop_squares(whole[0].shape[1], whole[0].shape[0], 1)[0]
@@ -34,12 +35,12 @@ def main(film, frame, seed):
     raw, _ = holes_of_pair(first, second, ExtractConfig())
     hole, _ = augment(raw, AugmentConfig(), np.random.default_rng(seed))
     photo = data.astronaut()
-    size = measure(hole)
+    measured = measure(hole)
     panels = [
         ("frame t", first),
         ("frame t + 1", second),
         ("raw mask: what t + 1 hides", raw),
-        (f"test mask, {category(size.hole_ratio, size.border_distance)}", hole),
+        (f"test mask, {category(measured.hole_ratio, measured.border_distance)}", hole),
         ("photo with holes", np.where(hole[..., None], 255, photo)),
         ("filled by telea", telea(photo, hole)),
     ]

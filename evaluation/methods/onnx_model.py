@@ -1,4 +1,4 @@
-"""Networks in ONNX files as methods: what goes in, which sizes they take, what must come out."""
+"""Networks in ONNX files as methods: their inputs, the sizes that they support, their output."""
 
 import contextlib
 import re
@@ -14,26 +14,26 @@ from maskgen.runtime.recipe import library_versions
 TYPES = {"float": np.float32, "float16": np.float16, "double": np.float64, "uint8": np.uint8, "bool": np.bool_}
 FORMS = "image (1, 3, H, W) and mask (1, 1, H, W), or one input of four channels"
 MULTIPLES = (2, 4, 8, 14, 16, 32, 64, 128, 256, 512)  # px, strides of networks that are tried
-SLACK, STRAY = 0.1, 0.05  # a float output may leave 0..1 by so much, and this share of it by more
+SLACK, STRAY = 0.1, 0.05  # how far a float output may leave 0..1, and the share of values that may leave it further
 LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])")  # an entry of external_data in onnx.proto
 
 
 class Model:
-    """A network of two inputs, image and mask, or of one with both; floats or bytes as the file declares.
+    """A network with two inputs, image and mask, or one input of four channels that takes both.
 
-    image: (1, 3, H, W) RGB, float in 0..1 or uint8; mask: (1, 1, H, W), 1 (255 for uint8) in the hole, or where pixels
-    are known if the input is called "valid", as in what `pconv export` writes. One input of four channels takes both.
-    The first output is (1, 3, H, W), float in 0..1 or uint8.
+    image: (1, 3, H, W) RGB, float in 0..1 or uint8. mask: (1, 1, H, W), 1 (255 for uint8) in the hole; an input called
+    "valid", as `pconv export` writes it, gets 1 where pixels are known. The first output is (1, 3, H, W), float in 0..1
+    or uint8.
 
-    size: px, height and width of all images, where they have one size. Raises BadInput where the file is no such model,
-    and where it does not work at that size, with sizes at which it does.
+    size: px, height and width of all images, if they have one size. Raises BadInput where the file is not such a model,
+    and where it does not work at that size, with a size at which it works.
     """
 
     def __init__(self, path: Path, threads: int, size: tuple[int, int] | None = None):
         onnxruntime = runtime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # what fails is told by the exception
+        options.log_severity_level = 4  # the exception says what fails
         self.path = path
         try:
             self.session = onnxruntime.InferenceSession(
@@ -59,19 +59,19 @@ class Model:
                 raise BadInput(f"{self.path}: the input {asked.name} is {shape}: expected {FORMS}")
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raise BadInput where the model does not work at a size, with one at which it does."""
+        """Raise BadInput where the model does not work at a size, with a size at which it works."""
         asked = f"{size[0]}x{size[1]}"
         fixed = self.inputs[0].shape[2:]
         sides = tuple(side if isinstance(side, int) else own for side, own in zip(fixed, size, strict=True))
         if sides != size:
             wanted = f"{sides[0]}x{sides[1]}"
-            raise BadInput(f"{self.path} takes images of {wanted} px alone, not of {asked}: use --size {wanted}")
+            raise BadInput(f"{self.path} takes images of {wanted} px only, not of {asked}: use --size {wanted}")
         why = self._trial(size)
         if not why:
             return
         single = ""
         for multiple in (m for m in MULTIPLES if any(side % m for side in size)):
-            # Two odd multiples: what works at both needs no stride besides.
+            # Two odd multiples: a model that works at both needs no larger multiple.
             counts = [-(-side // multiple) | 1 for side in size]
             other = tuple(multiple * count for count in counts)
             another = tuple(multiple * (count - 2 if count > 1 else 3) for count in counts)
@@ -79,16 +79,16 @@ class Model:
                 if not self._trial(another):
                     fit = "x".join(str(max(1, round(side / multiple)) * multiple) for side in size)
                     raise BadInput(
-                        f"{self.path} does not work at {asked} px, but where height and width are multiples of "
+                        f"{self.path} does not work at {asked} px, but it works if height and width are multiples of "
                         f"{multiple}: use --size {fit}"
                     )
                 single = "x".join(map(str, other))
         if single:
-            raise BadInput(f"{self.path} does not work at {asked} px, but at {single}: use --size {single}")
-        raise BadInput(f"{self.path} does not work at {asked} px, nor at the sizes near it that were tried: {why}")
+            raise BadInput(f"{self.path} does not work at {asked} px, but it works at {single}: use --size {single}")
+        raise BadInput(f"{self.path} does not work at {asked} px nor at the nearby sizes that were tried: {why}")
 
     def _trial(self, size):
-        """Why the model makes nothing of an image of a size, "" if it does."""
+        """Why the model fails on an image of a size, or "" if it works."""
         noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         hole = np.zeros(size, bool)
         hole[size[0] // 4 : -(-size[0] // 2), size[1] // 4 : -(-size[1] // 2)] = True
@@ -97,7 +97,7 @@ class Model:
             shape = self._run(noise, hole).shape
         except Failed as error:
             return str(error)
-        return "" if shape == (1, 3, *size) else _unlike(shape, size)
+        return "" if shape == (1, 3, *size) else _wrong_shape(shape, size)
 
     def _run(self, image, hole):
         plane, marked = image.transpose(2, 0, 1)[None], hole[None, None]
@@ -118,17 +118,17 @@ class Model:
             raise Failed(f"the model fails at {hole.shape[0]} x {hole.shape[1]} px: {_line(error)}") from None
 
     def __call__(self, pair: str, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-        """The model's image, uint8 (H, W, 3). Raises Failed where it makes none, or one in another range."""
+        """The output, uint8 (H, W, 3). Raises Failed where the model fails or the output has another range."""
         out = self._run(image, hole)
         if out.shape != (1, 3, *hole.shape):
-            raise Failed(_unlike(out.shape, hole.shape))
+            raise Failed(_wrong_shape(out.shape, hole.shape))
         if out.dtype != np.uint8:
             out = _as_bytes(out)
         return out[0].transpose(1, 2, 0)
 
 
 def _as_bytes(out):
-    """A float output in 0..1 as uint8. Raises Failed for one in -1..1 or 0..255, which would come out flat or white."""
+    """A float output in 0..1 as uint8. Raises Failed for other ranges, such as -1..1 or 0..255."""
     if out.dtype.kind != "f":
         raise Failed(f"the output is {out.dtype}, expected floats from 0 to 1, or uint8")
     if not np.isfinite(out).all():
@@ -141,7 +141,7 @@ def _as_bytes(out):
     return (out * 255).round().clip(0, 255).astype(np.uint8)
 
 
-def _unlike(shape, size):
+def _wrong_shape(shape, size):
     return f"the output is {' x '.join(map(str, shape)) or 'a number'}, expected 1 x 3 x {size[0]} x {size[1]}"
 
 
@@ -150,7 +150,7 @@ def _element(asked):
 
 
 def _line(error):
-    """The first line of an error of ONNX Runtime, from which the code's own places are cut."""
+    """The first line of an error of ONNX Runtime, without its source file and line."""
     line = (str(error).splitlines() or ["no reason given"])[0]
     return re.sub(r"^/\S+:\d+ .*?\) ", "", line.rpartition("Status Message: ")[2])[:200]
 
@@ -165,13 +165,13 @@ def runtime():
 
 
 def hashes(path: Path) -> dict[str, str]:
-    """SHA-256 of a model, and of each file beside it that holds weights of it (external data, as large models have)."""
+    """SHA-256 of a model, and of the files beside it with its weights (external data, as large models have)."""
     found = {"model": files.sha256(path)}
     data = path.read_bytes()
     for entry in LOCATION.finditer(data):
         length = sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(entry[1]))  # a varint of Protocol Buffers
         name = data[entry.end() : entry.end() + length].decode(errors="replace")
-        with contextlib.suppress(OSError):  # a name that is too long, in a damaged file
+        with contextlib.suppress(OSError):  # a damaged file: the name is too long
             if name not in found and files.leads_inside(name) and (path.parent / name).is_file():
                 found[name] = files.sha256(path.parent / name)
     return found
@@ -186,6 +186,6 @@ def identity(path: Path) -> dict:
 
 
 def device() -> str:
-    """The kind of device on which ONNX Runtime works first, such as "cuda"; else "cpu"."""
+    """The kind of device that ONNX Runtime prefers, such as "cuda"; else "cpu"."""
     kinds = [name.removesuffix("ExecutionProvider").lower() for name in runtime().get_available_providers()]
-    return next((kind for kind in kinds if kind not in ("cpu", "azure")), "cpu")  # azure: models made for it alone
+    return next((kind for kind in kinds if kind not in ("cpu", "azure")), "cpu")  # azure: only for models made for it

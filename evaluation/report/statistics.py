@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from evaluation.metrics import ALL, METRICS
 from evaluation.settings import ReportConfig
@@ -54,7 +55,9 @@ def with_sets(table: pd.DataFrame, sets: pd.DataFrame, scores: pd.DataFrame) -> 
     return pd.concat([table, rows], ignore_index=True) if len(table) else rows
 
 
-def interval(values, images, config: ReportConfig, seed) -> tuple[float, float, float]:
+def interval(
+    values: ArrayLike, images: ArrayLike, config: ReportConfig, seed: int | list[int]
+) -> tuple[float, float, float]:
     """Mean and percentile bootstrap interval of values, resampling the images.
 
     values, images: of one length; the scores and the image that each score belongs to. Returns (mean, low, high): all

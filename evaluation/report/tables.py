@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -76,7 +77,7 @@ def with_published(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table.assign(source="this run"), theirs], ignore_index=True)
 
 
-def columns_of(categories) -> list[Column]:
+def columns_of(categories: Iterable[str]) -> list[Column]:
     """The columns of a table: the paper's twelve if one of them is present, then all other classes."""
     present = list(dict.fromkeys(categories))
     paper = [

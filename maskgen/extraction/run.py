@@ -51,8 +51,8 @@ EXPLANATIONS = {  # why a source has given no mask, by the most frequent reason
 
 
 def extract(
-    paths: Iterable[Path],
-    out: Path,
+    paths: Path | str | Iterable[Path | str],
+    out: Path | str,
     config: ExtractConfig | None = None,
     *,
     workers: int | None = None,
@@ -68,10 +68,12 @@ def extract(
     that cannot be used instead of passing it over. say: called with lines for the user. Raises BadInput for what the
     user can correct; finished work is kept. If no mask can be made, nothing is written.
     """
+    paths = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
+    out = Path(out)
     config = config or ExtractConfig()
     _check(config)
     with locked(out):
-        sources, unusable = _probe_sources(list(paths), out, workers, cluster, strict, say)
+        sources, unusable = _probe_sources(paths, out, workers, cluster, strict, say)
         segments = schedule.assign_splits(sources, config, say)
         if not any(segment.remaining for segment in segments):
             longest = max(source.frames for source in sources)

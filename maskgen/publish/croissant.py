@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskgen.maskset import INDEX
 from maskgen.publish.texts import bibtex, columns_of, facts, licence_link, render
 from maskgen.runtime.files import sha256
 from maskgen.settings import PublishConfig
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def croissant(table, recipe: dict, sources: list[dict], config: PublishConfig, out: Path) -> dict:
+
+def croissant(table: "pd.DataFrame", recipe: dict, sources: list[dict], config: PublishConfig, out: Path) -> dict:
     """The set in Croissant 1.1 with its Responsible AI part, as a JSON-LD object.
 
     Source: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html

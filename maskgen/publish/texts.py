@@ -6,9 +6,13 @@ import re
 from collections import Counter
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskgen.maskset import INDEX, credit_lines
 from maskgen.settings import BORDER, EDGES, PublishConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LICENCES = {  # SPDX name: Hugging Face's name, address of the text
     "CC-BY-4.0": ("cc-by-4.0", "https://creativecommons.org/licenses/by/4.0/legalcode"),
@@ -59,7 +63,7 @@ def render(template: str, **values) -> str:
     return _environment().get_template(f"{template}.jinja").render(values)
 
 
-def columns_of(table) -> list[tuple[str, str, str]]:
+def columns_of(table: "pd.DataFrame") -> list[tuple[str, str, str]]:
     """The columns of an index that have a description, as (name, description, Croissant type)."""
     return [(name, *COLUMNS[name]) for name in table.columns if name in COLUMNS]
 
@@ -69,7 +73,7 @@ def licence_link(config: PublishConfig) -> str:
     return LICENCES.get(config.licence, ("", ""))[1]
 
 
-def facts(table, recipe: dict) -> dict:
+def facts(table: "pd.DataFrame", recipe: dict) -> dict:
     """The numbers of `facts.md.jinja`, which the card, the datasheet and the Croissant description share."""
     free = table["category"].str.startswith("free")
     return {
@@ -90,7 +94,7 @@ def _counts(table):
     ]
 
 
-def card(table, recipe: dict, sources: list[dict], config: PublishConfig, out: Path) -> str:
+def card(table: "pd.DataFrame", recipe: dict, sources: list[dict], config: PublishConfig, out: Path) -> str:
     """The dataset card, README.md: YAML for Hugging Face, then what a user of the masks needs to know."""
     dtypes = {name: str(table[name].dtype) for name in table.columns if name != "file_name"}
     return render(
@@ -112,7 +116,7 @@ def card(table, recipe: dict, sources: list[dict], config: PublishConfig, out: P
     )
 
 
-def datasheet(table, recipe: dict, sources: list[dict], config: PublishConfig) -> str:
+def datasheet(table: "pd.DataFrame", recipe: dict, sources: list[dict], config: PublishConfig) -> str:
     """datasheet.md: the questions of Gebru et al., "Datasheets for Datasets", that apply."""
     return render(
         "datasheet.md",

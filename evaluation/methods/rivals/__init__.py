@@ -1,1 +1,1 @@
-"""Networks of others to compare with: Iizuka et al. 2017, Yu et al. 2018; Ledig et al. 2017 for super-resolution."""
+"""Networks of other authors: Iizuka et al. 2017 and Yu et al. 2018, and Ledig et al. 2017 for super-resolution."""

@@ -1,8 +1,8 @@
 """Globally and Locally Consistent Image Completion (Iizuka, Simo-Serra & Ishikawa 2017): the completion network.
 
-Written from Table 1 of the paper. Two programs have weights for it, and each has a dialect: "mmagic" has no biases
-before batch norm, clamps its answer, and takes BGR in [-1, 1]; "torch7", the authors' own, has biases, ends in a
-sigmoid, and takes RGB in [0, 1] less a mean colour that its file holds.
+Written from Table 1 of the paper. Weights exist for two implementations, which differ (`dialect`): "mmagic" has no
+biases before batch norm, clamps its output, and takes BGR in [-1, 1]; "torch7", by the authors, has biases, ends in a
+sigmoid, and takes RGB in [0, 1] minus a mean colour that its file holds.
 """
 
 from collections import OrderedDict
@@ -14,11 +14,11 @@ from torch import nn
 
 MULTIPLE = 4  # px, of both sides
 BLEND_RADIUS = 1  # px, of Telea's method below the blended result
-THIN = 5  # px; OpenCV cannot clone into a box that is narrower: all of it is rim
+THIN = 5  # px; OpenCV cannot clone into a narrower box, which is all border
 
 
 class Layer(nn.Module):
-    """A convolution, then batch norm and ReLU where it has them."""
+    """A convolution, optionally followed by batch norm and ReLU."""
 
     def __init__(self, conv: nn.Module, *, norm: bool = True):
         super().__init__()
@@ -34,7 +34,7 @@ class Layer(nn.Module):
 class GL(nn.Sequential):
     """The completion network: `net(torch.cat([image, hole], 1))`. Layers are named as in mmagic's files.
 
-    The input is (B, 4, H, W): an image that is 0 in the hole, and a plane that is 1 there. The answer is (B, 3, H, W).
+    The input is (B, 4, H, W): an image that is 0 in the hole, and a plane that is 1 there. The output is (B, 3, H, W).
     Sides are multiples of 4. dialect: "mmagic" or "torch7".
     """
 
@@ -77,7 +77,7 @@ class GL(nn.Sequential):
             )
         )
         self.dialect = dialect
-        self.register_buffer("mean", torch.zeros(1, 3, 1, 1), persistent=False)  # RGB in [0, 1], of "torch7" alone
+        self.register_buffer("mean", torch.zeros(1, 3, 1, 1), persistent=False)  # RGB in [0, 1], only for "torch7"
 
     def answer(self, image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
         """RGB in 0..255 from RGB in 0..255. image: float (B, 3, H, W), hole: float (B, 1, H, W), 1 in the hole."""
@@ -88,20 +88,20 @@ class GL(nn.Sequential):
 
 
 def blend(result: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Fit a filled hole to its rim (section 4.3 of the paper): Telea's method, and the result cloned into that.
+    """Blend a filled hole into its surroundings (section 4.3 of the paper): the result cloned into that of Telea.
 
     result: uint8 (H, W, 3), bool (H, W) -> uint8 (H, W, 3). The clone keeps the result's gradients (Perez, Gangnet &
-    Blake 2003, "Poisson image editing") and takes its colours from Telea's pixels, which it also leaves at the rim.
+    Blake 2003, "Poisson image editing") and takes its colours from Telea's pixels, which stay at the hole's border.
     """
     if not hole.any():
         return result
     mask = hole.astype(np.uint8) * 255
     below = cv2.inpaint(result, mask, BLEND_RADIUS, cv2.INPAINT_TELEA)
-    inner = np.zeros_like(mask)  # OpenCV takes no pixel at the image's edge for part of the hole
+    inner = np.zeros_like(mask)  # OpenCV ignores hole pixels at the edge of the image
     inner[1:-1, 1:-1] = mask[1:-1, 1:-1]
     left, top, width, height = cv2.boundingRect(inner)
     if min(width, height) < THIN:
         return below
-    # It puts the box around the hole half its size, rounded down, left of and above this point: where it was.
+    # The centre of the box as OpenCV computes it, so that the box stays where it was.
     centre = left + width // 2, top + height // 2
     return cv2.seamlessClone(result, below, mask, centre, cv2.NORMAL_CLONE)

@@ -1,16 +1,16 @@
 """Generative Image Inpainting with Contextual Attention (Yu et al. 2018): both stages of the generator.
 
-Two programs have weights for it, and the same net differs between them in its dialect: "mmagic", or "tensorflow", the
-authors' own. Both take BGR in [-1, 1].
+Weights exist for two implementations, which differ (`dialect`): "mmagic", and "tensorflow", by the authors. Both take
+BGR in [-1, 1].
 
 | | tensorflow | mmagic |
 |---|---|---|
-| padding | zeros, at stride 2 only behind | mirrored |
+| padding | zeros, at stride 2 only at the bottom and right | mirrored |
 | end of the attention's encoder | ReLU | ELU |
 | nearest pixel at a smaller size | corners aligned | the first of each block |
-| patches that touch the hole | score 0, and no weight after the softmax | no part in the softmax |
+| patches that touch the hole | score 0, weight set to 0 after the softmax | excluded from the softmax |
 | sum of overlapping patches | divided by 4 | divided by their number |
-| the answer as 8 bits | cut off | rounded |
+| output as 8 bits | truncated | rounded |
 """
 
 from collections import OrderedDict
@@ -24,11 +24,11 @@ from torch import nn
 from evaluation.methods.errors import Failed
 
 MULTIPLE = 8  # px, of both sides
-LEAST = 72  # px: the widest mirrored padding is 16 at a quarter of the size, and asks for more than 16 pixels
+LEAST = 72  # px: the widest mirrored padding is 16 px at a quarter of the size, and needs more than 16 px
 SHARPNESS = 10  # of the softmax
-SMALL = 1e-4  # the least norm of a patch
-EXCLUDED = -1e9  # score of patches that shall have no part in the softmax
-MOST = 2**14  # patches; all are compared with all, in 5 GB of memory
+SMALL = 1e-4  # smallest norm of a patch
+EXCLUDED = -1e9  # score of patches that are excluded from the softmax
+MOST = 2**14  # patches; all are compared with each other, which takes 5 GB of memory
 
 
 class Layer(nn.Module):
@@ -48,7 +48,7 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Contextual attention and the two convolutions behind it. Its input is a pair of features and hole."""
+    """Contextual attention followed by two convolutions, on features and a hole."""
 
     def __init__(self, dialect):
         super().__init__()
@@ -62,7 +62,7 @@ class Attention(nn.Module):
 class GntIpt(nn.Module):
     """The generator: `net(image, hole)`. Layers are named as in mmagic's files.
 
-    image: float (B, 3, H, W), BGR in [-1, 1], 0 in the hole. hole: float (B, 1, H, W), 1 in the hole. The answer is
+    image: float (B, 3, H, W), BGR in [-1, 1], 0 in the hole. hole: float (B, 1, H, W), 1 in the hole. The output is
     (B, 3, H, W), BGR in [-1, 1]. Sides are multiples of 8, of 72 px or more in the dialect "mmagic".
     """
 
@@ -99,11 +99,11 @@ class GntIpt(nn.Module):
     def answer(self, image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
         """RGB in 0..255 from RGB in 0..255. image: float (B, 3, H, W), hole: float (B, 1, H, W), 1 in the hole.
 
-        Raises Failed for an image that is too large to compare every patch with every other.
+        Raises Failed for an image that is too large to compare all patches with each other.
         """
         height, width = hole.shape[2:]
         if height * width > 64 * MOST:
-            raise Failed(f"contextual attention is made for images of up to {64 * MOST:,} px, got {height}x{width}")
+            raise Failed(f"contextual attention takes images of up to {64 * MOST:,} px, got {height}x{width}")
         found = (self((image.flip(1) / 127.5 - 1) * (1 - hole), hole).flip(1) + 1) * 127.5
         return found.floor() if self.dialect == "tensorflow" else found
 
@@ -137,10 +137,10 @@ def _decoder(inner, dialect):
 
 
 def contextual_attention(x: torch.Tensor, hole: torch.Tensor, dialect: str) -> torch.Tensor:
-    """Features made anew from patches of themselves outside the hole (section 4 of the paper, figure 3).
+    """Replace features by patches of features outside the hole (section 4 of the paper, figure 3).
 
-    x: (B, C, H, W), hole: (B, 1, H, W) of 0 and 1; H and W are even. Where every patch touches the hole nothing is left
-    to attend to, and the answer is 0, as in the authors' program.
+    x: (B, C, H, W), hole: (B, 1, H, W) of 0 and 1; H and W are even. If every patch touches the
+    hole, the result is 0, as in the authors' program.
     """
     height, width = (side // 2 for side in x.shape[2:])
     values = F.unfold(x, 4, stride=2, padding=1)  # (B, C*4*4, N), N = height * width
@@ -158,7 +158,7 @@ def contextual_attention(x: torch.Tensor, hole: torch.Tensor, dialect: str) -> t
 
 
 def _fused(scores, height, width):
-    """Scores with those of neighbours whose patches are neighbours in the same direction, by rows, then by columns."""
+    """Add to each score those of neighbouring positions and patches in the same direction, by rows, then by columns."""
     by_rows = _diagonal(scores).unflatten(2, (height, width)).unflatten(1, (height, width))
     by_columns = _diagonal(by_rows.permute(0, 2, 1, 4, 3).reshape(scores.shape))
     turned = by_columns.unflatten(2, (width, height)).unflatten(1, (width, height))
@@ -166,7 +166,7 @@ def _fused(scores, height, width):
 
 
 def _diagonal(scores):
-    """Every score with the two beside it along the diagonal: a convolution with the 3x3 identity."""
+    """Each score plus its two neighbours along the diagonal: a convolution with the 3x3 identity."""
     total = scores.clone()
     total[:, 1:, 1:] += scores[:, :-1, :-1]
     total[:, :-1, :-1] += scores[:, 1:, 1:]
@@ -174,7 +174,7 @@ def _diagonal(scores):
 
 
 def nearest(x: torch.Tensor, size, dialect: str) -> torch.Tensor:
-    """Planes at a smaller size by the nearest pixel, as each dialect finds it. (B, C, H, W) -> (B, C, *size)."""
+    """Shrink planes by the nearest pixel, as the dialect defines it. (B, C, H, W) -> (B, C, *size)."""
     rows, columns = (_sources(long, short, dialect) for long, short in zip(x.shape[2:], size, strict=True))
     return x[:, :, rows][..., columns]
 

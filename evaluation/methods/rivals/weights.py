@@ -1,4 +1,4 @@
-"""Files of weights, as the nets' authors and mmagic publish them, read into our nets."""
+"""Read weights as the authors of the networks and mmagic publish them."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ SCOPE = "inpaint_net/"  # before the names of its variables in TensorFlow's
 
 
 def _tensorflow_names():
-    """Layers of the authors' graph (Yu et al. 2018), and the same in our net."""
+    """Names of layers in the authors' graph (Yu et al. 2018) and in our network."""
     down = ("1", "2_downsample", "3", "4_downsample", "5", "6")
     dilated = ("7_atrous", "8_atrous", "9_atrous", "10_atrous")
     up = ("11", "12", "13_upsample", "14", "15_upsample", "16", "17")
@@ -72,7 +72,7 @@ def read_srresnet(path: Path) -> SRResNet:
 
 
 def filled(net: nn.Module, state: dict[str, torch.Tensor], path: Path, what: str) -> nn.Module:
-    """The net with a file's tensors, for inference. Raises BadInput that names those by which it is not `what`."""
+    """The network with a file's tensors, for inference. Raises BadInput with the tensors that do not fit."""
     wanted, came = (
         {name: value for name, value in tensors.items() if not name.endswith(IGNORED)}
         for tensors in (net.state_dict(), state)

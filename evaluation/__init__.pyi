@@ -1,0 +1,11 @@
+# The public names of the package. lazy_loader reads this file and imports each name on first use.
+from .api import Evaluation as Evaluation
+from .api import evaluate as evaluate
+from .drawn_holes import box as box
+from .drawn_holes import free_form as free_form
+from .metrics.perceptual import lpips as lpips
+from .metrics.pixel import l1_hole as l1_hole
+from .metrics.pixel import l1_image as l1_image
+from .metrics.pixel import ms_ssim as ms_ssim
+from .metrics.pixel import psnr as psnr
+from .metrics.pixel import ssim as ssim

@@ -1,0 +1,116 @@
+"""README and documentation: links, the site's navigation, and examples that run."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import pytest
+import skimage.data
+import yaml
+from films import write_video
+from rawmasks import streaks, write_raw
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
+PAGES.append(ROOT / "pconv_model/weights/README.md")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]+) -->\n)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+def without_code(text):
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def anchors(page):
+    """The anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles]
+    return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in plain}
+
+
+def targets(page):
+    """(file, anchor) of every relative link of a page."""
+    for link in LINK.findall(without_code(page.read_text(encoding="utf-8"))):
+        if not re.match(r"\w+:", link):
+            path, _, anchor = link.partition("#")
+            yield (page.parent / path).resolve() if path else page, anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    missing = [
+        (str(path), anchor)
+        for path, anchor in targets(page)
+        if not path.is_file() or (anchor and anchor not in anchors(path))
+    ]
+    assert not missing
+
+
+def test_every_page_is_two_clicks_from_the_readme():
+    reached = {ROOT / "README.md"}
+    for _ in range(2):
+        reached |= {path for page in reached if page.suffix == ".md" for path, _ in targets(page)}
+    assert not set(PAGES) - reached
+
+
+def pages_of(nav):
+    for entry in nav:
+        for value in entry.values():
+            if isinstance(value, str):
+                yield value
+            else:
+                yield from pages_of(value)
+
+
+def test_the_navigation_of_the_site_lists_every_page():
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    outside = {"changelog.md", "contributing.md", "weights.md"}  # scripts/docs_hooks.py adds these
+    assert sorted(pages_of(config["nav"])) == sorted({page.name for page in DOCS} | outside)
+
+
+def test_the_api_page_lists_every_public_name():
+    import evaluation
+    import maskgen
+    import pconv_model
+
+    listed = re.findall(r"^::: (\w+\.\w+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    packages = (maskgen, pconv_model, evaluation)
+    assert sorted(listed) == sorted(f"{each.__name__}.{name}" for each in packages for name in each.__all__)
+
+
+EXAMPLES = [
+    page
+    for page in [ROOT / "README.md", *DOCS]
+    if page.name != "pconv.md" and any(not found["why"] for found in BLOCK.finditer(page.read_text()))
+]
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=name)
+def test_the_examples_of_a_page_run(page, tmp_path):
+    for seed in (0, 5):
+        write_video(tmp_path / f"videos/film{seed}.avi", 8, seed=seed)
+    (tmp_path / "photos").mkdir()
+    for photo in ("astronaut", "coffee"):
+        picture = getattr(skimage.data, photo)()[:256, :256, ::-1]
+        cv2.imwrite(str(tmp_path / f"photos/{photo}.jpg"), picture)
+    if page.name != "README.md":  # which makes its own
+        for split in ("train", "test"):
+            write_raw(tmp_path / "masks/raw", 4, split)
+        with zipfile.ZipFile(tmp_path / "irregular_mask.zip", "w") as archive:  # as NVIDIA's: white is valid
+            archive.writestr("irregular_mask/00000.png", cv2.imencode(".png", 255 - 255 * streaks(0).astype("u1"))[1])
+    code = "\n".join(match["code"] for match in BLOCK.finditer(page.read_text()) if not match["why"])
+    (tmp_path / "example.py").write_text(code, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-W", "error::DeprecationWarning", "example.py"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
