@@ -232,8 +232,11 @@ def test_weights_of_a_metric_are_part_of_what_decides_a_score(tmp_path, monkeypa
     (tmp_path / "inception.pth").write_bytes(b"weights")
     monkeypatch.setenv(inception.VARIABLE, str(tmp_path / "inception.pth"))
     assert metrics.identity(["psnr"]) == {}
-    told = metrics.identity(["psnr", "fid"])
-    assert told["fid weights"] == hashlib.sha256(b"weights").hexdigest() and set(told) >= {"torch", "torch-fidelity"}
+    found = metrics.identity(["psnr", "fid"])
+    assert found["fid weights"] == hashlib.sha256(b"weights").hexdigest() and set(found) >= {
+        "torch",
+        "torch-fidelity",
+    }
     needs_lpips()
     assert metrics.identity(["lpips"])["lpips weights"] != metrics.identity(["lpips_vgg"])["lpips_vgg weights"]
 
@@ -284,9 +287,9 @@ def test_the_help_names_every_metric():
 
 def test_vectors_survive_the_journal(monkeypatch):
     monkeypatch.setitem(metrics.VECTORS, "posterior", lambda image: image[0, :2, 0] / 2)
-    told = metrics.vectors(["psnr", "inception_score"], WHITE)
-    assert list(told) == ["posterior"]
-    assert metrics.vector(told["posterior"]).tolist() == [127.5, 127.5]
+    texts = metrics.vectors(["psnr", "inception_score"], WHITE)
+    assert list(texts) == ["posterior"]
+    assert metrics.vector(texts["posterior"]).tolist() == [127.5, 127.5]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")

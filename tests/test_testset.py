@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from scipy import stats
 from skimage.measure import label
 from skimage.transform import downscale_local_mean
 
@@ -315,7 +316,8 @@ def test_all_raw_masks_start_the_same_number_of_masks():
 
 def test_small_raw_masks_start_small_holes():
     tasks = mask_tasks(FillConfig(per_category=100), 1000)
-    assert np.corrcoef([task.rank for task in tasks], [task.ratio for task in tasks])[0, 1] > 0.7
+    correlation = stats.spearmanr([task.rank for task in tasks], [task.ratio for task in tasks]).statistic
+    assert 0.7 < correlation < 0.97  # with some disorder
 
 
 def save(folder, holes):

@@ -273,6 +273,16 @@ def test_changes_of_settings_inputs_and_libraries_are_listed_with_short_hashes()
     assert changed_settings(Path("x"), old, new) == [f"photos {'a' * 12} -> {'b' * 12}", "torch 1.0 -> 2.0"]
 
 
+def test_the_window_that_vgg_sees_is_drawn_anew_for_every_image_and_step(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(train, "windowed", lambda features, *rest: drawn.append(rest[-1].random()) or features)
+    it = TrainingState(NET, replace(RUN, accumulate=2, vgg_window=8), "cpu")
+    pair = torch.rand(2, 3, 16, 16), (torch.rand(2, 1, 16, 16) < 0.7).float()
+    for _ in range(2):
+        train._step(it, it.net, iter([pair, pair]), lambda image: [image], LossConfig())
+    assert len(drawn) == len(set(drawn)) == 2 * 2 * 2  # steps, batches and images
+
+
 def test_the_samples_of_a_run_are_all_different():
     config = replace(RUN, accumulate=2)
     taken = [
