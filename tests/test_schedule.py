@@ -148,7 +148,8 @@ def test_sources_are_assigned_so_that_each_split_gets_its_share_of_the_frames():
         (480, 1920, [30] * 16),  # 16 tasks
         (960, 3840, [48] * 20),  # of 48 masks at most
         (40, 160, [8] * 5),  # and 8 at least
-        (4, 1536, [1] * 4),  # and 384 pairs at most
+        (2, 384, [2]),  # and 384 pairs at most
+        (2, 385, [1, 1]),
     ],
 )
 def test_requests_are_cut_into_tasks_of_some_seconds(wanted, offered, sizes):
