@@ -23,10 +23,11 @@ def test_a_balanced_hole_term_gives_images_with_small_holes_more_weight():
     assert half["hole"].item() == pytest.approx(((0.3 / 12) ** 0.5 + (0.3 / 2) ** 0.5) / 2)
 
 
-def test_the_ssim_term_is_one_minus_the_ssim_of_scikit_image():
+@pytest.mark.parametrize("brightness", [1, 0.02])  # in dark images the constants of SSIM matter
+def test_the_ssim_term_is_one_minus_the_ssim_of_scikit_image(brightness):
     rng = np.random.default_rng(0)
-    truth = rng.random((2, 40, 33, 3), "f4")
-    comp = np.clip(truth + rng.normal(0, 0.1, truth.shape), 0, 1).astype("f4")
+    truth = rng.random((2, 40, 33, 3), "f4") * brightness
+    comp = np.clip(truth + rng.normal(0, 0.1, truth.shape) * brightness, 0, 1).astype("f4")
     how = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1, "channel_axis": 2}
     wanted = [1 - structural_similarity(*pair, **how) for pair in zip(comp, truth, strict=True)]
     both = [torch.from_numpy(images).permute(0, 3, 1, 2) for images in (comp, truth)]
@@ -74,6 +75,15 @@ def test_the_checkerboard_loss_of_stairs_and_of_a_slope_by_pencil():
     assert extra_losses.checkerboard_loss(wall, (x < 5).float().expand(2, 1, 17, 17)) == 0
 
 
+def test_in_the_checkerboard_loss_steps_above_8_levels_count_as_8_and_those_at_the_edge_of_the_hole_do_not_count():
+    x = torch.arange(17.0)
+    stairs, wall = ((levels / 255).expand(1, 3, 17, 17) for levels in (x // 8 * 40, (x > 4) * 40.0))
+    # one position of eight has steps of 8 levels: the mean is 1, the deviation (7 + 7 * 1) / 8
+    wanted = (14 / 8) / (1 + 0.5) / 2
+    assert extra_losses.checkerboard_loss(stairs, torch.zeros(1, 1, 17, 17)).item() == pytest.approx(wanted, rel=1e-4)
+    assert extra_losses.checkerboard_loss(wall, (x < 5).float().expand(1, 1, 17, 17)) == 0
+
+
 def test_the_checkerboard_term_is_weighted_and_left_out_at_0():
     stairs, hole = (torch.arange(17.0) // 8 * 4 / 255).expand(1, 3, 17, 17), torch.zeros(1, 1, 17, 17)
     plain = total_loss(stairs, torch.zeros_like(stairs), hole)
@@ -104,6 +114,17 @@ def test_the_smooth_loss_of_a_seam_around_the_hole_by_pencil():
     plain = total_loss(comp, sky, hole)
     terms = total_loss(comp, sky, hole, config=LossConfig(smooth=3))
     assert "smooth" not in plain and (terms["total"] - plain["total"]).item() == pytest.approx(3 * 10)
+
+
+def test_in_the_smooth_loss_an_edge_of_the_photo_within_5_px_hides_an_error():
+    truth, valid = torch.zeros(1, 3, 31, 31), torch.ones(1, 1, 31, 31)
+    truth[..., 14:] = 10 / 255  # one step of ten levels in each row
+    valid[..., 15, 9] = 0
+    comp = truth.clone()
+    comp[..., 15, 9] += 5 / 255
+    around = 10 * 11 / 11**2  # the mean step across in 11x11 px; 0 down
+    wanted = (5 + 5) * (1 / (1 + around) ** 2 + 1) / 2
+    assert extra_losses.smooth_loss(comp, truth, valid).item() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_window_for_vgg_lies_around_a_hole_pixel_and_inside_the_image():

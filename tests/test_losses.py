@@ -33,8 +33,9 @@ def test_gram_of_two_channels_by_pencil():
 
 
 def test_style_is_the_mean_difference_of_the_grams():
-    a, b = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]]), torch.zeros(1, 2, 1, 2)
-    assert losses.style_loss([a], [b]).item() == pytest.approx((5 + 3 + 3 + 9) / 4 / 4)
+    a, b = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]]), torch.tensor([[[[0.0, 2.0]], [[0.0, 4.0]]]])
+    # C*H*W times the Gram matrices: 5 3 3 9 and 4 8 8 16
+    assert losses.style_loss([a], [b]).item() == pytest.approx((1 + 5 + 5 + 7) / 4 / 4)
 
 
 def test_gram_does_not_overflow_in_half_precision():
@@ -44,7 +45,7 @@ def test_gram_does_not_overflow_in_half_precision():
 
 
 def test_tv_looks_at_pairs_inside_the_hole_dilated_by_one_pixel():
-    comp = torch.tensor([[[[0.0, 0.0, 1.0, 3.0, 9.0]]]])
+    comp = torch.tensor([[[[7.0, 0.0, 1.0, 3.0, 9.0]]]])
     assert losses.tv_loss(comp, plane("..#..")) == (1 + 2) / 5  # region: the middle three, two pairs, five pixels
     assert losses.tv_loss(comp, plane(".....")) == 0
     assert losses.tv_loss(comp.transpose(2, 3), plane(".", ".", "#", ".", ".")) == 3 / 5
