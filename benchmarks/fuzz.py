@@ -263,7 +263,7 @@ def read_net(path):
     """Any file of weights, as `pconv convert` reads it."""
     from pconv_model import checkpoints, foreign
 
-    each(partial(foreign.read, path), partial(checkpoints.past, path))
+    each(partial(foreign.read, path), partial(checkpoints.provenance, path))
 
 
 def read_training(path):

@@ -28,7 +28,7 @@ from evaluation.pairing import OWN_MASKS
 from maskgen.maskset import read_hole
 from maskgen.runtime import images
 from pconv_model import unet, upsampling
-from pconv_model.inpaint import inpaint, load
+from pconv_model.inpaint import Inpainter
 from pconv_model.unet import ConvUNet, PConvUNet
 
 SETTINGS = {  # name: channels last, bf16, compiled
@@ -39,7 +39,7 @@ SETTINGS = {  # name: channels last, bf16, compiled
     "float32, channels last, compiled": (True, False, True),
     "bf16, channels last, compiled": (True, True, True),
 }
-WAYS = {  # name: arguments of `load`
+WAYS = {  # name: settings of Inpainter
     "one scale": {"scales": False},
     "all scales": {},
     "one scale, mirrored": {"scales": False, "mirror": True},
@@ -89,10 +89,10 @@ def named(name, width=1.0):
 
 def as_named(name, call):
     """The call, with or without folded kernels in the decoder."""
-    way = upsampling.conv_plain if name.endswith(WRITTEN) else upsampling.conv_joined
+    way = upsampling.conv_reference if name.endswith(WRITTEN) else upsampling.conv_upsampled
 
     def with_way():
-        unet.conv_joined = way
+        unet.conv_upsampled = way
         call()
 
     return with_way
@@ -173,21 +173,22 @@ def in_db(filled, photo):
 
 def show_ways(rounds):
     """What the ways of filling cost and bring, with the shipped weights."""
-    pairs, nets = shipped_pairs(), {name: load(**how) for name, how in WAYS.items()}
+    pairs = shipped_pairs()
+    ways = {name: Inpainter(device="cpu", **settings) for name, settings in WAYS.items()}
     photo, hole = pairs[9]  # interior, (0.3, 0.4]
-    times = medians({name: partial(inpaint, net, photo, hole) for name, net in nets.items()}, rounds)
+    times = medians({name: partial(way, photo, hole) for name, way in ways.items()}, rounds)
     print(f"\nOne 512x512 image, and the PSNR of {len(pairs)}\n{'':24} {'s':>7} {'ratio':>6} {'dB':>6}")
-    for name, net in nets.items():
-        psnr = np.mean([in_db(inpaint(net, photo, hole), photo) for photo, hole in pairs])
+    for name, way in ways.items():
+        psnr = np.mean([in_db(way(photo, hole), photo) for photo, hole in pairs])
         print(f"{name:24} {times[name]:7.3f} {times[name] / times['one scale']:6.2f} {psnr:6.2f}")
 
 
 def show_bf16():
     """How far bfloat16 moves filled pixels, in grey levels of 255, and what that does to the PSNR."""
-    nets = [load(precision=precision) for precision in ("fp32", "bf16")]
+    inpainters = [Inpainter(device="cpu", precision=precision) for precision in ("fp32", "bf16")]
     moved, psnr = [], []
     for photo, hole in shipped_pairs():
-        full, half = (inpaint(net, photo, hole).astype(int) for net in nets)
+        full, half = (inpainter(photo, hole).astype(int) for inpainter in inpainters)
         moved.append(abs(full - half)[hole].ravel())
         psnr.append([in_db(filled, photo) for filled in (full, half)])
     moved, psnr = np.concatenate(moved), np.array(psnr)

@@ -20,6 +20,7 @@ from evaluation.methods.results import check_result
 from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime.recipe import differences
 from pconv_model import inpaint
+from pconv_model.inpaint import Inpainter
 
 TRUTH = photo(0)
 HOLE = np.zeros(TRUTH.shape[:2], bool)
@@ -126,8 +127,8 @@ def test_a_network_alone_is_one_scale_and_with_a_plus_all_that_inpaint_can_do(tm
     image[0, 0] = 30, 60, 90  # a colour
     hole[60:190, 70:180] = True
     alone, plus = (load(method)("0", image, hole) for method in shipped)
-    assert (alone == inpaint.inpaint(inpaint.load(scales=False), image, hole)).all()
-    assert (plus == inpaint.inpaint(inpaint.load(mirror=True, scales=True), image, hole)).all()
+    assert (alone == Inpainter(scales=False)(image, hole)).all()
+    assert (plus == Inpainter(mirror=True, scales=True)(image, hole)).all()
     assert (alone != plus)[hole].mean() > 0.5
 
 
@@ -166,7 +167,7 @@ def test_a_byte_in_the_weights_that_ship_is_another_method(tmp_path, monkeypatch
     (tmp_path / "pconv.safetensors").write_bytes(data)
     monkeypatch.setattr(inpaint, "WEIGHTS", tmp_path)
     assert differs(before, parse("pconv").identity()) == ["weights"]
-    with pytest.raises(BadInput, match="no weights of 'conv' are shipped here"):
+    with pytest.raises(BadInput, match="no weights of 'conv' ship with this installation"):
         parse("conv").identity()
 
 
