@@ -142,6 +142,9 @@ def test_the_columns_say_how_a_mask_was_made(raw, testset):
         assert row["seed"] == f"0 {c} {number}"
         lowest, highest = (0.6 if c < 6 else 1), 1.5
         assert all(lowest <= float(zoom) <= highest for zoom in row["zoom"].split(";"))
+    interior = [row for row in read_rows(testset / "test" / "metadata.csv") if row["category"].startswith("interior")]
+    assert min(int(row["border_distance"]) for row in interior) < 56  # up to the border line
+    assert any(float(zoom) < 1 for row in interior for zoom in row["zoom"].split(";"))  # some are shrunk to fit
 
 
 def test_most_masks_start_from_the_raw_mask_of_their_task(raw, testset):
@@ -473,6 +476,8 @@ def test_masks_that_stay_near_duplicates_are_left_out_and_reported(raw, tmp_path
     assert all(missing == {"like_others": 1} for missing in recipe["missing"].values())
     assert len(lines) == len(recipe["missing"]) and "has 0 of 1 masks: 1 looked like others" in lines[0]
     assert find_faults(tmp_path, workers=1) == (sum(recipe["counts"].values()), [])
+    attempts = [int(row["attempt"]) for row in read_rows(tmp_path / "test" / "metadata.csv")]
+    assert 0 < max(attempts) <= 5  # others were made again with success
 
 
 def test_raw_masks_without_a_hole_are_refused_and_leave_no_folder(tmp_path):
