@@ -25,12 +25,12 @@ from evaluation import metrics, pairing
 from evaluation.methods.classical import patchmatch
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
-from pconv_model.inpaint import inpaint, load
+from pconv_model.inpaint import Inpainter
 
 METRICS = ("l1_image", "psnr", "ssim", "iscore", "lpips")
 SIGMAS = (1, 2, 4, 8, 16, 32)  # px
 
-net = cache(partial(load, scales=False))  # at one scale, as in `evaluate`; loaded once per process
+inpainter = cache(partial(Inpainter, device="cpu", scales=False))  # the net alone, as in `evaluate`; once a process
 
 
 def blurred(image, sigma):
@@ -41,7 +41,7 @@ def blurred(image, sigma):
 def fills(truth, image, hole):
     """Yield names and fills, (H, W, 3), of which only the missing pixels count."""
     yield from ((f"photo, sigma {sigma}", blurred(truth, sigma)) for sigma in SIGMAS)
-    ours = inpaint(net(), image, hole)
+    ours = inpainter()(image, hole)
     yield "pconv", ours
     if find_spec("patchmatch"):
         # Outside the hole both are the photo, so that blurring mixes in nothing else.

@@ -1,12 +1,12 @@
-"""How fast the partial-convolution U-Net is beside the plain one and the naive many-channel form. Two threads.
+"""Speed of the partial-convolution U-Net, compared with the plain U-Net and a naive form with a mask per channel.
 
     python benchmarks/pconv.py              # a 512x512 image and a training step: PConvUNet, ConvUNet, naive
     python benchmarks/pconv.py --settings   # ways to run a 512x512 image, time and peak memory (compiles: a minute)
-    python benchmarks/pconv.py --ways       # what --one-scale and --mirror cost and bring, with the shipped weights
-    python benchmarks/pconv.py --bf16       # what bfloat16 changes in photos that the shipped net fills
+    python benchmarks/pconv.py --ways       # time and PSNR of --one-scale and --mirror, with the shipped weights
+    python benchmarks/pconv.py --bf16       # changes by bfloat16 in photos that the shipped net fills
 
-Times are medians of rounds in which all candidates take turns, so that a slow moment of the machine hits all alike.
-Memory is what a fresh process needs at its peak beyond what it has after importing torch and making the net.
+Two threads. Times are medians of rounds in which the candidates take turns, so that other load affects all of them.
+Memory is the peak of a new process beyond what it uses after importing torch and building the net.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from evaluation.pairing import OWN_MASKS
 from maskgen.maskset import read_hole
 from maskgen.runtime import images
 from pconv_model import unet, upsampling
-from pconv_model.inpaint import inpaint, load
+from pconv_model.inpaint import Inpainter
 from pconv_model.unet import ConvUNet, PConvUNet
 
 SETTINGS = {  # name: channels last, bf16, compiled
@@ -39,7 +39,7 @@ SETTINGS = {  # name: channels last, bf16, compiled
     "float32, channels last, compiled": (True, False, True),
     "bf16, channels last, compiled": (True, True, True),
 }
-WAYS = {  # name: arguments of `load`
+WAYS = {  # name: settings of Inpainter
     "one scale": {"scales": False},
     "all scales": {},
     "one scale, mirrored": {"scales": False, "mirror": True},
@@ -48,7 +48,7 @@ WAYS = {  # name: arguments of `load`
 
 
 class NaiveUNet(PConvUNet):
-    """The same net as most ports write it: a mask channel for every feature channel, and a convolution of ones."""
+    """The net as most ports implement it: one mask channel per feature channel, counted by a convolution of ones."""
 
     def forward(self, image, valid):
         mask = valid.expand(-1, 3, -1, -1)
@@ -77,42 +77,42 @@ class NaiveUNet(PConvUNet):
 
 
 NETS = {"conv": ConvUNet, "pconv": PConvUNet, "naive": NaiveUNet}
-WRITTEN = ", decoder as written"  # after a net's name: features are doubled and concatenated, kernels not folded
+WRITTEN = ", decoder as written"  # suffix: features are upsampled and concatenated, kernels are not folded
 NAMES = ("conv", "pconv", "naive", f"conv{WRITTEN}", f"pconv{WRITTEN}")
 STEPS = {name: (name, True) for name in NAMES} | {"pconv, Adam not fused": ("pconv", False)}  # net, fused Adam
 
 
 def named(name, width=1.0):
-    """The net of a name."""
+    """A net by its name."""
     return NETS[name.removesuffix(WRITTEN)](width).to(memory_format=torch.channels_last)
 
 
 def as_named(name, call):
-    """The call, with or without folded kernels in the decoder."""
-    way = upsampling.conv_plain if name.endswith(WRITTEN) else upsampling.conv_joined
+    """A function `call`, with or without folded kernels in the decoder."""
+    way = upsampling.conv_reference if name.endswith(WRITTEN) else upsampling.conv_upsampled
 
     def with_way():
-        unet.conv_joined = way
+        unet.conv_upsampled = way
         call()
 
     return with_way
 
 
 def scene(batch, size):
-    """Photos of noise under a mask of blocks, a third of it hole."""
+    """Images of noise and a mask of blocks, of which a third are holes."""
     torch.manual_seed(0)
     valid = F.interpolate((torch.rand(batch, 1, 16, 16) > 0.3).float(), scale_factor=size // 16)
     return torch.rand(batch, 3, size, size).to(memory_format=torch.channels_last), valid
 
 
 def medians(candidates, rounds):
-    """Seconds of each of several functions, called in turns."""
+    """Median seconds of each function; they are called in turns."""
     times = {name: [] for name in candidates}
     for turn in range(rounds + 1):
         for name, call in candidates.items():
             start = time.perf_counter()
             call()
-            if turn:  # the first round warms up
+            if turn:  # the first round is a warm-up
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -167,50 +167,51 @@ def shipped_pairs():
 
 
 def in_db(filled, photo):
-    """PSNR of two arrays in 0 to 255."""
+    """PSNR of two arrays in [0, 255], in dB."""
     return -10 * np.log10(((filled.astype(int) - photo) ** 2).mean() / 255**2)
 
 
 def show_ways(rounds):
-    """What the ways of filling cost and bring, with the shipped weights."""
-    pairs, nets = shipped_pairs(), {name: load(**how) for name, how in WAYS.items()}
+    """Time and PSNR of the ways of filling, with the shipped weights."""
+    pairs = shipped_pairs()
+    ways = {name: Inpainter(device="cpu", **settings) for name, settings in WAYS.items()}
     photo, hole = pairs[9]  # interior, (0.3, 0.4]
-    times = medians({name: partial(inpaint, net, photo, hole) for name, net in nets.items()}, rounds)
+    times = medians({name: partial(way, photo, hole) for name, way in ways.items()}, rounds)
     print(f"\nOne 512x512 image, and the PSNR of {len(pairs)}\n{'':24} {'s':>7} {'ratio':>6} {'dB':>6}")
-    for name, net in nets.items():
-        psnr = np.mean([in_db(inpaint(net, photo, hole), photo) for photo, hole in pairs])
+    for name, way in ways.items():
+        psnr = np.mean([in_db(way(photo, hole), photo) for photo, hole in pairs])
         print(f"{name:24} {times[name]:7.3f} {times[name] / times['one scale']:6.2f} {psnr:6.2f}")
 
 
 def show_bf16():
-    """How far bfloat16 moves filled pixels, in grey levels of 255, and what that does to the PSNR."""
-    nets = [load(precision=precision) for precision in ("fp32", "bf16")]
+    """Changes of filled pixels by bfloat16, in grey levels of 255, and of the PSNR."""
+    inpainters = [Inpainter(device="cpu", precision=precision) for precision in ("fp32", "bf16")]
     moved, psnr = [], []
     for photo, hole in shipped_pairs():
-        full, half = (inpaint(net, photo, hole).astype(int) for net in nets)
+        full, half = (inpainter(photo, hole).astype(int) for inpainter in inpainters)
         moved.append(abs(full - half)[hole].ravel())
         psnr.append([in_db(filled, photo) for filled in (full, half)])
     moved, psnr = np.concatenate(moved), np.array(psnr)
-    print(f"\nbf16 beside float32, {len(psnr)} pairs of 512x512 with the shipped weights, filled pixels only")
+    print(f"\nbf16 compared with float32, {len(psnr)} pairs of 512x512, shipped weights, filled pixels only")
     print(f"grey levels: mean {moved.mean():.2f}, 99 % within {np.percentile(moved, 99):.0f}, at most {moved.max()}")
     print(f"PSNR: {psnr[:, 0].mean():.3f} dB becomes {psnr[:, 1].mean():.3f} dB")
 
 
 def resized_square(photo):
-    """The centred square of a photo at 512x512."""
+    """The centred square of a photo, resized to 512x512."""
     side = min(photo.shape[:2])
     top, left = ((length - side) // 2 for length in photo.shape[:2])
     return cv2.resize(photo[top : top + side, left : left + side], (512, 512), interpolation=cv2.INTER_AREA)
 
 
 def peak(task, name):
-    """MB that a fresh process needs beyond importing and building."""
+    """Peak MB of a new process beyond importing and building."""
     command = [sys.executable, __file__, "--peak", task, name]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def show_peak(task, name):
-    """The other side of `peak`."""
+    """Print the peak of this process, for `peak`."""
     call = {"inference": inference, "training": training, "setting": setting}[task](name)
     before = high_water()
     call()
@@ -219,13 +220,13 @@ def show_peak(task, name):
 
 
 def high_water():
-    """The most memory this process has held, in MB. From Linux' own book: getrusage also counts the parent's."""
+    """Peak memory of this process in MB, from Linux' /proc; getrusage includes that of the parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def table(title, times, task):
-    """Print one table, times beside the first row's."""
+    """Print one table, with ratios to the times of the first row."""
     print(f"\n{title}\n{'':34} {'s':>7} {'ratio':>6} {'peak MB':>8}")
     first = next(iter(times.values()))
     for name, seconds in times.items():

@@ -229,16 +229,19 @@ def train(images, settings, masks, vgg, use_vgg, exclude, cache, resume, out, **
 @precision_option
 @mirror_option
 @scales_option
-def inpaint(images, masks, out, weights, kind, device, precision, mirror, scales, **how):
+def inpaint(images, masks, out, raw, polarity, threshold, weights, kind, device, precision, **settings):
     """Fill the holes of IMAGES, a photo or a folder, and write the results to OUT.
 
     MASKS is one mask for all photos, or a folder of masks with their names. OUT is a folder; for one photo it may be a
     PNG file, which is overwritten.
     """
-    from pconv_model.inpaint import inpaint_files, load
+    from pconv_model.inpaint import Inpainter
+    from pconv_model.inpaint_files import inpaint_files
 
-    model = load(weights, kind, available_device(device, precision), precision, mirror, scales)
-    inpaint_files(model, images, masks, out, say=click.echo, **how)
+    device = available_device(device, precision)
+    inpainter = Inpainter.load(weights, kind, device=device, precision=precision, **settings)
+    reading = {"polarity": polarity, "threshold": threshold}
+    inpaint_files(inpainter, images, masks, out, raw=raw, say=click.echo, **reading)
 
 
 @pconv.command()
@@ -256,11 +259,12 @@ def superres(images, out, factor, weights, kind, tile, device, precision):
     OUT is a folder; for one photo it may be a PNG file, which is overwritten. The weights that ship were trained for
     inpainting only: for enlarging, bicubic interpolation is far better.
     """
-    from pconv_model.inpaint import load
+    from pconv_model.inpaint import Inpainter
     from pconv_model.superres import superres_files
 
-    model = load(weights, kind, available_device(device, precision), precision)
-    made = superres_files(model, images, out, factor, tile=tile, say=click.echo)
+    device = available_device(device, precision)
+    inpainter = Inpainter.load(weights, kind, device=device, precision=precision, tile=tile)
+    made = superres_files(inpainter, images, out, factor, say=click.echo)
     if made and weights is None:
         click.echo(
             "the weights that ship were not trained to enlarge, and bicubic is better: train some with "
@@ -279,7 +283,7 @@ def convert(source, out, form, half):
     from pconv_model import checkpoints, foreign
 
     net = foreign.read(source, form)
-    checkpoints.save(out, net, half=half, **checkpoints.past(source))
+    checkpoints.save(out, net, half=half, **checkpoints.provenance(source))
     detail = f", detail {net.config.detail}" if net.config.detail else ""
     click.echo(f"{net.config.kind}, width {net.config.width:g}, depth {net.config.depth}{detail}, in {out}")
 
@@ -304,7 +308,7 @@ def average(sources, out, half):
             "batch norm differs between these nets, and its mean fits none of them: train the mean for some steps",
             err=True,
         )
-    about = {"average": [{"file": source.name, **checkpoints.past(source)} for source in sources]}
+    about = {"average": [{"file": source.name, **checkpoints.provenance(source)} for source in sources]}
     checkpoints.save(out, net, half=half, about=about)
     click.echo(f"mean of {len(sources)} nets in {out}")
 
@@ -316,9 +320,9 @@ def average(sources, out, half):
 def export(out, weights, kind):
     """Export a network to OUT.onnx, or to OUT.pt2 (torch.export)."""
     from pconv_model.export import export as write
-    from pconv_model.inpaint import load
+    from pconv_model.inpaint import Inpainter
 
-    net = load(weights, kind)
+    net = Inpainter.load(weights, kind, device="cpu").net
     write(net, out)
     click.echo(f"{out}: image (1, 3, H, W) in [0, 1], valid (1, 1, H, W) -> filled; H, W multiples of {net.stride}")
 

@@ -1,6 +1,7 @@
-"""Where a net runs: on which device, and in which of several processes."""
+"""The device on which a network runs, and the processes of distributed training."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,30 +11,30 @@ from maskgen.errors import BadInput
 
 
 def best_device() -> str:
-    """ "cuda", "mps" or "cpu", the first that is there."""
+    """The first of "cuda", "mps" and "cpu" that is available."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def usable(device: str | None) -> str:
-    """The device that is asked for, or the best there is. Raises BadInput for one that PyTorch has not got here."""
+    """The given device, or the best one for None. Raises BadInput if PyTorch does not find it."""
     device = device or best_device()
     try:
         asked = torch.device(device)
-    except RuntimeError:  # no device at all
+    except RuntimeError:  # not the name of a device
         asked = torch.device("meta")
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (asked.index or 0) >= there.get(asked.type, 0):
-        found = ", ".join(f"{number} {kind}" for kind, number in there.items() if number)
-        raise BadInput(f"no device {device!r} here: expected such as cpu, cuda, cuda:1, mps; PyTorch finds {found}")
+    available = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (asked.index or 0) >= available.get(asked.type, 0):
+        found = ", ".join(f"{number} {kind}" for kind, number in available.items() if number)
+        raise BadInput(f"no device {device!r}: expected one such as cpu, cuda, cuda:1 or mps; PyTorch finds {found}")
     return device
 
 
 @contextmanager
-def processes(device):
-    """(rank, processes, device) of this process; joined with the others where `torchrun` started it."""
-    world, device = int(os.environ.get("WORLD_SIZE", 1)), usable(device)  # which touches none
+def processes(device: str | None) -> Iterator[tuple[int, int, str]]:
+    """Context with the rank, the number of processes and the device of this process, in a group under `torchrun`."""
+    world, device = int(os.environ.get("WORLD_SIZE", 1)), usable(device)
     if world == 1:
         yield 0, 1, device
         return

@@ -1,4 +1,4 @@
-"""Weights in the formats of others, and in a checkpoint of a training run: a row of READERS each."""
+"""Read weights of other implementations, and of training checkpoints. READERS has one function per format."""
 
 import re
 from pathlib import Path
@@ -8,17 +8,17 @@ import torch
 
 from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput, install_hint
-from pconv_model.checkpoints import filled, load, net_config
-from pconv_model.torch_files import ALONE, torch_file
+from pconv_model.checkpoints import load, net_config, net_from_state
+from pconv_model.torch_files import ADVICE, torch_file
 from pconv_model.unet import UNet, build
 
-MAX_WEIGHTS = 2**28  # numbers in one layer of a file, 1 GB; a damaged one may claim anything
+MAX_WEIGHTS = 2**28  # in one layer, 1 GB; a damaged file may claim any number
 
 
 def read(path: Path, form: str | None = None) -> UNet:
-    """A net from any file we know. form: a name in READERS, None looks at the file. Ready for inference.
+    """Read a network, in evaluation mode. form: a name in READERS; None detects it from the file.
 
-    Raises BadInput for an unknown form, and for a file that is not what its form says.
+    Raises BadInput for an unknown form, and for a file of another form.
     """
     form = form or detect(path)
     expect("form", form, one_of(READERS))
@@ -26,7 +26,7 @@ def read(path: Path, form: str | None = None) -> UNet:
 
 
 def detect(path: Path) -> str:
-    """Which of READERS a file has, by its suffix and the names inside."""
+    """The name in READERS for a file, from its suffix and the names of its tensors."""
     if path.suffix.lower() in (".h5", ".hdf5"):
         return "keras"
     if path.suffix.lower() == ".safetensors":
@@ -38,17 +38,21 @@ def detect(path: Path) -> str:
 
 
 def read_training(path: Path) -> UNet:
-    """The averaged net in a checkpoint of `pconv train`, or its net where no average was kept."""
-    told = torch_file(path)
+    """The averaged network of a checkpoint of `pconv train`, or the trained one if there is no average."""
+    checkpoint = torch_file(path)
     try:
-        config, state = told["about"]["net"], told.get("average", told["net"])
+        config, state = checkpoint["about"]["net"], checkpoint.get("average", checkpoint["net"])
     except (KeyError, TypeError, AttributeError):
-        raise BadInput(f"{path} is no checkpoint of `pconv train`") from None
-    return filled(net_config(config, path), state, path)
+        raise BadInput(f"{path} is not a checkpoint of `pconv train`") from None
+    return net_from_state(net_config(config, path), state, path)
 
 
 def read_naoto0804(path: Path) -> UNet:
-    """`.pth` of naoto0804/pytorch-inpainting-with-partial-conv. Its layer divides by sum(M) alone, the paper's v1."""
+    """`.pth` of naoto0804/pytorch-inpainting-with-partial-conv.
+
+    Its layer uses 1 / sum(M), as in the paper's first version. Ours also multiplies by sum(1), so kernels are divided
+    by that.
+    """
     state, depth = _named(path, r"enc_(\d+)\.conv\.input_conv\.weight")
     names = [f"enc_{i + 1}" for i in range(depth)] + [f"dec_{i}" for i in range(depth, 0, -1)]
     convs = [_conv(state, f"{name}.conv.input_conv", path) for name in names]
@@ -57,7 +61,7 @@ def read_naoto0804(path: Path) -> UNet:
 
 
 def read_mmagic(path: Path) -> UNet:
-    """`.pth` of mmagic or mmediting. Its layer is ours; its images are BGR in [-1, 1]."""
+    """`.pth` of mmagic or mmediting. It has the same layer as ours; its images are BGR in [-1, 1]."""
     state, depth = _named(path, r"generator\.encoder\.enc(\d+)\.conv\.weight")
     names = [f"generator.encoder.enc{i + 1}" for i in range(depth)]
     names += [f"generator.decoder.dec{i}" for i in range(depth, 0, -1)]
@@ -71,9 +75,9 @@ def read_mmagic(path: Path) -> UNet:
 
 
 def read_nvidia(path: Path) -> UNet:
-    """A state dict of a U-Net of NVIDIA's own layer, whatever the names, in the order of Table 2. The layer is ours.
+    """State dict of a U-Net with NVIDIA's layer, which is the same as ours. Tensors are in the order of Table 2.
 
-    Images are taken to be RGB with ImageNet's normalisation, as in NVIDIA's repository.
+    Names do not matter. Images are assumed to be RGB with ImageNet's normalisation, as in NVIDIA's repository.
     """
     state = _tensors(path)
     convs = [key.removesuffix(".weight") for key, value in state.items() if key.endswith(".weight") and value.ndim == 4]
@@ -84,10 +88,10 @@ def read_nvidia(path: Path) -> UNet:
 def read_keras(path: Path) -> UNet:
     """`.h5` of MathiasGruber/PConv-Keras, weights only. Needs h5py, the extra `h5`.
 
-    Its layer counts the window over kh*kw and the valid inputs over the channels too; kernels are HWIO; the skip comes
-    first in a concatenation; batch norm has Keras' epsilon; a leaky ReLU, a 1x1 convolution and a sigmoid end the
-    net; images are RGB in [0, 1]. Its encoder used batch statistics unless built with train_bn=False; ours uses
-    the stored ones.
+    Differences that are converted: its layer counts kh*kw for the window, but valid inputs over all channels; kernels
+    are HWIO; the skip comes first in a concatenation; batch norm has Keras' epsilon; the network ends with a leaky
+    ReLU, a 1x1 convolution and a sigmoid; images are RGB in [0, 1]. Its encoder uses batch statistics for prediction
+    unless built with train_bn=False; ours uses the stored ones.
     """
     layers = h5_layers(path)
     convs, norms = [], []
@@ -105,7 +109,7 @@ def read_keras(path: Path) -> UNet:
             norms.append([layers[name][part] for part in ("gamma", "beta", "moving_mean", "moving_variance")])
         head = {"head.weight": _oihw(layers["outputs_img"]["kernel"]), "head.bias": layers["outputs_img"]["bias"]}
     except KeyError as error:
-        raise BadInput(f"{path} is no weights file of PConv-Keras: it lacks {error}") from None
+        raise BadInput(f"{path} is not a weights file of PConv-Keras: it lacks {error}") from None
     extra = {"bias": "all", "eps": 1e-3, "mean": (0.0,) * 3, "std": (1.0,) * 3, "head": "sigmoid"}
     return _assemble(convs, norms, path, head, **extra)
 
@@ -121,31 +125,31 @@ READERS = {
 
 
 def _assemble(convs, norms, path, more=None, **config):
-    """A net from its convolutions (weight, bias or None) and batch norms, both in the order of Table 2."""
+    """A network from its convolutions (weight, bias or None) and batch norms, both in the order of Table 2."""
     if len(convs) < 2 or len(convs) % 2 or len(norms) != len(convs) - 2:
         raise BadInput(
-            f"{path} holds {len(convs)} convolutions and {len(norms)} batch norms: no U-Net of the paper's form"
+            f"{path} has {len(convs)} convolutions and {len(norms)} batch norms: not a U-Net as in the paper"
         )
     config = {"bias": "all" if any(bias is not None for _, bias in convs[1:-1]) else "ends"} | config
     if any(weight.ndim != 4 for weight, _ in convs):
-        raise BadInput(f"{path} holds kernels that are not of four dimensions: no U-Net of the paper's form")
+        raise BadInput(f"{path} has kernels that are not four-dimensional: not a U-Net as in the paper")
     config = net_config({"width": len(convs[0][0]) / 64, "depth": len(convs) // 2, **config}, path)
     with torch.device("meta"):
-        wanted = build(config).state_dict()
+        expected = build(config).state_dict()
     names = [f"{side}.{i}" for side in ("encoder", "decoder") for i in range(len(convs) // 2)]
     state = dict(more or {})
     for name, (weight, bias) in zip(names, convs, strict=True):
         state[f"{name}.conv.weight"] = weight
-        if f"{name}.conv.bias" in wanted:
+        if f"{name}.conv.bias" in expected:
             state[f"{name}.conv.bias"] = torch.zeros(len(weight)) if bias is None else bias
     for name, values in zip(names[1:-1], norms, strict=True):
         for part, value in zip(("weight", "bias", "running_mean", "running_var"), values, strict=True):
             state[f"{name}.norm.{part}"] = value
-    return filled(config, state, path)
+    return net_from_state(config, state, path)
 
 
 def _tensors(path):
-    """The tensors of a `.pth`, out of whatever dict they are in, without DataParallel's prefix."""
+    """The tensors of a `.pth` by name, from nested dicts too, without DataParallel's prefix."""
     found = torch_file(path)
     for key in ("state_dict", "model", "net"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -153,17 +157,17 @@ def _tensors(path):
     found = found if isinstance(found, dict) else {}
     tensors = {str(k).removeprefix("module."): v for k, v in found.items() if isinstance(v, torch.Tensor)}
     if not tensors:
-        raise BadInput(f"{path} holds no tensors by name: {ALONE}")
+        raise BadInput(f"{path} has no dict of tensors: {ADVICE}")
     return tensors
 
 
 def _named(path, pattern):
-    """The tensors of a file and the depth of the net, by the names of its encoder."""
+    """The tensors of a file, and the depth of the network: how many names match the pattern of an encoder layer."""
     state = _tensors(path)
     depth = sum(re.fullmatch(pattern, name) is not None for name in state)
     if not depth:
         raise BadInput(
-            f"{path} has no tensor named like {pattern}: choose its form with --from, one of {', '.join(READERS)}"
+            f"{path} has no tensor with a name like {pattern}: name its format with --from, one of {', '.join(READERS)}"
         )
     return state, depth
 
@@ -187,16 +191,16 @@ def _oihw(kernel):
 
 
 def _suffix(name):
-    """The counter at the end of a Keras name; none comes first."""
+    """The number at the end of a Keras name, 0 if there is none."""
     return int((re.search(r"(\d+)$", name.removeprefix("p_conv2d")) or [0, 0])[1])
 
 
-def h5_layers(path):
-    """{layer: {weight: tensor}} of a Keras weights file. Raises BadInput for any other file."""
+def h5_layers(path: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """{layer: {weight: tensor}} of a Keras weights file. Raises BadInput for any other file, and if h5py is missing."""
     try:
         import h5py
     except ImportError:
-        raise BadInput(f"a Keras file needs h5py: {install_hint('h5')}") from None
+        raise BadInput(f"reading a Keras file needs h5py: {install_hint('h5')}") from None
     layers = {}
     try:
         with h5py.File(path, "r") as file:
@@ -205,16 +209,16 @@ def h5_layers(path):
 
                 def take(name, item, found=found):
                     if isinstance(item, h5py.Dataset) and item.size > MAX_WEIGHTS:
-                        raise BadInput(f"{path} claims {item.size:,} numbers in {name}: expected weights of a net")
+                        raise BadInput(f"{path} claims {item.size:,} numbers in {name}: expected weights of a network")
                     if isinstance(item, h5py.Dataset):
                         found[name.rpartition("/")[2].partition(":")[0]] = torch.from_numpy(
                             np.asarray(item, np.float32)
                         )
 
                 group.visititems(take)
-                layers[str(layer)] = found  # bytes, where a name is damaged
+                layers[str(layer)] = found  # h5py returns damaged names as bytes
     except BadInput:
         raise
-    except Exception as error:  # h5py raises whatever bytes without sense lead to
-        raise BadInput(f"{path} is no HDF5 file of Keras weights: {error}") from None
+    except Exception as error:  # h5py raises errors of many types for damaged files
+        raise BadInput(f"{path} is not an HDF5 file of Keras weights: {error}") from None
     return layers

@@ -1,4 +1,4 @@
-"""Folders of photos: which are meant, which mask belongs to which, where results go, and the run that makes them."""
+"""Runs over folders of photos: find them, match masks to them, name their results, and make these one by one."""
 
 import os
 from collections import Counter, defaultdict
@@ -14,50 +14,53 @@ from maskgen.runtime import images
 from maskgen.runtime.files import sha256, shortened
 from maskgen.runtime.output import OutputFolder
 
-LONGEST = 255  # bytes of a file name that file systems take
+MAX_NAME_BYTES = 255  # longest file name that file systems accept
 
 
 @dataclass(frozen=True)
 class Job:
-    """A photo of a run."""
+    """One photo of a run."""
 
-    name: str  # its path below the folder of photos
-    inputs: dict[str, Path]  # the files that decide its results: "image", and "mask" where there is one
+    name: str  # path of the photo relative to the folder of photos
+    inputs: dict[str, Path]  # the files that decide its results: "image", and "mask" if there is one
     results: tuple[Path, ...]
 
 
-def find(photos: Path, *others: Path) -> list[Path]:
-    """One photo, or all below a folder but those in other folders of the run, such as its results."""
-    return [photos] if photos.is_file() else images.find(photos, exclude=others)
+def find_photos(photos: Path, *excluded: Path) -> list[Path]:
+    """A single photo, or all photos below a folder, without those in excluded folders (masks, results)."""
+    return [photos] if photos.is_file() else images.find(photos, exclude=excluded)
 
 
-def pairs(photos: Path, masks: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Which mask belongs to which photo: one mask serves all, a folder of masks is matched as `pair_by_path` does."""
+def match_masks(photos: Path, masks: Path, out: Path) -> list[tuple[Path, Path]]:
+    """Pairs of photo and mask. A single mask file is used for all photos; a folder is matched by `pair_by_path`.
+
+    Raises BadInput if the masks do not exist, or a photo has none.
+    """
     if not masks.exists():
         raise BadInput(f"no such file or folder: {masks} (expected masks)")
-    found = find(photos, masks, out)
+    found = find_photos(photos, masks, out)
     if masks.is_file():
         return [(photo, masks) for photo in found]
-    return pair_by_path(found, folder_of(photos), images.find(masks, kind="mask"), masks)
+    return pair_by_path(found, base_folder(photos), images.find(masks, kind="mask"), masks)
 
 
-def folder_of(photos: Path) -> Path:
-    """The folder to which names of photos are relative."""
+def base_folder(photos: Path) -> Path:
+    """The folder to which the names of the photos are relative."""
     return photos.parent if photos.is_file() else photos
 
 
-def places(found: list[Path], photos: Path, out: Path, *endings: str) -> list[tuple[Path, ...]]:
-    """Where the results of each photo go, one of each ending: below `out` as the photo lies below its folder.
+def result_paths(found: list[Path], photos: Path, out: Path, *endings: str) -> list[tuple[Path, ...]]:
+    """Paths of the results of each photo, one per ending. Subfolders of `photos` are repeated below `out`.
 
-    `out` may be the name of a PNG file, where there is one photo: the first result is that file. Raises BadInput where
-    two photos would go to one file.
+    For a single photo, `out` may also be the name of a PNG file, which is then the first result. Raises BadInput if two
+    photos would be written to the same file.
     """
     if is_picture(out):
-        return [_places_beside(out, photos, endings)]
+        return [_paths_of_single(out, photos, endings)]
     if out.is_file():
-        raise BadInput(f"{out} is a file: expected a folder for the results, or a name.png for that of one photo")
-    found = [photo.relative_to(folder_of(photos)) for photo in found]
-    longest = LONGEST - max(map(len, endings))
+        raise BadInput(f"{out} is a file: expected a folder for the results, or a name.png for a single photo")
+    found = [photo.relative_to(base_folder(photos)) for photo in found]
+    longest = MAX_NAME_BYTES - max(map(len, endings))
     stems = [photo.stem if len(os.fsencode(photo.stem)) <= longest else shortened(photo.stem) for photo in found]
     results = [
         tuple(out / photo.parent / f"{stem}{ending}" for ending in endings)
@@ -69,24 +72,24 @@ def places(found: list[Path], photos: Path, out: Path, *endings: str) -> list[tu
     return results
 
 
-def _places_beside(out, photos, endings):
-    """A PNG file for the first result of one photo, and its name with what the other endings add to the first."""
+def _paths_of_single(out, photos, endings):
+    """The PNG file for a single photo, and paths beside it with the other endings."""
     if not photos.is_file():
         raise BadInput(f"{photos} is a folder of photos: expected a folder for their results, got {out}")
     if out.suffix.lower() != ".png":
-        raise BadInput(f"results are PNG files, which keep known pixels: expected a folder or a name.png, got {out}")
+        raise BadInput(f"results are lossless PNG files: expected a folder or a name.png, got {out}")
     if out.resolve() == photos.resolve():
-        raise BadInput(f"{out} is the photo itself: name another file for the result")
+        raise BadInput(f"{out} is the photo itself: choose another name for the result")
     first = endings[0].removesuffix(".png")
     return out, *(out.with_name(f"{out.stem}{ending.removeprefix(first)}") for ending in endings[1:])
 
 
 def is_picture(out: Path) -> bool:
-    """Whether a name is that of a picture file and not of a folder."""
+    """True if the path names a picture file and not a folder."""
     return out.suffix.lower() in images.ENDINGS and not out.is_dir()
 
 
-def run(
+def make_results(
     jobs: list[Job],
     out: Path,
     recipe: dict,
@@ -94,18 +97,18 @@ def run(
     make: Callable[[Job], None],
     say: Callable[[str], None],
 ) -> int:
-    """Make the results of photos in an output folder, or in the file `out`. Returns of how many photos.
+    """Make the results of all photos in an output folder, or in the file `out`. Returns the number of photos done.
 
-    recipe: as in OutputFolder, the photos and masks are added by their content. Photos may be added to a finished
-    folder; a result that is there already is left alone. check: raises BadInput for photos that cannot be done, before
-    any result is made. make: writes the results of one photo.
+    recipe: as in OutputFolder; the SHA-256 of each photo and mask are added. Existing results are kept, and photos can
+    be added to a finished folder. check: called before the first result is made; raises BadInput for photos that cannot
+    be processed. make: writes the results of one photo. say: called with one line for the user at the end.
     """
     if is_picture(out):
         check(jobs)
         make(jobs[0])
         say(f"result in {out}")
         return 1
-    digest = cache(sha256)  # one mask may serve all photos
+    digest = cache(sha256)  # one mask may be used for all photos
     inputs = {job.name: {kind: digest(path) for kind, path in job.inputs.items()} for job in jobs}
     with OutputFolder(out, {**recipe, "inputs": inputs}, grows=("inputs",)) as folder:
         todo = [job for job in jobs if not all(path.exists() for path in job.results)]
@@ -115,17 +118,17 @@ def run(
         check(todo)
         if folder.complete:
             folder.reopen()
-        each(todo, "image", make)
+        for_each(todo, "image", make)
         folder.finish()
     say(f"{len(todo)} images in {out}")
     return len(todo)
 
 
-def each(jobs: list[Job], unit: str, do: Callable[[Job], None], *, leave: bool = True) -> None:
-    """Do one job after the other, with a progress bar where there are several. leave: the bar, at the end."""
+def for_each(jobs: list[Job], unit: str, function: Callable[[Job], None], *, leave: bool = True) -> None:
+    """Call the function with each job, with a progress bar if there are several. leave: keep the bar at the end."""
     with tqdm(jobs, unit=unit, disable=len(jobs) < 2, leave=leave) as bar:
         for job in bar:
-            do(job)
+            function(job)
 
 
 def pair_by_path(

@@ -19,10 +19,6 @@ PRECISIONS = ("fp32", "bf16")  # bf16: autocast
 POLARITIES = ("hole-white", "hole-black")  # what white means in a mask file
 VGG_MIN = 8  # px, smallest image that VGG's three poolings can halve
 TILE = 512  # px, side of the tiles in which larger images are done
-OVERLAP = 128  # px, over which neighbouring tiles fade into each other
-SMALLEST = 128  # px, no image is made smaller for the sake of its colours
-SHALLOW, DEEP = 4, 20  # px from known pixels: where the colours of the smaller image begin to count, and count alone
-BROAD = 4  # px, standard deviation of the blur that parts colours from fine detail
 
 
 def _fits_vgg(side):

@@ -1,4 +1,4 @@
-"""Files of `torch.save`: the tensors and plain values of any of them; no code that they name is ever run."""
+"""Read tensors and plain values from files of `torch.save`, without running any code that they name."""
 
 import io
 import math
@@ -13,8 +13,8 @@ import torch
 
 from maskgen.errors import BadInput, warn
 
-ALONE = "where it was made, save the weights alone: torch.save(net.state_dict(), 'weights.pth')"
-STORAGES = {  # classes by which a file names the type of its numbers
+ADVICE = "in the program that wrote it, save the weights only: torch.save(net.state_dict(), 'weights.pth')"
+STORAGES = {  # names of storage classes, which stand for dtypes
     "BFloat16Storage": torch.bfloat16,
     "BoolStorage": torch.bool,
     "ByteStorage": torch.uint8,
@@ -31,31 +31,31 @@ STORAGES = {  # classes by which a file names the type of its numbers
 def torch_file(path: Path):
     """The contents of a `.pth`: tensors, and plain values such as dicts, lists, text and numbers.
 
-    Classes and functions that it names besides, as the training checkpoints of mmengine or Lightning do, are neither
-    imported nor called: `Inert` objects stand for what they would have made, and a warning tells of them. Raises
-    BadInput for a file of another kind or a damaged one.
+    Other classes and functions, which training checkpoints of mmengine or Lightning name, are neither imported nor
+    called: their objects are replaced by instances of `Placeholder`, with a warning. Raises BadInput for a damaged file
+    or one of another kind.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of newer pickles, which it may refuse
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols that torch may refuse
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadInput(f"no such file: {path} (expected a checkpoint)") from None
-    except Exception as error:  # torch raises whatever bytes without sense lead to
+    except Exception as error:  # torch raises errors of many types for damaged files
         if "TorchScript" in str(error):
-            raise BadInput(f"{path} is a TorchScript archive, which is code: {ALONE}") from None
+            raise BadInput(f"{path} is a TorchScript archive, which contains code: {ADVICE}") from None
     try:
-        told, unknown = _read(path)
+        contents, unknown = _read(path)
     except Exception:  # as above
-        raise BadInput(f"{path} cannot be read as tensors and plain values: it is damaged or something else") from None
-    if isinstance(told, Inert) and not told:
-        raise BadInput(f"{path} holds an object ({unknown[0][:80]!r}) instead of tensors and plain values: {ALONE}")
+        raise BadInput(f"{path} cannot be read as tensors and plain values: it is damaged or of another kind") from None
+    if isinstance(contents, Placeholder) and not contents:
+        raise BadInput(f"{path} holds an object ({unknown[0][:80]!r}) instead of tensors and plain values: {ADVICE}")
     if unknown:
-        warn(f"{path} names classes or functions, such as {unknown[0][:80]!r}: those are left out, tensors are read")
-    return told
+        warn(f"{path} names classes or functions, such as {unknown[0][:80]!r}: only tensors and plain values are read")
+    return contents
 
 
-class Inert(dict):
-    """Stands for an object of an unknown class: it keeps items, as a dict does, and ignores all else it is given."""
+class Placeholder(dict):
+    """Replaces an object of an unknown class. It keeps dict items, and ignores state, arguments and list items."""
 
     __hash__, __eq__ = object.__hash__, object.__eq__
 
@@ -66,13 +66,13 @@ class Inert(dict):
         pass
 
     def append(self, item):
-        """Ignore an item of a list or set."""
+        """Ignore the item of a list or set."""
 
     add = extend = append
 
 
 class _Function:
-    """One of our functions in the hands of a pickle, which can call it and change nothing about it."""
+    """A function that a pickle can call but not modify."""
 
     __slots__ = ("function",)
 
@@ -87,12 +87,12 @@ class _Function:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Resolves no name outside this module. Tensors are empty until their storages, by their keys, are filled."""
+    """Resolves names within this module only. Allocates storages by key; their bytes are read afterwards."""
 
-    def __init__(self, data: bytes, most: int):
-        """most: bytes that all tensors take at most, the size of the file."""
+    def __init__(self, data: bytes, max_bytes: int):
+        """max_bytes: upper limit of the memory of all tensors, the size of the file."""
         super().__init__(io.BytesIO(data), encoding="utf-8")
-        self.storages, self.unknown, self.room = {}, {}, most
+        self.storages, self.unknown, self.bytes_left = {}, {}, max_bytes
 
     def find_class(self, module, name):
         if module == "torch" and name in STORAGES:
@@ -107,15 +107,15 @@ class _Unpickler(pickle.Unpickler):
         if full in known:
             return _Function(known[full])
         self.unknown[full] = None
-        return type("Inert", (Inert,), {})  # one for each name, so that a pickle cannot change it for the next
+        return type("Placeholder", (Placeholder,), {})  # a class per name: a pickle may modify the one it is given
 
     def persistent_load(self, pid):
         kind, dtype, key, _, numbers = pid[:5]
         if kind != "storage" or not isinstance(key, str) or any(part is not None for part in pid[5:]):
-            raise pickle.UnpicklingError("no storage")
+            raise pickle.UnpicklingError("not a storage")
         if key not in self.storages:
-            self.room -= numbers * dtype.itemsize
-            if numbers < 0 or self.room < 0:
+            self.bytes_left -= numbers * dtype.itemsize
+            if numbers < 0 or self.bytes_left < 0:
                 raise pickle.UnpicklingError("tensors that claim more than the file holds")
             self.storages[key] = torch.empty(numbers, dtype=dtype)
         return self.storages[key]
@@ -123,8 +123,8 @@ class _Unpickler(pickle.Unpickler):
 
 def _tensor(storage, offset, size, stride, *_):
     if not isinstance(storage, torch.Tensor) or math.prod(size) > storage.numel():
-        raise pickle.UnpicklingError("no tensor")
-    return storage.as_strided(size, stride, offset)  # which refuses what leads out of the storage
+        raise pickle.UnpicklingError("not a tensor")
+    return storage.as_strided(size, stride, offset)  # raises if it would exceed the storage
 
 
 def _parameter(tensor, *_):
@@ -132,48 +132,48 @@ def _parameter(tensor, *_):
 
 
 def _read(path):
-    """What a file of torch.save holds, and the names in it that stand for nothing here."""
-    most = path.stat().st_size
+    """The contents of a file of torch.save, and the names of the unknown classes and functions in it."""
+    size = path.stat().st_size
     if not zipfile.is_zipfile(path):
-        return _read_stream(path, most)
+        return _read_legacy(path, size)
     with zipfile.ZipFile(path) as archive:
         (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1)
-        if sum(entry.file_size for entry in archive.infolist()) > most:  # torch packs nothing
+        if sum(entry.file_size for entry in archive.infolist()) > size:  # torch does not compress
             raise pickle.UnpicklingError("entries that claim more than the file holds")
-        reader = _Unpickler(_whole_pickle(io.BytesIO(archive.read(pickled)), most), most)
-        told, folder = reader.load(), pickled.partition("/")[0]
+        reader = _Unpickler(_next_pickle(io.BytesIO(archive.read(pickled)), size), size)
+        contents, folder = reader.load(), pickled.partition("/")[0]
         if f"{folder}/byteorder" in archive.namelist() and archive.read(f"{folder}/byteorder") != b"little":
-            raise pickle.UnpicklingError("numbers in another order of bytes")
+            raise pickle.UnpicklingError("not little-endian")
         for key, storage in reader.storages.items():
             _fill(storage, archive.read(f"{folder}/data/{key}"))
-    return told, list(reader.unknown)
+    return contents, list(reader.unknown)
 
 
-def _read_stream(path, most):
-    """The same of torch's form before version 1.6: five pickles, then the storages, which the last pickle lists."""
+def _read_legacy(path, size):
+    """As `_read`, for the format before torch 1.6: five pickles, then the storages, in the order of the last pickle."""
     with path.open("rb") as file:
-        *_, pickled, listed = (_whole_pickle(file, most) for _ in range(5))
-        reader = _Unpickler(pickled, most)
-        told, keys = reader.load(), _Unpickler(listed, most).load()
+        *_, pickled, listed = (_next_pickle(file, size) for _ in range(5))
+        reader = _Unpickler(pickled, size)
+        contents, keys = reader.load(), _Unpickler(listed, size).load()
         if sorted(keys) != sorted(reader.storages):
-            raise pickle.UnpicklingError("storages that are missing")
+            raise pickle.UnpicklingError("missing storages")
         for key in keys:
             storage = reader.storages[key]
             if int.from_bytes(file.read(8), "little") != storage.numel():
                 raise pickle.UnpicklingError("a storage of another size")
             _fill(storage, file.read(storage.nbytes))
-    return told, list(reader.unknown)
+    return contents, list(reader.unknown)
 
 
-def _whole_pickle(file, most):
-    """The bytes of the pickle that begins here. Raises for one that asks for objects by number or for absurd memory."""
-    begin = file.tell()
+def _next_pickle(file, size):
+    """The bytes of the pickle at the current position. Raises for extension codes and memo indices beyond `size`."""
+    start = file.tell()
     for op, value, _ in pickletools.genops(file):
-        if op.name.startswith("EXT") or ("PUT" in op.name and value is not None and value > most):
+        if op.name.startswith("EXT") or ("PUT" in op.name and value is not None and value > size):
             raise pickle.UnpicklingError(op.name)
     end = file.tell()
-    file.seek(begin)
-    return file.read(end - begin)
+    file.seek(start)
+    return file.read(end - start)
 
 
 def _fill(storage, data):

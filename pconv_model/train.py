@@ -19,7 +19,8 @@ from maskgen.runtime.recipe import library_versions
 from pconv_model import checkpoints
 from pconv_model.data import TrainingSamples, ValidationSamples, batches, sha256_of_photos, split
 from pconv_model.device import processes
-from pconv_model.losses import PAPER, total_loss, windowed
+from pconv_model.extra_losses import windowed
+from pconv_model.objective import PAPER, total_loss
 from pconv_model.progress import TrainingLog, stop_signals
 from pconv_model.schedule import learning_rate, stages
 from pconv_model.settings import LossConfig, NetConfig, TrainConfig

@@ -154,7 +154,7 @@ def test_naoto0804s_checkpoint_gives_the_same_image(tmp_path):
     check(tmp_path / "1000000.pth", image, valid, wanted, "naoto0804")
 
 
-def test_mmagics_checkpoint_gives_the_same_image_though_it_sees_bgr(tmp_path):
+def test_mmagics_checkpoint_gives_the_same_image_in_rgb(tmp_path):
     theirs, state = Foreign(7, biases=(0, 13)), {}
     names = [f"encoder.enc{i}" for i in range(1, 8)] + [f"decoder.dec{i}" for i in range(7, 0, -1)]
     for name, row in zip(names, theirs.rows, strict=True):
@@ -167,7 +167,7 @@ def test_mmagics_checkpoint_gives_the_same_image_though_it_sees_bgr(tmp_path):
     state["loss_percep.vgg.vgg_layers.0.weight"] = torch.rand(64, 3, 3, 3)
     hub = {"runtime_info": {"args": Namespace(resume=True), "seed": np.int64(3)}}  # as a training checkpoint has it
     torch.save({"meta": {"iter": 5}, "state_dict": state, "message_hub": hub}, tmp_path / "stage2.pth")
-    assert checkpoints.past(tmp_path / "stage2.pth") == {}
+    assert checkpoints.provenance(tmp_path / "stage2.pth") == {}
     image, valid = scene()
     bgr = theirs.run(image.flip(1) * 2 - 1, three(valid), nvidia_layer, up_first)
     check(tmp_path / "stage2.pth", image, valid, (bgr.flip(1) + 1) / 2, "mmagic")
@@ -202,7 +202,7 @@ def test_pconv_keras_weights_give_the_same_image(tmp_path):
     check(tmp_path / "pconv_imagenet.h5", image, valid, torch.sigmoid(F.conv2d(features, *head)), "keras")
 
 
-def test_a_state_dict_of_nvidias_layers_is_read_in_order_whatever_its_names(tmp_path):
+def test_a_state_dict_of_nvidias_layers_is_read_in_order_with_any_names(tmp_path):
     theirs, state = Foreign(7, biases="all"), {}
     for i, row in enumerate(theirs.rows):
         state |= {f"module.down_or_up{i}.c.weight": row["weight"], f"module.down_or_up{i}.c.bias": row["bias"]}
@@ -215,7 +215,7 @@ def test_a_state_dict_of_nvidias_layers_is_read_in_order_whatever_its_names(tmp_
     check(tmp_path / "net.pth", image, valid, wanted, "nvidia")
 
 
-def test_nvidias_layer_loads_into_ours_as_it_is():
+def test_weights_of_nvidias_layer_load_into_ours():
     torch.manual_seed(0)
     weight, bias = torch.randn(4, 3, 3, 3), torch.randn(4)
     layer = PartialConv2d(3, 4, 3, 2, 1)
@@ -235,7 +235,7 @@ def test_our_format_keeps_weights_config_and_history(tmp_path):
     assert header["history"] == history and header["about"] == {"photos": 8}
 
 
-def test_a_net_gives_the_same_bytes_whenever_it_is_saved(tmp_path):
+def test_a_network_saved_twice_gives_the_same_bytes(tmp_path):
     net = PConvUNet(0.05, 2)
     for name in range(6):
         checkpoints.save(tmp_path / str(name), net, history=[{"step": 1}], about={"photos": "Müller"})
@@ -285,12 +285,12 @@ def test_the_average_of_weights_is_that_of_torch():
 
 def test_nets_of_different_kinds_or_sizes_have_no_average():
     others = {"depth 2 and 3": PConvUNet(0.05, 3), "width 0.05 and 0.1": PConvUNet(0.1, 2), "conv": ConvUNet(0.05, 2)}
-    for told, other in others.items():
-        with pytest.raises(BadInput, match=f"one kind and size.* {told}"):
+    for message, other in others.items():
+        with pytest.raises(BadInput, match=f"one kind and size.* {message}"):
             checkpoints.average([filled(1), other])
 
 
-def test_files_that_are_something_else_are_refused_in_one_line(tmp_path):
+def test_other_files_are_refused_in_one_line(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"no")
     (tmp_path / "b.pth").write_bytes(b"no")
     torch.save({"model": {"x": torch.ones(1)}}, tmp_path / "c.pth")

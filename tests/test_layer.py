@@ -83,7 +83,7 @@ def test_what_lies_outside_the_image_is_a_hole():
     assert reached.min() == 1
 
 
-def test_v1_divides_by_the_valid_inputs_and_no_more():
+def test_v1_divides_by_the_number_of_valid_inputs():
     layer = PartialConv2d(2, 1, 2, bias=False, scaling="v1")
     layer.weight.data.fill_(3)
     y, _ = layer(torch.full((1, 2, 2, 2), 5.0), torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]]))
@@ -119,7 +119,7 @@ def test_gradients_are_those_of_finite_differences():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_counts_right_where_its_own_sums_would_not(dtype):
+def test_valid_pixels_are_counted_exactly_in_half_precision(dtype):
     layer = PartialConv2d(512, 1, 3, padding=1, bias=False).to(dtype)
     layer.weight.data.fill_(1 / 512)
     valid = torch.ones(1, 1, 5, 5)
@@ -132,7 +132,7 @@ def test_half_precision_counts_right_where_its_own_sums_would_not(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast_gives_no_nan_and_the_same_result_but_for_rounding(dtype):
+def test_autocast_gives_finite_results_that_differ_by_rounding(dtype):
     torch.manual_seed(0)
     layer, x = PartialConv2d(300, 2, 5, padding=2), torch.randn(1, 300, 12, 12)
     valid = (torch.rand(1, 1, 12, 12) < 0.05).float()

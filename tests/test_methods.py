@@ -20,6 +20,7 @@ from evaluation.methods.results import check_result
 from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime.recipe import differences
 from pconv_model import inpaint
+from pconv_model.inpaint import Inpainter
 
 TRUTH = photo(0)
 HOLE = np.zeros(TRUTH.shape[:2], bool)
@@ -139,8 +140,8 @@ def test_a_plus_runs_a_network_at_all_scales_and_on_the_mirror_image(tmp_path):
     image[0, 0] = 30, 60, 90  # a colour
     hole[60:190, 70:180] = True
     alone, plus = (load(method)("0", image, hole) for method in shipped)
-    assert (alone == inpaint.inpaint(inpaint.load(scales=False), image, hole)).all()
-    assert (plus == inpaint.inpaint(inpaint.load(mirror=True, scales=True), image, hole)).all()
+    assert (alone == Inpainter(scales=False)(image, hole)).all()
+    assert (plus == Inpainter(mirror=True, scales=True)(image, hole)).all()
     assert (alone != plus)[hole].mean() > 0.5
 
 
@@ -179,7 +180,7 @@ def test_a_changed_byte_in_the_weights_changes_the_identity(tmp_path, monkeypatc
     (tmp_path / "pconv.safetensors").write_bytes(data)
     monkeypatch.setattr(inpaint, "WEIGHTS", tmp_path)
     assert differs(before, parse("pconv").identity()) == ["weights"]
-    with pytest.raises(BadInput, match="no weights of 'conv' are shipped here"):
+    with pytest.raises(BadInput, match="no weights of 'conv' ship with this installation"):
         parse("conv").identity()
 
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import cli
 from pconv_model import checkpoints
+from pconv_model.inpaint import Inpainter
 from pconv_model.settings import LossConfig, NetConfig, TrainConfig
 from pconv_model.unet import PConvUNet
 
@@ -153,9 +154,9 @@ def test_train_shows_the_options_of_the_paper_and_of_the_machine():
         (("search", "--no-vgg", "--hole", ","), "at least one candidate"),
         (("train", "--precision", "fp8", "--no-vgg"), "fp32, bf16"),
         (("train", "--masks", "nowhere", "--no-vgg"), "maskgen extract"),
-        (("train", "--no-vgg", "--device", "tpu"), "no device 'tpu' here"),
-        (("train", "--no-vgg", "--device", "cuda:99"), "no device 'cuda:99' here"),
-        (("inpaint", "images", "masks/one.png", "--device", "meta"), "no device 'meta' here"),
+        (("train", "--no-vgg", "--device", "tpu"), "no device 'tpu': expected"),
+        (("train", "--no-vgg", "--device", "cuda:99"), "no device 'cuda:99': expected"),
+        (("inpaint", "images", "masks/one.png", "--device", "meta"), "no device 'meta': expected"),
         (("train", "nowhere", "--no-vgg"), "no such folder"),
         (("inpaint", "images", "masks/one.png", "--weights", "none.safetensors"), "no such file"),
         (("convert", "images/0.png", "x.safetensors"), "plain values"),
@@ -176,10 +177,16 @@ def test_inpaint_fills_a_folder_with_one_mask(place):
     assert (before[20:] == after[20:]).all() and (before[10:20, 10:20] != after[10:20, 10:20]).any()
 
 
+def record(monkeypatch, setting):
+    """A list that grows by a setting of the inpainter each time that this runs its network."""
+    run, seen = Inpainter._predict, []
+    monkeypatch.setattr(Inpainter, "_predict", lambda self, *x: seen.append(getattr(self, setting)) or run(self, *x))
+    return seen
+
+
 @pytest.mark.parametrize("command", [("inpaint", "images/1.png", "masks/one.png"), ("superres", "images/1.png")])
-def test_the_precision_reaches_the_net_and_fp32_is_the_default(place, command, monkeypatch):
-    run, seen = PConvUNet.forward, []
-    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(net.precision) or run(net, *x))
+def test_the_precision_reaches_the_inpainter_and_fp32_is_the_default(place, command, monkeypatch):
+    seen = record(monkeypatch, "precision")
     for out, more in (("a", ()), ("b", ("--precision", "bf16"))):
         told = call(*command, out, "--weights", "net.safetensors", "--device", "cpu", *more)
         assert told.exit_code == 0, told.output
@@ -202,16 +209,14 @@ def test_emulated_bf16_gives_a_warning(place, command, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("option", "attribute", "passes"),
-    [("--mirror", "mirror", [False, True, True]), ("--one-scale", "scales", [True, False])],  # mirrored, it runs twice
+    ("option", "setting", "values"), [("--mirror", "mirror", [False, True]), ("--one-scale", "scales", [True, False])]
 )
-def test_mirror_and_one_scale_reach_the_net(place, monkeypatch, option, attribute, passes):
-    run, seen = PConvUNet.forward, []
-    monkeypatch.setattr(PConvUNet, "forward", lambda net, *x: seen.append(getattr(net, attribute)) or run(net, *x))
+def test_an_option_reaches_the_inpainter(place, monkeypatch, option, setting, values):
+    seen = record(monkeypatch, setting)
     for out, more in (("a", ()), ("b", (option,))):
-        told = call("inpaint", "images/1.png", "masks/one.png", out, "--weights", "net.safetensors", *more)
-        assert told.exit_code == 0, told.output
-    assert seen == passes
+        done = call("inpaint", "images/1.png", "masks/one.png", out, "--weights", "net.safetensors", *more)
+        assert done.exit_code == 0, done.output
+    assert seen == values
 
 
 def test_superres_warns_that_the_weights_that_ship_were_not_trained_for_it(place):

@@ -1,4 +1,4 @@
-"""`pconv inpaint` and `pconv superres` on files: what goes in, what comes out, what is refused, what goes on."""
+"""`pconv inpaint` and `pconv superres` on files: formats, folders, refusals, and runs that are continued."""
 
 import json
 import os
@@ -20,6 +20,7 @@ import cli
 from maskgen.errors import BadInput
 from maskgen.runtime import images
 from pconv_model import checkpoints, data, inpaint
+from pconv_model.inpaint import Inpainter
 from pconv_model.photos import pair_by_path
 from pconv_model.unet import ConvUNet, PConvUNet
 
@@ -115,7 +116,7 @@ ONE_THING = [(INPAINT, what) for what in (CHANGES | OF_INPAINT)] + [
 
 @pytest.mark.parametrize(("command", "what"), ONE_THING)
 def test_a_folder_of_another_run_is_refused_and_the_difference_named(place, monkeypatch, command, what):
-    change, words, told = (CHANGES | OF_INPAINT | OF_SUPERRES)[what]
+    change, words, message = (CHANGES | OF_INPAINT | OF_SUPERRES)[what]
     torch.manual_seed(1)
     checkpoints.save(place / "other.safetensors", PConvUNet(0.05, 2))
     run(*command)
@@ -123,16 +124,16 @@ def test_a_folder_of_another_run_is_refused_and_the_difference_named(place, monk
     if change:
         change(monkeypatch)
     line = refusal(*command, *words)
-    assert line.startswith(f"pconv: out was created with other settings ({told}")
+    assert line.startswith(f"pconv: out was created with other settings ({message}")
     assert line.count("; ") == (what == "the kind")  # its weights are others too; nothing else is named
     assert contents(place / "out") == before
 
 
-def test_the_kind_of_device_is_part_of_what_decides_a_result(place):
-    model = inpaint.load()
-    assert inpaint.identity(model)["device"] == "cpu"
-    model.mean = model.mean.to("meta")
-    assert inpaint.identity(model)["device"] == "meta"
+def test_the_kind_of_device_is_part_of_the_recipe(place):
+    inpainter = Inpainter(device="cpu")
+    assert inpainter.identity()["device"] == "cpu"
+    inpainter.net.mean = inpainter.net.mean.to("meta")
+    assert inpainter.identity()["device"] == "meta"
 
 
 @pytest.mark.parametrize("command", [INPAINT, SUPERRES])
@@ -164,7 +165,7 @@ def test_a_result_that_was_removed_is_made_again(place):
     assert run(*INPAINT) == ["1 images in out"] and contents(place / "out") == before
 
 
-def test_a_photo_has_the_same_result_whatever_lies_beside_it(place):
+def test_the_result_of_a_photo_does_not_depend_on_others(place):
     run(*INPAINT)
     run("inpaint", "photos/1.png", "masks/1.png", "alone")
     assert Path("alone/1.png").read_bytes() == Path("out/1.png").read_bytes()
@@ -191,7 +192,7 @@ cli.pconv()
 
 
 @pytest.mark.parametrize("command", [INPAINT, SUPERRES])
-def test_a_killed_run_goes_on_to_the_same_bytes(place, command):
+def test_a_killed_run_can_be_continued_to_the_same_bytes(place, command):
     words = [sys.executable, "-c", KILLED, *map(str, command)]
     killed = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
     assert killed.returncode == -9 and not Path("out/recipe.json").exists() and list(Path("out").rglob("*.part"))
@@ -203,7 +204,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(place, command):
     assert contents(place / "out") == resumed
 
 
-def test_a_folder_that_is_not_ours_is_left_alone(place):
+def test_a_folder_with_other_files_is_not_touched(place):
     Path("out").mkdir()
     Path("out/letter.txt").write_text("dear")
     assert "was not made by `pconv inpaint`" in refusal(*INPAINT)
@@ -215,7 +216,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(place):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_is_filled_as_it_is_shown_whatever_its_exif_orientation(place, orientation):
+def test_exif_orientation_is_applied(place, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(astronaut()[:48:, :64]).save("phone.jpg", exif=exif)
@@ -260,7 +261,7 @@ PHOTOS = {  # name: what Pillow or OpenCV writes, and shape and type of the resu
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_any_kind_of_photo_keeps_its_known_pixels(place, name):
+def test_photos_of_any_format_keep_their_known_pixels(place, name):
     write, shape, dtype = PHOTOS[name]
     write(name)
     run("inpaint", name, "masks/0.png", "out")
@@ -270,7 +271,7 @@ def test_any_kind_of_photo_keeps_its_known_pixels(place, name):
     assert (after[~hole] == before[~hole]).all() and (after[hole] != before[hole]).any()
 
 
-def test_training_takes_the_same_photos_and_folders(place):
+def test_training_finds_the_same_photos(place):
     for name, (write, _, _) in PHOTOS.items():
         write(f"photos/{name}")
     Path("photos/._UPPER.TIFF").write_bytes(b"of a Mac")
@@ -315,14 +316,14 @@ def test_two_photos_of_one_stem_are_refused(place):
     assert "2 photos in photos would be written to out/0" in refusal("inpaint", "photos", "masks/0.png", "out")
 
 
-def test_results_and_masks_below_the_folder_of_photos_are_no_photos(place):
+def test_results_and_masks_below_the_folder_of_photos_are_not_taken_for_photos(place):
     assert run("inpaint", "photos", "masks", "photos/out") == ["3 images in photos/out"]
     assert run("inpaint", "photos", "masks", "photos/out") == ["photos/out is already complete"]
     shutil.move("masks", "photos/masks")
     assert run("inpaint", "photos", "photos/masks", "photos/out") == ["photos/out is already complete"]
 
 
-def test_litter_is_passed_over_links_are_followed_and_endings_have_any_case(place):
+def test_system_files_are_skipped_links_followed_and_suffixes_of_any_case_accepted(place):
     shutil.move("photos/0.png", "photos/0.PNG")
     shutil.move("masks/0.png", "masks/0.Png")
     Path("photos/._1.png").write_bytes(b"of a Mac")
@@ -332,7 +333,7 @@ def test_litter_is_passed_over_links_are_followed_and_endings_have_any_case(plac
     assert run(*INPAINT) == ["3 images in out"] and Path("out/linked/2.png").exists()
 
 
-def test_one_photo_may_go_to_a_file_which_is_written_anew_each_time(place):
+def test_the_result_of_one_photo_can_be_a_file_which_is_overwritten(place):
     for kind in ("pconv", "conv"):
         assert run("inpaint", "photos/0.png", "masks/0.png", "new/x.png", "--kind", kind) == ["result in new/x.png"]
     run("inpaint", "photos/0.png", "masks/0.png", "folder", "--kind", "conv")
@@ -343,17 +344,17 @@ def test_one_photo_may_go_to_a_file_which_is_written_anew_each_time(place):
 
 
 @pytest.mark.parametrize(
-    ("out", "told"),
+    ("out", "message"),
     [
-        ("x.jpg", "results are PNG files, which keep known pixels: expected a folder or a name.png, got x.jpg"),
+        ("x.jpg", "results are lossless PNG files: expected a folder or a name.png, got x.jpg"),
         ("photos/0.png", "photos/0.png is the photo itself"),
         ("notes.txt", "notes.txt is a file: expected a folder"),
     ],
 )
-def test_a_file_that_is_no_place_for_a_result_is_refused(place, out, told):
+def test_a_file_that_cannot_be_a_result_is_refused(place, out, message):
     Path("notes.txt").write_text("kept")
     before = contents(place)
-    assert told in refusal("inpaint", "photos/0.png", "masks/0.png", out) and contents(place) == before
+    assert message in refusal("inpaint", "photos/0.png", "masks/0.png", out) and contents(place) == before
 
 
 def test_results_of_a_folder_go_to_a_folder(place):
@@ -404,35 +405,35 @@ def test_a_mask_of_grey_levels_needs_a_threshold(place):
 def test_a_run_in_which_no_mask_has_a_hole_is_refused(place):
     empty = np.zeros((40, 48), np.uint8)
     images.write(Path("empty.png"), empty)
-    assert "empty.png has no hole (white is a hole)" in refusal("inpaint", "photos/0.png", "empty.png", "out")
+    assert "empty.png has no hole (white marks holes)" in refusal("inpaint", "photos/0.png", "empty.png", "out")
     for i in range(3):
         images.write(Path(f"masks/{i}.png"), empty)
     line = refusal(*INPAINT)
-    assert "3 of 3 masks, such as masks/0.png, have no hole (white is a hole): nothing would be filled" in line
+    assert "3 of 3 masks, such as masks/0.png, have no hole (white marks holes): nothing would be filled" in line
     assert not Path("out").exists()
     images.write(Path("white.png"), empty + 255)
     black = ("--polarity", "hole-black")
-    assert "white.png has no hole (black is a hole)" in refusal("inpaint", "photos/0.png", "white.png", "out", *black)
+    assert "white.png has no hole (black marks holes)" in refusal("inpaint", "photos/0.png", "white.png", "out", *black)
 
 
-def test_one_mask_without_a_hole_among_others_is_told_and_its_photo_comes_back(place):
+def test_a_mask_without_a_hole_among_others_gives_a_warning_and_its_photo_unchanged(place):
     images.write(Path("masks/1.png"), np.zeros((40, 48), np.uint8))
-    told = [line for line in call(*INPAINT).stderr.splitlines() if "have no hole" in line]
-    assert told == [
-        "pconv: warning: 1 of 3 masks, such as masks/1.png, have no hole (white is a hole): "
-        "their photos come back unchanged"
+    message = [line for line in call(*INPAINT).stderr.splitlines() if "have no hole" in line]
+    assert message == [
+        "pconv: warning: 1 of 3 masks, such as masks/1.png, have no hole (white marks holes): "
+        "their photos are copied unchanged"
     ]
     assert (images.read(Path("out/1.png")) == images.read(Path("photos/1.png"))).all()
 
 
-def test_a_mask_that_covers_the_whole_photo_is_told(place):
+def test_a_mask_that_covers_the_whole_photo_gives_a_warning(place):
     images.write(Path("masks/1.png"), np.full((40, 48), 255, np.uint8))
-    told = [line for line in call(*INPAINT).stderr.splitlines() if "covers the whole image" in line]
-    assert len(told) == 1 and told[0].startswith("pconv: warning: masks/1.png covers")
+    message = [line for line in call(*INPAINT).stderr.splitlines() if "covers the whole image" in line]
+    assert len(message) == 1 and message[0].startswith("pconv: warning: masks/1.png covers")
 
 
 @pytest.mark.parametrize("masks", ["set", "set/test", "set/test/0.png"])
-def test_an_index_says_what_white_is_and_nobody_else(place, masks):
+def test_the_polarity_in_an_index_counts_and_another_is_refused(place, masks):
     shutil.copytree("masks", "set/test")
     Path("set/test/metadata.csv").write_text("file_name,hole_ratio\n0.png,0.1\n")
     photos = "photos/0.png" if masks.endswith("png") else "photos"
@@ -441,16 +442,14 @@ def test_an_index_says_what_white_is_and_nobody_else(place, masks):
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(place):
     write_mask("masks/1.png", 40, 50)
-    assert refusal(*INPAINT) == (
-        "pconv: masks/1.png has 50x40 px and photos/1.png 48x40: make a mask as large as the photo"
-    )
+    assert refusal(*INPAINT) == ("pconv: masks/1.png is 50x40 px, photos/1.png is 48x40: resize one to fit the other")
     write_mask("masks/1.png", 48, 40)
-    assert refusal(*INPAINT).endswith("48x40: turn it, photos are taken as they are shown")
+    assert refusal(*INPAINT).endswith("48x40: rotate it, EXIF orientation is applied to photos")
     assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("broken", ["photos/2.png", "masks/2.png"])
-def test_a_broken_file_is_named_before_anything_is_written_and_the_mended_folder_is_done(place, broken):
+def test_a_damaged_file_is_named_before_anything_is_written(place, broken):
     whole = Path(broken).read_bytes()
     Path(broken).write_bytes(whole[: len(whole) // 2])
     assert broken in refusal(*INPAINT) and not Path("out").exists()
@@ -461,14 +460,14 @@ def test_a_broken_file_is_named_before_anything_is_written_and_the_mended_folder
 # Memory.
 
 
-def test_photos_larger_than_a_tile_go_through_one_by_one_and_smaller_ones_together(place, monkeypatch):
-    real, groups = inpaint._fill, []
+def test_photos_larger_than_a_tile_are_filled_one_by_one_and_smaller_ones_together(place, monkeypatch):
+    real, groups = Inpainter._fill, []
 
-    def fill(model, pairs, *rest):
-        groups.append([hole.shape for _, hole in pairs])
-        return real(model, pairs, *rest)
+    def fill(inpainter, group, raw):
+        groups.append([hole.shape for _, hole in group])
+        return real(inpainter, group, raw)
 
-    monkeypatch.setattr(inpaint, "_fill", fill)
+    monkeypatch.setattr(Inpainter, "_fill", fill)
     sizes = [(40, 48)] * 3 + [(40, 65)] * 2 + [(40, 48)] * 2
     read = []
 
@@ -478,7 +477,7 @@ def test_photos_larger_than_a_tile_go_through_one_by_one_and_smaller_ones_togeth
             yield np.zeros((*size, 3), np.uint8)
 
     holes = (np.zeros(size, bool) for size in sizes)
-    filled = inpaint.inpaint_batch(inpaint.load(), photos(), holes, batch=2, tile=64)
+    filled = Inpainter(batch=2, tile=64).fill_all(photos(), holes)
     done = [len(read) for _ in filled]
     assert groups == [[(40, 48)] * 2, [(40, 48)], [(40, 65)], [(40, 65)], [(40, 48)] * 2]
     assert done[3] == 4 and done[4] == 5  # a large one is done before the next is read

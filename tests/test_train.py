@@ -1,11 +1,13 @@
 import copy
 import csv
+import itertools
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 
 from maskgen.errors import BadInput
 from pconv_model import checkpoints, data, train
-from pconv_model.losses import total_loss
+from pconv_model.objective import total_loss
 from pconv_model.schedule import stages
 from pconv_model.search import search
 from pconv_model.settings import LossConfig, NetConfig, TrainConfig
@@ -271,6 +273,24 @@ def test_changes_of_settings_inputs_and_libraries_are_listed_with_short_hashes()
     old = {**ABOUT, "machine": {"torch": "1.0"}}
     new = {**ABOUT, "inputs": {"photos": "b" * 64}, "machine": {"torch": "2.0", "numpy": "2.0"}}
     assert changed_settings(Path("x"), old, new) == [f"photos {'a' * 12} -> {'b' * 12}", "torch 1.0 -> 2.0"]
+
+
+def test_checkpoints_are_written_after_some_minutes_and_at_the_end(photos, tmp_path, monkeypatch):
+    clock, saved, real = itertools.count(0, 30), [], TrainingState.save  # s; every look at the clock takes 30
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(TrainingState, "save", lambda self, *rest: saved.append(self.step) or real(self, *rest))
+    run(photos, tmp_path, replace(RUN, phase1_steps=8, phase2_steps=0, size=(16,), batch=(2,)), minutes=1)
+    assert saved == [3, 6, 8]
+
+
+def test_the_window_that_vgg_sees_is_drawn_anew_for_every_image_and_step(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(train, "windowed", lambda features, *rest: drawn.append(rest[-1].random()) or features)
+    it = TrainingState(NET, replace(RUN, accumulate=2, vgg_window=8), "cpu")
+    pair = torch.rand(2, 3, 16, 16), (torch.rand(2, 1, 16, 16) < 0.7).float()
+    for _ in range(2):
+        train._step(it, it.net, iter([pair, pair]), lambda image: [image], LossConfig())
+    assert len(drawn) == len(set(drawn)) == 2 * 2 * 2  # steps, batches and images
 
 
 def test_the_samples_of_a_run_are_all_different():

@@ -54,7 +54,7 @@ def test_a_narrower_and_shallower_net_keeps_the_pattern():
     assert [b.conv.kernel_size[0] for b in net.encoder] == [7, 5, 5] and net.stride == 8
 
 
-def test_a_block_does_what_its_row_says():
+def test_a_block_is_convolution_batch_norm_and_relu_zero_in_the_holes():
     torch.manual_seed(0)
     net = PConvUNet(0.05, 2).eval()
     block, x, valid = net.encoder[1], torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
@@ -75,7 +75,7 @@ def test_weights_start_from_he_initialisation():
 
 
 def with_random_detail(net, depth=4):
-    """A net whose detail layers are not zero, as after training."""
+    """A network whose refinement head is not zero, as after training."""
     net = net(0.1, depth, detail=5)
     for parameter in net.detail.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -83,7 +83,7 @@ def with_random_detail(net, depth=4):
 
 
 @pytest.mark.parametrize("net", [PConvUNet, ConvUNet])
-def test_detail_begins_by_changing_nothing_and_then_adds_what_its_three_layers_say(net):
+def test_the_refinement_head_starts_at_zero_and_adds_the_result_of_its_three_layers(net):
     torch.manual_seed(0)
     image, valid = torch.rand(2, 3, 32, 48), (torch.rand(2, 1, 32, 48) < 0.6).float()
     plain, detailed = net(0.1, 3).eval(), net(0.1, 3, detail=5).eval()
@@ -114,17 +114,17 @@ def test_the_result_never_depends_on_what_is_stored_in_the_hole():
         assert net(image, valid).equal(net(torch.where(valid > 0, image, torch.nan), valid))
 
 
-def test_the_net_answers_wherever_its_mask_reaches_and_only_there():
+def test_the_result_is_the_mean_colour_where_output_valid_is_0():
     valid = torch.zeros(1, 1, 64, 64)
     valid[..., 0, 0] = 1
     for net in (PConvUNet(0.1, 2), with_random_detail(PConvUNet, 2)):
-        reached = net.eval().reached(valid)
+        reached = net.eval().output_valid(valid)
         out = (net(torch.rand(1, 3, 64, 64), valid) - net.mean) / net.std
         assert 0 < reached.mean() < 1 and out[(reached == 0).expand(-1, 3, -1, -1)].abs().max() < 1e-6
-    assert PConvUNet(0.05, 8).reached(valid).min() == 1  # deep enough: one valid pixel fills every mask
+    assert PConvUNet(0.05, 8).output_valid(valid).min() == 1  # deep enough: one valid pixel fills every mask
 
 
-def test_normalisation_is_inside_the_net():
+def test_images_are_normalised_inside_the_network():
     net = PConvUNet(0.1, 1).eval()
     last = net.decoder[-1].conv
     last.weight.data.zero_()
@@ -134,7 +134,7 @@ def test_normalisation_is_inside_the_net():
     torch.testing.assert_close(out[..., 1:-1, 1:-1], image[..., 1:-1, 1:-1], atol=1e-5, rtol=0)
 
 
-def test_the_baseline_sees_grey_or_the_mean_colour_in_holes():
+def test_the_baseline_fills_holes_with_grey_or_the_mean_colour():
     image, valid = torch.rand(1, 3, 16, 16), torch.ones(1, 1, 16, 16)
     valid[..., 4:9, 4:9] = 0
     for fill, colour in (("grey", (127.5 / 255,) * 3), ("mean", IMAGENET_MEAN)):
@@ -146,7 +146,7 @@ def test_the_baseline_sees_grey_or_the_mean_colour_in_holes():
 
 
 @pytest.mark.parametrize(("part", "still"), [("encoder", [True, False]), ("all", [True, True])])
-def test_frozen_batch_norms_keep_still_through_train_while_the_convolutions_learn(part, still):
+def test_frozen_batch_norms_do_not_change_in_training_and_convolutions_do(part, still):
     net = PConvUNet(0.1, 3)
     net.freeze(part)
     net.train()
@@ -162,12 +162,12 @@ def test_frozen_batch_norms_keep_still_through_train_while_the_convolutions_lear
     assert same == still and not net.encoder[1].conv.weight.equal(kernels)
 
 
-def test_only_the_encoder_s_or_all_batch_norms_can_be_frozen():
+def test_freeze_refuses_other_parts():
     with pytest.raises(BadInput, match="one of encoder, all, got 'decoder'"):
         PConvUNet(0.05, 2).freeze("decoder")
 
 
-def test_sides_that_do_not_halve_evenly_come_out_as_they_went_in():
+def test_images_with_odd_sides_keep_their_size():
     for net in (PConvUNet(0.05, 5), with_random_detail(PConvUNet)):
         assert net.eval()(torch.rand(1, 3, 37, 51), torch.ones(1, 1, 37, 51)).shape == (1, 3, 37, 51)
 
@@ -206,8 +206,19 @@ NAMED = {
 
 @pytest.mark.parametrize("setting", NAMED)
 @pytest.mark.parametrize("wrong", ["nonsense", "Pconv", None, 3, ["all"]])
-def test_a_setting_that_is_one_of_some_names_is_refused_when_it_is_none_of_them(setting, wrong):
+def test_an_unknown_name_for_a_setting_is_refused(setting, wrong):
     if setting == "form" and wrong is None:
-        return  # found by looking
+        return  # None: detected from the file
     with pytest.raises(BadInput, match=rf"{setting} is one of .*, got {re.escape(repr(wrong))}"):
         NAMED[setting](wrong)
+
+
+@pytest.mark.parametrize("net", [PConvUNet, ConvUNet])
+def test_the_last_layer_adds_its_bias(net):
+    net = net(0.1, 2).eval()
+    last = net.decoder[-1].conv
+    last.weight.data.zero_()
+    last.bias.data = torch.tensor([0.1, 0.2, 0.3])
+    result = net(torch.rand(1, 3, 8, 8), torch.ones(1, 1, 8, 8))[0, :, 4, 4]
+    wanted = torch.tensor(IMAGENET_MEAN) + torch.tensor([0.1, 0.2, 0.3]) * torch.tensor(IMAGENET_STD)
+    torch.testing.assert_close(result, wanted)

@@ -6,19 +6,19 @@ import torch
 
 from maskgen.runtime import files
 from maskgen.runtime.recipe import library_versions
-from pconv_model import inpaint
+from pconv_model.inpaint import Inpainter, shipped_weights
 
 
 class Network:
     """A network as a method; `fill_all` takes several images through it together.
 
     weights: None takes those that ship. raw: return the network's own pixels everywhere. options: `mirror` and `scales`
-    of `pconv_model.inpaint.load`. Raises BadInput where the weights are missing or are of another kind of network.
+    of `pconv_model.inpaint.Inpainter`. Raises BadInput where the weights are missing or are of another kind of network.
     """
 
     def __init__(self, net: str, weights: Path | None, *, raw: bool, threads: int, options: dict[str, bool]):
         torch.set_num_threads(threads)
-        self.model, self.raw = inpaint.load(weights, net, device(), **options), raw
+        self.inpainter, self.raw = Inpainter.load(weights, net, device=device(), **options), raw
 
     def __call__(self, pair, image, hole):
         return self.fill_all([(pair, image, hole)])[0]
@@ -26,7 +26,7 @@ class Network:
     def fill_all(self, pairs):
         """The results for [(pair id, image, hole), ...]."""
         _, images, holes = zip(*pairs, strict=True)
-        return list(inpaint.inpaint_batch(self.model, images, holes, self.raw))
+        return list(self.inpainter.fill_all(images, holes, self.raw))
 
 
 def identity(net: str, weights: Path | None, options: dict[str, bool]) -> dict:
@@ -34,9 +34,7 @@ def identity(net: str, weights: Path | None, options: dict[str, bool]) -> dict:
 
     Raises BadInput where the weights are missing.
     """
-    weights = weights or inpaint.WEIGHTS / f"{net}.safetensors"
-    if not weights.is_file():
-        inpaint.load(None, net)  # raises BadInput with what to do
+    weights = weights or shipped_weights(net)
     return {"method": net, "weights": files.sha256(weights), **options, **library_versions("torch"), "device": device()}
 
 
