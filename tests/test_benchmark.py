@@ -525,6 +525,11 @@ def test_a_size_is_height_by_width():
             Size().convert(wrong, None, None)
 
 
+def test_an_image_is_reduced_to_the_mean_of_its_blocks():
+    block = np.array([[0, 10], [20, 90]], np.uint8)[..., None].repeat(3, 2)
+    assert reduced(np.tile(block, (2, 3, 1)), 2).tolist() == np.full((2, 3, 3), 30).tolist()
+
+
 def test_super_resolution_scores_every_method_on_the_large_image(tmp_path):
     images, _ = folders(tmp_path)
     config = replace(CONFIG, factor=4, raw=True)
