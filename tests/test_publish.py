@@ -228,8 +228,15 @@ def test_the_card_has_hugging_faces_facts_about_a_set(tmp_path, number, size):
     ]
 
 
+def test_the_datasheet_lists_settings_and_shares_of_clipped_outline():
+    recipe = {"settings": {"seed": 0, "kind": "a"}, "clipped": {"interior_0.1-0.2": {"mean": 0.1, "max": 0.3}}}
+    text = texts.datasheet(INDEX, recipe, [], CONFIG)
+    assert '* seed: `0`\n* kind: `"a"`\n' in text and "* interior_0.1-0.2: mean 0.1, highest 0.3\n" in text
+
+
 def test_each_licence_has_its_own_address_and_an_unknown_one_has_none():
     text = texts.licence_text([], replace(CONFIG, licence="CC0-1.0"))
+    assert text.startswith(f"{CONFIG.title}\nCopyright 2026 irregular-masks contributors\n")
     assert "licensed under CC0-1.0: https://creativecommons.org/publicdomain/zero/1.0/legalcode\n\nThey" in text
     assert "licensed under Lic\n\nThey" in texts.licence_text([], replace(CONFIG, licence="Lic"))
 
@@ -239,6 +246,7 @@ def test_the_citation_leaves_out_an_unknown_address():
         "@misc{irregular_masks_testset,\n  title = {Holes},\n  author = {{irregular-masks contributors}},\n"
         "  year = {2026},\n  version = {1.0.0},\n}"
     )
+    assert "\ndate-released: 2026-11-23\n" in texts.citation(CONFIG)
     assert texts.citation(CONFIG).endswith('license: "CC-BY-4.0"\nurl: "https://masks.example/set"\n')
     assert texts.citation(replace(CONFIG, url="")).endswith('license: "CC-BY-4.0"\n')
 
