@@ -1,12 +1,12 @@
-"""What a kill, Ctrl-C, a full or read-only disk and a second run cost: everything is tried on real commands.
+"""Kills, Ctrl-C, full and read-only disks and a second run, tried on real commands.
 
     python benchmarks/faults.py [--kills 14] [--log trials.jsonl] [--case kill --case disk ...] [--command extract ...]
 
-A small job of every command that writes a folder is disturbed and then continued by the same command. What that ends
-with is compared, byte by byte, with an undisturbed run. Half of the kills come at moments drawn over the length of the
-job, half at its changes of files: before a file is opened to be written, renamed or removed, from the first to the
-last. Touches only processes it has started and a folder of its own. Prints a Markdown table, row by row. With --log
-every trial is kept as it ends: a run that was stopped goes on from there.
+A small job of every command that writes a folder is disturbed, and the command is run again. All files are compared
+with those of an undisturbed run. Half of the kills come at moments spread over the job, half just before a file is
+opened for writing, renamed or removed, from the first to the last of these changes. Touches only processes it has
+started and a temporary folder. Prints a Markdown table, row by row. With --log, trials are recorded and a stopped
+series continues.
 """
 
 import json
@@ -34,7 +34,7 @@ CASES = ("kill", "ctrl-c", "disk", "readonly", "two", "again")
 
 @dataclass
 class Trial:
-    """One disturbance of one command: a share of its length at which it comes, random numbers, a folder."""
+    """One disturbance of one command, at a moment between 0 (its start) and 1 (its end), in a folder `place`."""
 
     name: str
     number: int
@@ -45,7 +45,7 @@ class Trial:
 
 
 def trial_of(case, name, number, count, seed, place):
-    """Trial `number` of `count`: moments are drawn one from each of as many equal parts of the run."""
+    """Trial `number` of `count`; the moments are stratified, one from each of `count` equal parts of the run."""
     key = [seed, CASES.index(case), list(JOBS).index(name), count]
     drawn = np.random.default_rng(key)
     moments = (drawn.permutation(count) + drawn.random(count)) / count
@@ -53,31 +53,31 @@ def trial_of(case, name, number, count, seed, place):
 
 
 def kill(lab, trial):
-    """kill -9: of the main process at a change of a file, of it or of a worker at a moment; some are hit twice."""
+    """kill -9 of the main process at a change of a file, or of it or a worker at a moment; some runs are hit twice."""
     name, place, rng = trial.name, trial.place, trial.rng
     if trial.number % 2 == 0:
         row, last = Row("kill -9 at a change of a file", name), max(1, lab.changes[name] - 1)
         share = 2 * (trial.number // 2) / max(1, trial.count - 2)  # from the first change to the last
         command = lab.start(name, place, round(last * share))
-        row.unhurt += command.ended() == 0
+        row.unaffected += command.ended() == 0
     else:
         row, late = Row("kill -9 at a moment", name), 0
-        workers = trial.number % 4 == 3  # which have to be at work: those that cannot start are done without
+        workers = trial.number % 4 == 3  # later, as workers that cannot start are replaced by the main process
         command = lab.started(name, place, 0.5 + trial.moment / 2 if workers else trial.moment)
         below = command.workers() if workers else []
         late += command.poll() is not None
         with suppress(psutil.Error, ProcessLookupError):
             (below[int(rng.integers(len(below)))] if below else psutil.Process(command.pid)).kill()
-        if below:  # it ends by itself, with one line or none
+        if below:  # the command ends by itself, with at most one line
             row.what = "kill -9 of a worker"
             code = command.end()
             late += code == 0
             if code not in (0, 2) or command.is_odd(place):
                 row.fault("messages", f"exit code {code}, {said(place)[-2:]}")
         command.ended()
-        row.unhurt += bool(late)
+        row.unaffected += bool(late)
     lab.check_whole(row, name, place / "out")
-    if trial.number % 5 == 4:  # once more while it goes on; what is left to do is less, so this may come too late
+    if trial.number % 5 == 4:  # once more as it continues; this may come too late
         command = lab.start(name, place)
         command.wait(float(rng.random() * lab.seconds[name]))
         command.signal(signal.SIGKILL)
@@ -87,12 +87,12 @@ def kill(lab, trial):
 
 
 def ctrl_c(lab, trial):
-    """SIGINT to the whole group, as a terminal sends it."""
+    """SIGINT to the process group, as a terminal sends it."""
     name, place = trial.name, trial.place
     row, command = Row("Ctrl-C", name), lab.started(name, place, 0.03 + 0.97 * trial.moment)
     command.signal(signal.SIGINT)
     code = command.end()
-    row.unhurt += code == 0
+    row.unaffected += code == 0
     if code not in (0, 130) or command.is_odd(place):
         row.fault("messages", f"after {trial.moment:.0%}: exit code {code}, {said(place)[-3:]}")
     lab.check_whole(row, name, place / "out")
@@ -102,7 +102,7 @@ def ctrl_c(lab, trial):
 
 @contextmanager
 def small_disk(place, size):
-    """A tmpfs of some bytes at `place`; yields a function that mounts it anew with other options."""
+    """A tmpfs of `size` bytes at `place`; yields a function that remounts it with other options."""
 
     def mount(*options):
         subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", place], check=True)
@@ -116,7 +116,7 @@ def small_disk(place, size):
 
 
 def may_mount():
-    """Whether this user may mount a tmpfs here."""
+    """Whether this user may mount a tmpfs."""
     try:
         with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "disk", "1m"):
             return True
@@ -125,22 +125,22 @@ def may_mount():
 
 
 def refused(row, place, code, words):
-    """Count a run that did not end with exit code 2 and one line with the words."""
+    """Count a wrong message unless the run ended with exit code 2 and one line with these words."""
     lines = said(place)
     if code != 2 or len(lines) != 1 or words not in lines[0]:
         row.fault("messages", f"expected {words!r}: exit code {code}, {lines[-2:]}")
 
 
 def disk(lab, trial):
-    """A disk that is full at a random byte; then it is made larger and the same command given."""
-    name, place, row = trial.name, trial.place, Row("disk full", trial.name)
+    """The disk is full at a random byte; then it is enlarged and the command run again."""
+    name, place, row = trial.name, trial.place, Row("full disk", trial.name)
     files = [path for path in (lab.folder / name / "out").rglob("*") if path.is_file()]
     whole = sum(-(-path.stat().st_size // 4096) * 4096 for path in files)
     with small_disk(place / "out", int(whole * (0.05 + 0.9 * trial.moment))) as remount:
         code = lab.start(name, place).ended()
         if code:
             refused(row, place, code, "No space left on device")
-        row.unhurt += code == 0
+        row.unaffected += code == 0
         row.parts += len(list((place / "out").rglob("*.part")))
         lab.check_whole(row, name, place / "out")
         remount("size=500m")
@@ -149,7 +149,7 @@ def disk(lab, trial):
 
 
 def readonly(lab, trial):
-    """A run that was killed finds its folder read-only; then it may write again."""
+    """The folder of a killed run becomes read-only; later it is writable again."""
     name, place, row = trial.name, trial.place, Row("output folder turned read-only", trial.name)
     with small_disk(place / "out", "500m") as remount:
         command = lab.start(name, place)
@@ -165,7 +165,7 @@ def readonly(lab, trial):
 
 
 def two(lab, trial):
-    """A second run is started while the first one is at work."""
+    """A second run is started while the first one works."""
     name, place, row = trial.name, trial.place, Row("two runs on one folder", trial.name)
     first = lab.start(name, place)
     while not (place / "out" / LOCK).exists() and first.poll() is None:
@@ -178,7 +178,7 @@ def two(lab, trial):
     if first.poll() is None:
         refused(row, other, code, "another run is using")
     else:
-        row.unhurt += 1
+        row.unaffected += 1
     if first.ended():
         row.fault("messages", f"the first of two runs ended with {first.returncode}: {said(place)[-1:]}")
     lab.check_resumed(row, name, place)
@@ -186,7 +186,7 @@ def two(lab, trial):
 
 
 def again(lab, trial):
-    """The same command on its finished folder: it says so and changes nothing."""
+    """The command is run again on its finished folder: it says so and changes nothing."""
     name, place, row = trial.name, trial.place, Row("the finished command again", trial.name)
     shutil.copytree(lab.folder / name / "out", place / "out")
     code = lab.start(name, place).ended()
@@ -201,23 +201,23 @@ TRY = {"kill": kill, "ctrl-c": ctrl_c, "disk": disk, "readonly": readonly, "two"
 
 
 class Trials:
-    """The trials that are done, by (case, command, number), in a file of one JSON line each if there is one."""
+    """The finished trials by (case, command, number), recorded in a file of JSON lines if `log` is given."""
 
     def __init__(self, log):
         self.log, self.done = log, {}
         for line in log.read_text().splitlines() if log and log.exists() else ():
-            entry = json.loads(line)
-            self.done[tuple(entry["trial"])] = Row(**entry["row"])
+            trial = json.loads(line)
+            self.done[tuple(trial["trial"])] = Row(**trial["row"])
 
     def add(self, key, row):
-        """Keep a trial, on the disk when this returns."""
+        """Record a trial."""
         self.done[key] = row
         if self.log:
             with self.log.open("a") as file:
                 file.write(json.dumps({"trial": key, "row": asdict(row)}) + "\n")
 
     def rows(self, case, name):
-        """What the trials of a case and a command add up to, a row for each kind of disturbance."""
+        """The sums over the trials of a case and a command, one row per kind of disturbance."""
         found = {}
         for (of_case, of_name, _), row in sorted(self.done.items(), key=lambda item: item[0]):
             if (of_case, of_name) == (case, name):
@@ -226,9 +226,9 @@ class Trials:
 
 
 def run(trials, names, cases, counts, minutes, seed):
-    """Do the trials that are lacking, and yield the rows of each case and command as they are complete."""
+    """Do the missing trials, and yield the rows of each case and command."""
     until, lab = time.monotonic() + 60 * minutes, None
-    folder = Path(tempfile.mkdtemp())  # not one that goes with the process, of which commands are copies
+    folder = Path(tempfile.mkdtemp())  # not TemporaryDirectory, which forks of this process would remove
     try:
         for case in cases:
             for name in names:
@@ -253,32 +253,34 @@ def run(trials, names, cases, counts, minutes, seed):
 
 @click.command()
 @click.option("--kills", default=14, show_default=True, help="Kills of every command.")
-@click.option("--others", default=3, show_default=True, help="Times of everything else, for every command.")
-@click.option("--minutes", default=30.0, show_default=True, help="No trial begins after this.")
+@click.option("--others", default=3, show_default=True, help="Trials of each other case, for every command.")
+@click.option("--minutes", default=30.0, show_default=True, help="No trial starts after this.")
 @click.option("--case", "cases", multiple=True, type=click.Choice(CASES), default=CASES)
 @click.option("--command", "names", multiple=True, type=click.Choice(list(JOBS)), default=list(JOBS))
-@click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="Keep every trial here, and go on.")
+@click.option(
+    "--log", type=click.Path(dir_okay=False, path_type=Path), help="Record trials in this file, and continue from it."
+)
 @click.option("--seed", default=0, show_default=True)
 def main(kills, others, minutes, cases, names, log, seed):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     if {"disk", "readonly"} & set(cases) and not may_mount():
-        print("full and read-only disks are left out: they need the right to mount a tmpfs", file=sys.stderr)
+        print("full and read-only disks are skipped: mounting a tmpfs needs root", file=sys.stderr)
         cases = [case for case in cases if case not in ("disk", "readonly")]
     counts = {case: kills if case == "kill" else 1 if case == "again" else others for case in cases}
     head = (
-        "what was done",
+        "disturbance",
         "command",
-        "times",
-        "unhurt",
+        "trials",
+        "unaffected",
         "files that differ",
-        "half files",
-        "rows wrong",
-        "bad messages",
+        "partial files",
+        "wrong rows",
+        "wrong messages",
     )
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
     bad = 0
     for row in run(Trials(log), names, cases, counts, minutes, seed):
-        cells = (row.what, row.command, row.times, row.unhurt, row.files, row.parts, row.rows, row.messages)
+        cells = (row.what, row.command, row.times, row.unaffected, row.files, row.parts, row.rows, row.messages)
         print(f"| {' | '.join(map(str, cells))} |", flush=True)
         bad += row.files + row.parts + row.rows + row.messages
     sys.exit(bool(bad))

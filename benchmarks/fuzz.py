@@ -1,10 +1,10 @@
-"""Do the readers stand whatever bytes they are given? Valid small files are spoiled at random and read again.
+"""Damaged files for every reader: small valid files are damaged at random and read.
 
     python benchmarks/fuzz.py [--minutes 6] [--seed 0] [--reader png ...]
 
-Every reader works in a process of its own, with bounded memory, and has some seconds for a file. Allowed is what the
-reader documents: a result, or a `BadInput`. A crash of the interpreter, a hang, memory without end and every other
-exception are faults. Prints a Markdown table, and each fault once with the seed that makes it.
+Every reader runs in a process of its own, with limited memory and some seconds per file. It may return a result or
+raise `BadInput`. A crash of the interpreter, a hang, excessive memory and any other exception are faults. Prints a
+Markdown table, and each fault once with the seed that reproduces it.
 """
 
 import csv
@@ -40,18 +40,18 @@ from maskgen.runtime import files
 from maskgen.settings import ExtractConfig, FillConfig, PublishConfig
 
 SIDE = 96  # px of masks and photos, large enough for every reader
-ROOM = 1024**3  # bytes of address space that a reader may take beyond what it has after its imports
+ROOM = 1024**3  # bytes of address space that a reader may use in addition to its imports
 PATIENCE = 20  # s for one file
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 CELLS = ("", "nan", "inf", "-1", "1e999", "0", "../../etc/passwd", "/etc/passwd", "a\0b", "x" * 5000, '"', "\ud7ff,;\n")
 VALUES = (None, True, -1, 0, 1e308, 10**30, "", "text", [], [1], {}, {"a": 1}, [[]], "\u0000")
 
 
-# How files are spoiled.
+# How files are damaged.
 
 
 def spoil_bytes(data, rng):
-    """One to six of: bits turned, bytes or numbers replaced, pieces cut, doubled, zeroed, moved, inserted."""
+    """Damage bytes 1 to 6 times: flip bits, replace bytes or numbers, cut, duplicate, zero or insert pieces."""
     data = bytearray(data)
     for _ in range(int(rng.integers(1, 7))):
         if not data:
@@ -82,7 +82,7 @@ def spoil_bytes(data, rng):
 
 
 def spoil_csv(data, rng):
-    """Replace cells, drop or double columns and rows; now and then spoil the bytes as well."""
+    """Replace cells, drop or duplicate columns and rows; sometimes damage the bytes as well."""
     rows = list(csv.reader(io.StringIO(data.decode())))
     for _ in range(int(rng.integers(1, 4))):
         i = int(rng.integers(len(rows)))
@@ -103,31 +103,31 @@ def spoil_csv(data, rng):
 
 
 def spoil_json(data, rng):
-    """Replace values by others of any type, or drop them; every line of its own; now and then spoil the bytes."""
+    """Replace values by others of any type, or drop them; sometimes damage the bytes as well."""
     lines = data.decode().splitlines() if data.count(b"\n{") else [data.decode()]
     i = int(rng.integers(len(lines)))
-    told = json.loads(lines[i])
+    value = json.loads(lines[i])
     for _ in range(int(rng.integers(1, 3))):
-        places = list(_places(told))
-        holder, key = places[int(rng.integers(len(places)))] if places else ([told], 0)
+        places = list(_places(value))
+        holder, key = places[int(rng.integers(len(places)))] if places else ([value], 0)
         if rng.random() < 0.3:
             del holder[key]
         else:
             holder[key] = deepcopy(VALUES[int(rng.integers(len(VALUES)))])
     if rng.random() < 0.05:
-        told = VALUES[int(rng.integers(len(VALUES)))]
-    lines[i] = json.dumps(told)
+        value = VALUES[int(rng.integers(len(VALUES)))]
+    lines[i] = json.dumps(value)
     data = ("\n".join(lines) + "\n").encode()
     return spoil_bytes(data, rng) if rng.random() < 0.2 else data
 
 
-def _places(told):
-    for key in list(told) if isinstance(told, dict) else range(len(told)) if isinstance(told, list) else ():
-        yield told, key
-        yield from _places(told[key])
+def _places(value):
+    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from _places(value[key])
 
 
-# The valid files, and what reads them.
+# The valid files, and the functions that read them.
 
 
 def drawn(seed):
@@ -160,8 +160,8 @@ def mask_set(folder, split="test", count=6):
         data, name = maskset.encode(drawn(i)), f"clip/{i:06d}_occluded.png"
         (folder / split / "clip").mkdir(parents=True, exist_ok=True)
         (folder / split / name).write_bytes(data)
-        told = {"source": "clip", "frame": i, "gap": 1, "square": 0, "kind": "occluded"}
-        rows.append({**maskset.describe(drawn(i), name, data), **told})
+        frame = {"source": "clip", "frame": i, "gap": 1, "square": 0, "kind": "occluded"}
+        rows.append({**maskset.describe(drawn(i), name, data), **frame})
     maskset.write_index(folder / split, rows)
     settings = {"edges": [0.01, 0.1, 0.2], "border": 50, "any_size": False}
     sources = [{"name": "clip", "file": "clip.mp4", "sha256": "0" * 64, "split": split, "licence": "CC0-1.0"}]
@@ -216,7 +216,7 @@ def each(*calls):
             call()
 
 
-def go_on_extract(folder):
+def resume_extract(folder):
     """An extraction that finds the recipe of an earlier one."""
     from maskgen.extraction.run import extract
 
@@ -224,14 +224,14 @@ def go_on_extract(folder):
     extract([folder / "film.avi"], folder / "raw", config, workers=1, say=lambda line: None)
 
 
-def go_on_testset(folder):
+def resume_testset(folder):
     """A test set that finds its journal, made of an index."""
     from maskgen.testset import make_testset
 
     make_testset(folder / "raw", folder / "set", FillConfig(per_category=1), workers=1)
 
 
-def go_on_augment(folder):
+def resume_augment(folder):
     """Training masks that find the recipe of an earlier run."""
     from maskgen.sampler import MaskSampler
     from maskgen.training_set import augment_folder
@@ -239,7 +239,7 @@ def go_on_augment(folder):
     augment_folder(MaskSampler(folder / "raw", size=64), folder / "train", 2, workers=1)
 
 
-def press(folder):
+def publish_set(folder):
     """Publish a set, without the pictures, which take no part in the reading."""
     from maskgen import plots
     from maskgen.publish import publish
@@ -455,7 +455,7 @@ def seed_mask_set(*names, folder):
 
 def seed_extract(folder):
     film(folder / "film.avi", "MJPG")
-    go_on_extract(folder)
+    resume_extract(folder)
     (folder / "raw" / ".progress").mkdir()
     shutil.copy(folder / "raw" / "recipe.json", folder / "raw" / ".progress" / "recipe.json")
     return [folder / "raw" / "recipe.json", folder / "raw" / ".progress" / "recipe.json"]
@@ -482,13 +482,13 @@ def seed_testset_index(folder):
 
 def seed_testset_recipe(folder):
     seed_testset(folder)
-    go_on_testset(folder)
+    resume_testset(folder)
     return [folder / "set" / "recipe.json", folder / "raw" / "recipe.json"]
 
 
 def seed_testset_journal(folder):
     seed_testset(folder)
-    go_on_testset(folder)
+    resume_testset(folder)
     with (folder / "set" / "test" / "metadata.csv").open() as file:
         rows = list(csv.DictReader(file))
     progress = folder / "set" / ".progress"
@@ -500,13 +500,13 @@ def seed_testset_journal(folder):
 
 def seed_augment(folder):
     mask_set(folder / "raw", "train")
-    go_on_augment(folder)
+    resume_augment(folder)
     return [folder / "train" / "recipe.json", folder / "raw" / "recipe.json"]
 
 
 def seed_publish(*names, folder):
     seed_testset(folder)
-    go_on_testset(folder)
+    resume_testset(folder)
     (folder / "SOURCES.csv").write_text("file,source,licence\nclip.mp4,a lake,CC0-1.0\n")
     return [folder / name for name in names]
 
@@ -662,7 +662,7 @@ def seed_with(seed, *names):
 SETS = ("test/metadata.csv", "recipe.json", "checksums.sha256")
 STUDIES = ("study/study.sqlite", "study/secret.json", "mturk.csv", "prolific.csv")
 RESULTS = ("pairs.csv", "recipe.json", "journal/mean.jsonl")
-READERS = {  # name: who makes the valid files, who spoils them, who reads them, whether it takes the file or its folder
+READERS = {  # name: maker of the valid files, how they are damaged, reader, whether it takes the file or its folder
     "video": (seed_videos, spoil_bytes, read_video, "file"),
     "mask": (seed_masks, spoil_bytes, read_mask, "file"),
     "photo": (seed_photos, spoil_bytes, read_photo, "file"),
@@ -673,14 +673,14 @@ READERS = {  # name: who makes the valid files, who spoils them, who reads them,
     "checksums": (seed_with(seed_mask_set, SETS[2]), spoil_bytes, read_mask_set, "folder"),
     "pieces of extract": (seed_piece, spoil_bytes, read_piece, "file"),
     "SOURCES.csv of extract": (seed_credits, spoil_csv, read_credits, "folder"),
-    "recipe of extract": (seed_extract, spoil_json, go_on_extract, "folder"),
-    "index of testset": (seed_testset_index, spoil_csv, go_on_testset, "folder"),
-    "recipe of testset": (seed_testset_recipe, spoil_json, go_on_testset, "folder"),
-    "journal of testset": (seed_testset_journal, spoil_json, go_on_testset, "folder"),
-    "recipe of augment": (seed_augment, spoil_json, go_on_augment, "folder"),
-    "recipe of publish": (seed_with(seed_publish, "set/recipe.json"), spoil_json, press, "folder"),
-    "index of publish": (seed_with(seed_publish, "set/test/metadata.csv"), spoil_csv, press, "folder"),
-    "SOURCES.csv": (seed_with(seed_publish, "SOURCES.csv"), spoil_csv, press, "folder"),
+    "recipe of extract": (seed_extract, spoil_json, resume_extract, "folder"),
+    "index of testset": (seed_testset_index, spoil_csv, resume_testset, "folder"),
+    "recipe of testset": (seed_testset_recipe, spoil_json, resume_testset, "folder"),
+    "journal of testset": (seed_testset_journal, spoil_json, resume_testset, "folder"),
+    "recipe of augment": (seed_augment, spoil_json, resume_augment, "folder"),
+    "recipe of publish": (seed_with(seed_publish, "set/recipe.json"), spoil_json, publish_set, "folder"),
+    "index of publish": (seed_with(seed_publish, "set/test/metadata.csv"), spoil_csv, publish_set, "folder"),
+    "SOURCES.csv": (seed_with(seed_publish, "SOURCES.csv"), spoil_csv, publish_set, "folder"),
     "pairs of evaluate": (seed_pairs, spoil_bytes, pair_up, "folder"),
     "pairs.csv": (seed_with(seed_results, RESULTS[0]), spoil_csv, read_results, "folder"),
     "recipe of evaluate": (seed_with(seed_results, RESULTS[1]), spoil_json, read_results, "folder"),
@@ -705,7 +705,7 @@ READERS = {  # name: who makes the valid files, who spoils them, who reads them,
 
 
 def child(name, seed, number, folder):
-    """Spoil and read, case after case, telling stdout what comes of each."""
+    """Damage and read one file after the other, and print the outcomes to stdout."""
     make, spoil, read, takes = READERS[name]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a reader prints must not fall among the answers
@@ -726,17 +726,17 @@ def child(name, seed, number, folder):
         print("begin", number, file=answers, flush=True)
         try:
             read(victim if takes == "file" else trial)
-            told = "read"
+            outcome = "read"
         except BadInput as error:
-            told = "refused" if str(error).strip() else "fault BadInput without a word"
+            outcome = "refused" if str(error).strip() else "fault BadInput without a word"
         except Exception as error:
-            told = f"fault {described(error)}"
-        print("end", number, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, told, file=answers, flush=True)
+            outcome = f"fault {described(error)}"
+        print("end", number, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, outcome, file=answers, flush=True)
         number += 1
 
 
 def described(error):
-    """What an exception is and where in our code it came up, in one line."""
+    """An exception and where in our code it was raised, in one line."""
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     ours = [frame for frame in ours if Path(frame.filename).name != "fuzz.py"] or ours
     where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
@@ -744,7 +744,7 @@ def described(error):
 
 
 def read_valid(name, source, spoilt, read, takes, folder):
-    """What is not spoilt has to be read: else nothing is tested."""
+    """Read the undamaged files, which must work."""
     for victim in spoilt:
         trial = folder / "trial"
         shutil.rmtree(trial, ignore_errors=True)
@@ -757,14 +757,14 @@ def read_valid(name, source, spoilt, read, takes, folder):
 
 
 def watch(name, seed, seconds, tally, faults):
-    """Run the child of a reader for some seconds from its first file on; it is started again when something ends it."""
+    """Run the child process of a reader for some seconds of reading; restart it when a file ends it."""
     number, peak, until = 0, 0, float("inf")
     while time.monotonic() < until:
         with tempfile.TemporaryDirectory() as folder:
             line = [sys.executable, __file__, "--child", name, "--seed", str(seed), "--number", str(number)]
             environment = {**os.environ, "TQDM_DISABLE": "1", "OPENCV_LOG_LEVEL": "OFF", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
             environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-            said = Path(folder) / "said"  # a pipe that nobody reads would fill with a decoder's chatter, and hang
+            said = Path(folder) / "said"  # a pipe that is not read would fill with messages of decoders
             with said.open("w") as errors:
                 process = subprocess.Popen(
                     [*line, "--folder", folder], stdout=subprocess.PIPE, stderr=errors, env=environment
@@ -791,16 +791,16 @@ def watch(name, seed, seconds, tally, faults):
                     begun, until = number, min(until, time.monotonic() + seconds)
                     continue
                 peak = max(peak, int(rest[0]) // 1024)
-                told = rest[1].strip()
-                tally[told.split()[0]] += 1
-                if told.startswith("fault"):
-                    place, _, words = told[6:].partition(": ")
+                outcome = rest[1].strip()
+                tally[outcome.split()[0]] += 1
+                if outcome.startswith("fault"):
+                    place, _, words = outcome[6:].partition(": ")
                     faults.setdefault(f"{name}: {place}", f"{number}, {words}")
                 number += 1
             process.kill()
             process.communicate()
             if begun == number:
-                number += 1  # what hung or crashed is not tried again
+                number += 1  # skip the file that hung or crashed it
     return peak
 
 

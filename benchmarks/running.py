@@ -64,7 +64,7 @@ class Row:
     what: str
     command: str
     times: int = 1
-    unhurt: int = 0  # runs that ended before the fault, or in spite of it
+    unaffected: int = 0  # runs that ended before the fault, or in spite of it
     files: int = 0  # files that differ from those of the undisturbed run, are missing or surplus
     parts: int = 0  # half-written files under a final name, and left-over parts and locks
     rows: int = 0  # lost or duplicate rows of an index or table
@@ -73,7 +73,7 @@ class Row:
 
     def add(self, other):
         """Add the counts of another trial."""
-        for name in ("times", "unhurt", "files", "parts", "rows", "messages", "notes"):
+        for name in ("times", "unaffected", "files", "parts", "rows", "messages", "notes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def fault(self, kind, note):

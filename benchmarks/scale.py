@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py [CLIPS] [--masks 20]
 
-CLIPS: a folder of videos, of which four are taken and made into others of the same kind: mirrored so that each gives
-masks of its own, joined to longer films, enlarged. Without it a film that it makes is cut in four. One worker; a few
-minutes. Prints a Markdown table; ratios are of processor time, which other work on the machine changes little.
+CLIPS: a folder of videos. Four of them are made into others: mirrored to give other masks, joined to longer films,
+enlarged. Without it, a generated film is cut into four. One worker; a few
+minutes. Prints a Markdown table; ratios are of processor time, which other programs hardly change.
 """
 
 import json
@@ -24,11 +24,11 @@ from extract import film
 
 from maskgen.extraction import video
 
-BASE = 4  # clips that are taken
+BASE = 4  # clips that are used
 FRAMES = 100  # of each
-FACTORS = (1, 2, 4)  # by which numbers and lengths grow
-SIDES = (1, 2, 3)  # the same of a frame's sides
-MIRRORS = ((), (1,), (0,), (0, 1))  # axes: four films of the same kind out of one
+FACTORS = (1, 2, 4)  # of number and length
+SIDES = (1, 2, 3)  # factors of a frame's sides
+MIRRORS = ((), (1,), (0,), (0, 1))  # axes: four similar films from one
 
 
 def clips(folder):
@@ -49,7 +49,7 @@ def clips(folder):
 
 
 def stretches(folder):
-    """The same of a film that is made."""
+    """The same from a generated film."""
     reader = video.open_reader(film(folder / "film.mp4", BASE * FRAMES))
     frames = np.stack([reader.read(i) for i in range(BASE * FRAMES)])
     reader.close()
@@ -67,12 +67,12 @@ def write(path, frames, size=(640, 480)):
 
 
 def extraction(films, out, masks):
-    """One run in a process of its own: seconds, those of processor time, peak MB, pairs looked at, masks."""
+    """One run in a process of its own: (seconds, seconds of processor time, peak MB, pairs of frames, masks)."""
     command = [Path(sys.executable).with_name("maskgen"), "extract", films, "--out", out, "--workers", "1"]
     command += ["--train", str(masks), "--test", "0"]
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    # Not the kernel's own maximum: a process inherits its parent's, which holds all the frames.
+    # Not the kernel's maximum, which a process inherits from this one with all its frames.
     watched, peak, ended = psutil.Process(process.pid), 0, 0
     while not ended:
         time.sleep(0.1)
@@ -115,7 +115,7 @@ def series(taken, masks, folder):
         ],
     )
     yield (
-        f"length of a video, {each} masks whatever it is",
+        f"length of a video, always {each} masks",
         [(what, factor, folder / f"length{factor}", each) for what, factor in lengths],
     )
     yield (
@@ -130,7 +130,7 @@ def series(taken, masks, folder):
 )
 @click.option("--masks", default=20, show_default=True, help="Of each video.")
 def main(given, masks):
-    print(f"| what grows | | masks | pairs | s | processor s | ratio | ms a pair | peak MB |\n{'|---' * 9}|")
+    print(f"| what grows | | masks | pairs | s | processor s | ratio | ms per pair | peak MB |\n{'|---' * 9}|")
     with tempfile.TemporaryDirectory() as folder:
         taken = clips(given) if given else stretches(Path(folder))
         for number, (name, runs) in enumerate(series(taken, masks, Path(folder))):

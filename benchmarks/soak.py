@@ -1,9 +1,9 @@
-"""Does memory grow? Extracts masks from a film and scores methods on them, over and over, in one process.
+"""Memory over time: extracts masks from a film and scores methods on them, again and again, in one process.
 
     python benchmarks/soak.py [--minutes 6] [--out docs/figures/soak.png]
 
-Every second the resident memory of this process and of all that it has started is added up. Prints the slopes after
-warm-up and draws the curve. Nothing is left behind but the picture.
+Records the resident memory of this process and all that it has started every second. Prints the slopes after warm-up
+and draws the curve. Leaves nothing behind but the figure.
 """
 
 import shutil
@@ -25,7 +25,7 @@ from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen.extraction.run import extract
 from maskgen.settings import ExtractConfig
 
-WARM_UP = 0.2  # share of the time that the slopes leave out: imports, caches and the allocator's own pools
+WARM_UP = 0.2  # fraction of the time that the slopes exclude: imports, caches and the allocator's pools
 MB = 1024**2
 
 
@@ -47,12 +47,12 @@ class Watch(threading.Thread):
 def _resident(process):
     try:
         return process.memory_info().rss
-    except psutil.Error:  # it has ended meanwhile
+    except psutil.Error:  # it has ended
         return 0
 
 
 def once(videos, folder, number, workers):
-    """One extraction and one benchmark, with another seed each time, in a folder that goes again."""
+    """One extraction and one benchmark; `number` is the seed."""
     config = ExtractConfig(train=40, test=40, size=256, min_area=8, seed=number)
     extract(videos, folder / "raw", config, workers=workers, say=lambda line: None)
     config = BenchmarkConfig(metrics=("l1_image", "psnr", "ssim"), size=(256, 256), per_class=12, seed=number)
@@ -65,12 +65,12 @@ def once(videos, folder, number, workers):
 
 
 def slope(seconds, values):
-    """MB an hour, by least squares."""
+    """MB per hour, by least squares."""
     return np.polyfit(seconds / 3600, values, 1)[0]
 
 
 def draw(path, samples, kept, ends):
-    """The curve of memory over time, with the line that was fitted to it."""
+    """Draw memory over time, with the fitted line."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,10 +116,12 @@ def evaluate(
     config = BenchmarkConfig(tuple(metrics), size or BenchmarkConfig.size, per_class or 0, raw, seed)
     chosen = read_methods(methods, weights)
     check_metrics(config, by, size)
-    temporary = None if out else tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
-    folder = Path(out) if out else Path(temporary.name, OUT)
-    arrays = isinstance(images, Sequence | np.ndarray) and not isinstance(images, str)
-    if arrays:
+    temporary = None
+    if not out:
+        temporary = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
+        out = Path(temporary.name, OUT)
+    folder = Path(out)
+    if isinstance(images, Sequence | np.ndarray) and not isinstance(images, str):
         pair_set, size = experiments.array_pairs(images, masks, size, out=folder)
         config = replace(config, size=size)
     elif pairs is not None:
@@ -161,11 +164,11 @@ def read_methods(
 
     Raises BadInput as `methods.parse_all`, and where a file or folder of a method is missing.
     """
+    functions: dict[str, Callable] = {}
     if not isinstance(methods, Mapping):
-        texts = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+        texts: list = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
         if not texts or any(callable(method) for method in texts):
             raise BadInput("expected a dict of label -> function or method name, or a list of method names")
-        functions = {}
     else:
         texts = [f"{checked_label(label)}={method}" for label, method in methods.items() if not callable(method)]
         functions = {label: method for label, method in methods.items() if callable(method)}
@@ -195,13 +198,13 @@ def score_pairs(
     paper: bool = False,
     pages: bool = False,
     verbose: bool = False,
-    **options,
+    **options: Any,
 ) -> "Evaluation":
     """Score pairs and write the report. methods: from `read_methods`. options: as for `benchmark.run`."""
     say = print if verbose else lambda line: None
     pairs, sources, text = pair_set.pairs, pair_set.sources, ""
 
-    def write_report(scores):
+    def write_report(scores: pd.DataFrame) -> None:
         nonlocal text
         text = report.write(out, scores, pairs, sources, config, ReportConfig(by=by or ""), paper=paper, pages=pages)
 
@@ -238,7 +241,7 @@ class Evaluation:
 
     def __init__(self, folder: Path, scores: pd.DataFrame, text: str, labels: list[str]):
         self.folder, self.scores, self._text, self._labels = folder, scores, text, labels
-        self._temporary = None  # removed together with this object
+        self._temporary: tempfile.TemporaryDirectory | None = None  # removed together with this object
 
     @property
     def table(self) -> pd.DataFrame:
@@ -284,9 +287,9 @@ class Evaluation:
     def _repr_html_(self) -> str:
         parts = []
         for name, rows in self.table.groupby("metric", sort=False):
-            row = metric_table.ALL[name]
+            row = metric_table.ALL[str(name)]
             unit = f" ({row.unit})" if row.unit else ""
             means = rows.pivot_table("mean", "method", "category", sort=False)
             parts.append(f"<p>{name}{unit}, {row.better} is better</p>")
-            parts.append(means.to_html(float_format=f"%.{row.digits}f", na_rep="-"))
+            parts.append(means.to_html(float_format=f"{{:.{row.digits}f}}".format, na_rep="-"))
         return "".join(parts)

@@ -37,8 +37,8 @@ def free_form(shape: tuple[int, int], ratio: float, margin: int, rng: np.random.
         for _ in range(rng.integers(1, 9)):
             angle += rng.uniform(-1.2, 1.2)
             to = np.clip(at + side * rng.uniform(0.04, 0.16) * np.array([np.cos(angle), np.sin(angle)]), low, high)
-            ends = [tuple(int(x) for x in point) for point in (at, to)]
-            cv2.line(drawn, *ends, 1, thick)
+            start, end = (tuple(int(x) for x in point) for point in (at, to))
+            cv2.line(drawn, start, end, 1, thick)
             drawn &= inside
             at = to
             if np.count_nonzero(drawn) >= ratio * drawn.size:

@@ -119,7 +119,11 @@ def enlarged_pairs(photos: Path | None, config: BenchmarkConfig, *, out: Path) -
 
 
 def array_pairs(
-    photos: Sequence[np.ndarray], holes: Sequence[np.ndarray], size: tuple[int, int] | None = None, *, out: Path
+    photos: Sequence[np.ndarray],
+    holes: Sequence[np.ndarray] | str | Path | None,
+    size: tuple[int, int] | None = None,
+    *,
+    out: Path,
 ) -> tuple[PairSet, tuple[int, int]]:
     """Pairs of arrays, the first image with the first hole and so on, and their size; files are written below out.
 

@@ -1,6 +1,7 @@
 """The device on which a network runs, and the processes of distributed training."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -31,7 +32,7 @@ def usable(device: str | None) -> str:
 
 
 @contextmanager
-def processes(device: str | None):
+def processes(device: str | None) -> Iterator[tuple[int, int, str]]:
     """Context with the rank, the number of processes and the device of this process, in a group under `torchrun`."""
     world, device = int(os.environ.get("WORLD_SIZE", 1)), usable(device)
     if world == 1:

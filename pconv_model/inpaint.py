@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class Inpainter:
     ((64, 64, 3), dtype('uint8'), True)
     """
 
-    net: UNet | None = None
+    net: UNet = None  # type: ignore[assignment]  # None becomes a network in __post_init__
     _: KW_ONLY
     device: str | None = None
     precision: str = "fp32"
@@ -87,7 +88,7 @@ class Inpainter:
         object.__setattr__(self, "net", net.eval().to(self.device, memory_format=torch.channels_last))
 
     @classmethod
-    def load(cls, weights: Path | None = None, kind: str = "pconv", **settings) -> "Inpainter":
+    def load(cls, weights: Path | None = None, kind: str = "pconv", **settings: Any) -> "Inpainter":
         """An inpainter with the weights of a file of `pconv train` or `pconv convert`.
 
         weights: None takes those that ship for this kind. kind: "pconv", the paper's network, or "conv", its baseline.
@@ -118,7 +119,7 @@ class Inpainter:
         Up to `batch` consecutive images of one size go through the network together; those larger than a tile go one
         by one. Batching may change a filled pixel by rounding.
         """
-        group = []
+        group: list[tuple[np.ndarray, np.ndarray]] = []
         for image, hole in zip(images, holes, strict=True):
             pixels.check(image, hole)
             if group and (len(group) == self.batch or hole.shape != group[0][1].shape):
@@ -131,7 +132,7 @@ class Inpainter:
         if group:
             yield from self._fill(group, raw)
 
-    def identity(self, **settings) -> dict:
+    def identity(self, **settings: Any) -> dict:
         """All that decides a result besides image and mask, for recipe.json: settings, weights, device, libraries.
 
         settings: others that belong to the recipe.

@@ -41,7 +41,7 @@ class PartialConv2d(nn.Conv2d):
         expect("scaling", scaling, one_of(SCALINGS))
         self.scaling = scaling
 
-    def forward(
+    def forward(  # type: ignore[override]  # a convolution of one input has no mask
         self, x: torch.Tensor, valid: torch.Tensor, *, masked: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns x' (B, C', H', W') and the updated mask (B, 1, H', W') of 0. and 1.
@@ -80,6 +80,6 @@ class PartialConv2d(nn.Conv2d):
         parts = zip(x.split(self.branches, 1), valid.split(1, 1), strict=True)
         return torch.cat([torch.where(plane > 0, part, 0) for part, plane in parts], 1)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         branches = f", branches={self.branches}" if len(self.branches) > 1 else ""
         return f"{super().extra_repr()}{branches}, scaling={self.scaling}"

@@ -31,7 +31,8 @@ def perceptual_loss(
     weights: of the images, (B, 1, 1, 1), as `pconv_model.extra_losses.balance_weights` returns them; 1 in the paper.
     """
     pairs = zip(features, truth_features, strict=True)
-    return sum(((a.float() - b.float()).abs() * weights).mean() for a, b in pairs)
+    losses = (((a.float() - b.float()).abs() * weights).mean() for a, b in pairs)
+    return sum(losses)  # type: ignore[return-value]  # it would be 0 for no layers
 
 
 def gram(feature: torch.Tensor) -> torch.Tensor:
@@ -49,7 +50,8 @@ def style_loss(
 ) -> torch.Tensor:
     """Sum over the layers of the mean absolute difference of the Gram matrices. weights: as in `perceptual_loss`."""
     pairs = zip(features, truth_features, strict=True)
-    return sum(((gram(a) - gram(b)).abs().unsqueeze(1) * weights).mean() for a, b in pairs)
+    losses = (((gram(a) - gram(b)).abs().unsqueeze(1) * weights).mean() for a, b in pairs)
+    return sum(losses)  # type: ignore[return-value]
 
 
 def tv_loss(comp: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """The U-Net of Table 2, with partial convolutions (PConvUNet) or plain ones (ConvUNet, the paper's baseline)."""
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,9 @@ class UNet(nn.Module):
     Images are in [0, 1] at both ends.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, config: NetConfig):
         super().__init__()
         self.config = config
@@ -83,7 +86,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(3, 3, 1) if config.head == "sigmoid" else None
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
-        self.frozen = []  # batch norms that stay in evaluation mode
+        self.frozen: list[Any] = []  # batch norms that stay in evaluation mode
         self.initialise()
 
     def _block(self, inputs, outputs, kernel, *, stride=1, branches=None, norm, slope):
@@ -95,7 +98,7 @@ class UNet(nn.Module):
             conv = nn.Conv2d(inputs, outputs, kernel, **geometry)
         return Block(conv, nn.BatchNorm2d(outputs, eps=self.config.eps) if norm else None, slope)
 
-    def initialise(self):
+    def initialise(self) -> None:
         """He initialisation (reference 33 of the paper), with zero biases."""
         for block in (*self.encoder, *self.decoder):
             nn.init.kaiming_normal_(block.conv.weight, a=block.slope or 0.0, nonlinearity="leaky_relu")
@@ -137,7 +140,7 @@ class UNet(nn.Module):
 class PConvUNet(UNet):
     """The network of the paper. PConvUNet() is Table 2; `width` and `depth` make it narrower and shallower."""
 
-    def __init__(self, width: float = 1.0, depth: int = 8, **config):
+    def __init__(self, width: float = 1.0, depth: int = 8, **config: Any):
         """width: times the paper's channels. depth: layers of the encoder. config: the other fields of NetConfig."""
         super().__init__(NetConfig(kind="pconv", width=width, depth=depth, **config))
 
@@ -165,18 +168,20 @@ class PConvUNet(UNet):
         skips = []
         for block in self.encoder:
             skips.append(valid)
-            valid = (block.conv.count_valid(valid) > 0.5).to(valid.dtype)
+            valid = (block.conv.count_valid(valid) > 0.5).to(valid.dtype)  # type: ignore[union-attr,operator]
         for block in self.decoder:
             skip = skips.pop()
             both = torch.cat([upsample(valid, skip), skip], 1)
-            valid = (block.conv.count_valid(both) > 0.5).to(valid.dtype)
+            valid = (block.conv.count_valid(both) > 0.5).to(valid.dtype)  # type: ignore[union-attr,operator]
         return valid
 
 
 class ConvUNet(UNet):
     """The paper's baseline "Conv": the same U-Net with plain convolutions, and holes filled with one colour."""
 
-    def __init__(self, width: float = 1.0, depth: int = 8, **config):
+    colour: torch.Tensor
+
+    def __init__(self, width: float = 1.0, depth: int = 8, **config: Any):
         """As for PConvUNet. The colour is 127.5 with fill="grey", or ImageNet's mean colour with fill="mean"."""
         super().__init__(NetConfig(kind="conv", width=width, depth=depth, **config))
         colour = (0.5, 0.5, 0.5) if self.config.fill == "grey" else IMAGENET_MEAN

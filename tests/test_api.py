@@ -106,8 +106,8 @@ def test_python_and_the_command_write_the_same_bytes(tmp_path):
     run(tmp_path, ["telea", "ns"], out=tmp_path / "python", per_class=1, seed=3, raw=True, pages=True, by="psnr")
     line = f"-m telea -m ns --images {images} --masks {masks} --per-class 1 --seed 3 --raw --pages --by psnr -j 1"
     line += f" --metric l1_hole --metric psnr --size {SIDE} -o {tmp_path / 'command'}"
-    told = CliRunner().invoke(commands.evaluate, line.split())
-    assert told.exit_code == 0, told.output
+    done = CliRunner().invoke(commands.evaluate, line.split())
+    assert done.exit_code == 0, done.output
     assert every_file(tmp_path / "python") == every_file(tmp_path / "command")
 
 

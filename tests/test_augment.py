@@ -390,6 +390,48 @@ def test_a_raw_mask_that_is_too_large_is_not_dilated_to_a_smaller_hole():
     assert compose(lambda layer: raw, Target(220**2), STILL, np.random.default_rng(0))[0].sum() == 220**2
 
 
+def test_a_raw_mask_that_is_cut_can_be_dilated_up_to_the_border_line_and_never_beyond():
+    full, target = np.ones((512, 512), bool), Target(round(0.95 * 412**2), 512, 50)
+    made = [compose(lambda layer: full, target, PRESETS["nvidia"], np.random.default_rng(seed)) for seed in range(15)]
+    holes = [mask[0] for mask in made if mask]
+    assert len(holes) > 7  # cut so far inside that a brush fits, most masks succeed
+    assert all(border_distance(hole) >= 50 and hole.sum() == target.area for hole in holes)
+
+
+def test_the_margin_is_that_of_a_rotated_brush():
+    target, rng = Target(1, 512, 50), np.random.default_rng(0)
+    assert composition._margins(10, 45, 1, target, PRESETS["nvidia"], rng) == pytest.approx(50 + 10 * 2**0.5 + 1)
+    assert composition._margins(10, -90, 1, target, PRESETS["nvidia"], rng) == pytest.approx(50 + 10 + 1)
+    assert composition._margins(10, 45, 1, target, AugmentConfig(shape="disc"), rng) == pytest.approx(50 + 10 + 1)
+    spare = [composition._margins(10, 0, 0.5, target, PRESETS["nvidia"], rng) - 61 for _ in range(50)]
+    assert 0 <= np.min(spare) < 5 and 45 < np.max(spare) <= 50 and np.shape(spare) == (50, 4)
+
+
+def test_a_raw_mask_that_is_too_large_is_left_out_unless_it_is_the_first():
+    large, small = box(0, 400, 0, 400), box(200, 300, 200, 300)
+    for first, second, expected in ((large, small, None), (small, large, [0, 2])):
+        raws = [first, second, box(300, 320, 200, 300)]
+        target = Target(160 * 140, layers=3)  # the small one and the third, dilated by 20 px to each side
+        made = [
+            compose(lambda layer, raws=raws: raws[layer], target, STILL, np.random.default_rng(s)) for s in range(20)
+        ]
+        layers = [[layer for layer, _ in mask[1]["layers"]] for mask in made if mask]
+        assert (layers == []) if expected is None else (layers and all(1 not in one for one in layers))
+
+
+def test_another_raw_mask_is_joined_where_the_brush_that_was_drawn_is_too_small():
+    corners = np.zeros((512, 512), bool)
+    corners[np.ix_([60, 450], [60, 450])] = True
+    raws = [corners, np.roll(corners, (60, 60), (0, 1))]
+    target = Target(4 * 41**2, layers=2)  # a brush of 41 px makes it of the first one alone
+    joined = 0
+    for seed in range(30):
+        hole, made = compose(lambda layer: raws[layer], target, STILL, np.random.default_rng(seed))
+        joined += len(made["layers"]) == 2
+        assert hole.sum() == target.area
+    assert 20 <= joined < 30  # brushes are drawn from 9 to 49 px, so about 80 % of them are smaller
+
+
 def test_the_brush_has_an_upper_end():
     raw = box(255, 257, 255, 257)  # a brush of 49 px makes it 50 px wide
     for area, succeeds in ((48**2, True), (52**2, False)):

@@ -1,4 +1,4 @@
-"""Files that a disk, a network or an enemy has spoiled: refused in one line, whatever they hold."""
+"""Damaged and hostile files: refused with one line, or read; never another exception."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def spoilt(path, places, value=0xFF):
     path.write_bytes(whole)
 
 
-def test_no_byte_of_a_zip_breaks_its_reader(tmp_path):
+def test_a_zip_with_any_byte_damaged_is_read_or_refused(tmp_path):
     path = tmp_path / "masks.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("0.png", maskset.encode(streaks(0, 64)))
@@ -70,7 +70,7 @@ def test_no_byte_of_a_zip_breaks_its_reader(tmp_path):
     assert sum(refused) > 50 and not refused_or_read(read_all, path)
 
 
-def test_a_file_without_a_name_in_a_zip_is_no_mask(tmp_path):
+def test_a_nameless_file_in_a_zip_is_no_mask(tmp_path):
     with zipfile.ZipFile(tmp_path / "masks.zip", "w") as archive:
         archive.writestr("0.png", maskset.encode(streaks(0, 64)))
         archive.writestr("x", b"nameless")
@@ -79,7 +79,7 @@ def test_a_file_without_a_name_in_a_zip_is_no_mask(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["w:gz", "w:bz2", "w:xz"])
-def test_a_packed_tar_may_end_anywhere(tmp_path, way):
+def test_a_compressed_tar_truncated_anywhere_is_read_or_refused(tmp_path, way):
     path, data = tmp_path / "masks.tar", maskset.encode(streaks(0, 64))
     with tarfile.open(path, way) as archive:
         entry = tarfile.TarInfo("0.png")
@@ -125,7 +125,7 @@ def edit(path, old, new):
         (b"clip0.mp4", b"clip\xb9.mp4"),
     ],
 )
-def test_an_index_that_misleads_is_refused(raw, old, new):
+def test_a_damaged_index_is_refused(raw, old, new):
     edit(raw / "test" / "metadata.csv", old, new)
     with pytest.raises(BadInput, match=r"metadata\.csv"):
         maskset.read_index(raw / "test")
@@ -148,7 +148,7 @@ def test_a_measure_that_is_no_number_is_refused_with_its_mask(raw, value):
         pairing.find_masks(raw)
 
 
-def test_verify_names_what_is_wrong_with_an_index_of_nonsense(raw):
+def test_verify_names_the_faults_of_a_damaged_index(raw):
     index = raw / "test" / "metadata.csv"
     lines = index.read_text().splitlines()
     lines[1] = lines[1].split(",")[0]  # a row cut short
@@ -162,7 +162,7 @@ def test_verify_names_what_is_wrong_with_an_index_of_nonsense(raw):
         find_faults(raw, workers=1)
 
 
-def test_checksums_of_nonsense_are_faults(raw):
+def test_damaged_checksums_are_faults(raw):
     files.write_checksums(raw)
     with (raw / files.CHECKSUMS).open("ab") as file:
         file.write(b"\xb2\xff\x00  ../out\n" + b"0" * 64 + b"  " + b"y" * 5000 + b"\n")
@@ -171,7 +171,7 @@ def test_checksums_of_nonsense_are_faults(raw):
 
 
 @pytest.mark.parametrize(
-    "told",
+    "change",
     [
         {"settings": 1},
         {"settings": []},
@@ -188,13 +188,13 @@ def test_checksums_of_nonsense_are_faults(raw):
         {"sources": [{"name": ["clip"]}]},
     ],
 )
-def test_a_recipe_of_the_wrong_kind_is_refused(raw, told):
-    (raw / "recipe.json").write_text(json.dumps({"settings": {}, "sources": [], "counts": {}} | told))
+def test_a_recipe_of_the_wrong_kind_is_refused(raw, change):
+    (raw / "recipe.json").write_text(json.dumps({"settings": {}, "sources": [], "counts": {}} | change))
     with pytest.raises(BadInput, match=r"recipe\.json"):
         find_faults(raw, workers=1)
 
 
-def test_training_masks_whose_recipe_lost_its_counts_are_left_alone(tmp_path):
+def test_training_masks_with_a_damaged_recipe_are_not_changed(tmp_path):
     write_raw(tmp_path / "raw", 6, "train")
     sampler = MaskSampler(tmp_path / "raw", size=64)
     augment_folder(sampler, tmp_path / "out", 2, workers=1)
@@ -204,7 +204,7 @@ def test_training_masks_whose_recipe_lost_its_counts_are_left_alone(tmp_path):
         augment_folder(sampler, tmp_path / "out", 2, workers=1)
 
 
-def test_what_a_task_left_is_made_again_where_any_byte_of_it_has_changed(tmp_path):
+def test_the_result_file_of_a_task_is_made_again_if_any_byte_changed(tmp_path):
     """As after a power cut: a file of the right length and name, with holes in it."""
     write_video(tmp_path / "film.avi", 6)
     offered, config = tuple((frame, 1, 0) for frame in range(4)), ExtractConfig(size=64, min_area=1, min_ratio=0)
@@ -226,7 +226,7 @@ def testset(tmp_path):
     return tmp_path / "raw", tmp_path / "set", config
 
 
-def test_lines_of_a_journal_that_make_no_sense_are_made_again(testset):
+def test_masks_of_damaged_journal_lines_are_made_again(testset):
     raw, out, config = testset
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     rows = files.read_rows(out / "test" / "metadata.csv")
@@ -239,7 +239,7 @@ def test_lines_of_a_journal_that_make_no_sense_are_made_again(testset):
         assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_a_set_whose_index_leads_out_of_it_is_not_published(testset, tmp_path):
+def test_a_set_whose_index_leads_out_of_its_folder_is_not_published(testset, tmp_path):
     _, out, _ = testset
     edit(out / "test" / "metadata.csv", b"interior_0.01-0.1/00000.png", b"../../../outside.png")
     with pytest.raises(BadInput, match="leads out"):
@@ -258,7 +258,7 @@ def test_a_set_whose_index_leads_out_of_it_is_not_published(testset, tmp_path):
         ("border_distance", ""),
     ],
 )
-def test_pairs_that_mislead_are_refused(tmp_path, column, value):
+def test_damaged_pairs_are_refused(tmp_path, column, value):
     images, masks = folders(tmp_path)
     pairs = pairing.make_pairs(images, masks, BenchmarkConfig(size=(SIDE, SIDE)))
     (tmp_path / "pairs.csv").write_bytes(pairing.pairs_csv(pairs))
@@ -271,7 +271,7 @@ def test_pairs_that_mislead_are_refused(tmp_path, column, value):
         pairing.read_pairs(tmp_path / "pairs.csv")
 
 
-def test_pairs_with_a_name_that_no_file_can_have_are_refused(tmp_path):
+def test_pairs_with_an_impossible_file_name_are_refused(tmp_path):
     images, masks = folders(tmp_path)
     pairs = pairing.make_pairs(images, masks, BenchmarkConfig(size=(SIDE, SIDE)))
     (tmp_path / "pairs.csv").write_bytes(pairing.pairs_csv([replace(pairs[0], mask="x" * 5000), *pairs[1:]]))
@@ -291,7 +291,7 @@ def test_what_a_recipe_says_of_masks_counts_where_it_makes_sense(tmp_path, value
 
 
 @pytest.mark.parametrize("change", [{"methods": None}, {"methods": {"mean": 3}}, {"sources": []}, {"libraries": "old"}])
-def test_results_whose_recipe_makes_no_sense_are_left_alone(tmp_path, change):
+def test_results_with_a_damaged_recipe_are_not_changed(tmp_path, change):
     folders(tmp_path)
     score(tmp_path, ["mean"])
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
@@ -300,14 +300,14 @@ def test_results_whose_recipe_makes_no_sense_are_left_alone(tmp_path, change):
         score(tmp_path, ["mean"])
 
 
-def test_a_recipe_that_nests_without_end_is_refused(tmp_path):
+def test_a_recipe_nested_too_deeply_is_refused(tmp_path):
     (tmp_path / "recipe.json").write_text("[" * 100_000)
     with pytest.raises(BadInput, match="cannot be read"):
         maskset.read_recipe(tmp_path)
 
 
 @pytest.mark.parametrize("line", ['{"pair": []}', '{"pair": "00001"}', '{"pair": "00001", "error": ""}', "\x00\x00"])
-def test_rows_of_a_journal_that_make_no_sense_are_scored_again(tmp_path, line):
+def test_pairs_of_damaged_journal_rows_are_scored_again(tmp_path, line):
     folders(tmp_path)
     score(tmp_path, ["mean"])
     journal = tmp_path / "out" / "journal" / "mean.jsonl"
@@ -323,7 +323,7 @@ def test_rows_of_a_journal_that_make_no_sense_are_scored_again(tmp_path, line):
     "change",
     [{"width": 1e9}, {"depth": 10**9}, {"depth": None}, {"mean": [0.5] * 4}, {"kind": "other"}, {"colour": 1}],
 )
-def test_weights_that_describe_no_net_are_refused_before_any_memory_is_taken(tmp_path, change):
+def test_weights_of_an_impossible_net_are_refused_before_memory_is_allocated(tmp_path, change):
     from safetensors.torch import save_file
 
     header = {"format": checkpoints.FORMAT, "version": "1", "history": "[]", "about": "{}"}
@@ -346,7 +346,7 @@ def test_a_header_without_a_part_is_refused(tmp_path, key):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # numpy's, of an array of no known kind
-def test_no_byte_of_a_pickle_or_a_vgg_breaks_its_reader(tmp_path):
+def test_a_pickle_or_vgg_with_any_byte_damaged_is_read_or_refused(tmp_path):
     array, path = np.zeros((2, 2), np.float32), tmp_path / "file"
     path.write_bytes(pickle.dumps({"VGG16_0": {"Conv_0": {"kernel": array, "bias": array}}}))
     assert not refused_or_read(features.read_arrays, path)
@@ -357,7 +357,7 @@ def test_no_byte_of_a_pickle_or_a_vgg_breaks_its_reader(tmp_path):
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_no_byte_of_a_checkpoint_breaks_its_reader(tmp_path, new):
+def test_a_checkpoint_with_any_byte_damaged_is_read_or_refused(tmp_path, new):
     path = tmp_path / "net.pth"
     torch.save({"model": {"w": torch.zeros(2)}}, path, _use_new_zipfile_serialization=new)
     places = range(0, path.stat().st_size, 3)
@@ -373,13 +373,13 @@ def test_a_training_checkpoint_with_a_part_missing_is_refused(tmp_path, change):
     run = TrainingState(SMALL, TrainConfig(), "cpu")
     about = {"net": vars(SMALL), "train": {}, "loss": {}}
     run.save(tmp_path / "checkpoint.pt", about)
-    told = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    torch.save(told | change, tmp_path / "checkpoint.pt")
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.save(saved | change, tmp_path / "checkpoint.pt")
     with pytest.raises(BadInput, match=r"checkpoint\.pt is a damaged training checkpoint"):
         TrainingState(SMALL, TrainConfig(), "cpu").load(tmp_path / "checkpoint.pt", about)
 
 
-def test_no_byte_of_an_hdf5_file_breaks_its_reader(tmp_path):
+def test_an_hdf5_file_with_any_byte_damaged_is_read_or_refused(tmp_path):
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "net.h5"
     with h5py.File(path, "w") as file:
@@ -390,7 +390,7 @@ def test_no_byte_of_an_hdf5_file_breaks_its_reader(tmp_path):
     assert all(refused)  # it is no whole net to begin with
 
 
-def test_an_hdf5_file_that_claims_more_than_a_net_can_hold_takes_no_memory(tmp_path):
+def test_a_huge_claim_of_an_hdf5_file_allocates_no_memory(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "net.h5", "w") as file:
         layer = file.create_group("p_conv2d_1")

@@ -61,7 +61,7 @@ def test_images_are_dealt_without_replacement():
     assert [row["category"] for _, row in pairs] == ["a"] * 4 + ["b"] * 3
 
 
-def test_a_file_that_is_no_image_is_told_before_a_run(tmp_path):
+def test_a_file_that_is_not_an_image_is_refused_before_a_run(tmp_path):
     images, masks = folders(tmp_path, images=1)
     (images / "notes.png").write_text("no picture")
     with pytest.raises(BadInput, match=r"notes\.png is not an image that can be read"):
@@ -92,6 +92,24 @@ def test_an_image_is_cut_in_the_middle_and_made_smaller_by_averaging():
     assert fit(image, (2, 2))[..., 0].tolist() == [[110, 100], [100, 100]]
 
 
+def test_a_small_image_is_enlarged_by_cubic_splines_and_a_true_image_is_read_only(tmp_path):
+    image = photo(3, 20)
+    assert (fit(image, (50, 50)) == cv2.resize(image, (50, 50), interpolation=cv2.INTER_CUBIC)).all()
+    images, masks = folders(tmp_path)
+    truth = load_pair(make_pairs(images, masks, CONFIG)[0], Sources(images, masks), CONFIG)[0]
+    with pytest.raises(ValueError, match="read-only"):  # it is kept for the next mask
+        truth[0] = 0
+
+
+def test_a_mask_is_made_smaller_by_nearest_neighbour(tmp_path):
+    images, masks = folders(tmp_path)
+    hole = np.zeros((3 * SIDE, 3 * SIDE), bool)
+    hole[::3, ::3] = True  # nearest neighbour takes the first of three pixels
+    (masks / "0.png").write_bytes(maskset.encode(hole))
+    pair = next(pair for pair in make_pairs(images, masks, CONFIG) if pair.mask == "0.png")
+    assert load_pair(pair, Sources(images, masks), CONFIG)[2].all()
+
+
 def test_an_image_can_be_fitted_to_a_tall_shape():
     image = np.zeros((10, 10, 3), np.uint8)
     image[:, 3:8] = 9  # five columns around the middle: (10 - 5) // 2 = 2 from the left
@@ -109,7 +127,7 @@ def test_masks_of_any_folder_are_measured(tmp_path):
     assert found["mask"].tolist() == ["small.png", "large.png", "huge.png"]
 
 
-def test_a_mask_set_is_believed_its_index(tmp_path):
+def test_the_classes_of_a_mask_set_come_from_its_index(tmp_path):
     (tmp_path / "test" / "a").mkdir(parents=True)
     hole = np.eye(SIDE, dtype=bool)
     data = maskset.encode(hole)
@@ -211,7 +229,7 @@ def test_a_run_leaves_no_temporary_files(tmp_path, monkeypatch):
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_a_torn_journal_is_mended(tmp_path):
+def test_a_run_with_a_truncated_journal_is_completed(tmp_path):
     folders(tmp_path)
     score(tmp_path, ["telea"], out="whole")
     score(tmp_path, ["telea"])
@@ -233,7 +251,7 @@ def command(root, *arguments):
     return subprocess.Popen(line, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+def test_a_killed_command_is_resumed_to_the_same_bytes(tmp_path, monkeypatch):
     folders(tmp_path)
     plug_in(tmp_path, monkeypatch)
     asked = ("--method", "slow", "--workers", "1")
@@ -251,14 +269,14 @@ def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     assert every_file(tmp_path / "whole") == every_file(tmp_path / "out")
 
 
-def test_odd_methods_cost_their_own_pairs_only(tmp_path, monkeypatch):
+def test_methods_that_fail_cost_their_own_pairs_only(tmp_path, monkeypatch):
     folders(tmp_path)
     plug_in(tmp_path, monkeypatch)
     scores = score(tmp_path, ["moody", "hang", "telea"], timeout=1)
-    told = {method: rows["error"].tolist() for method, rows in scores.groupby("method")}
-    assert told["telea"] == [""] * 4
-    assert told["moody"] == ["", "", *["its process ended with code 1"] * 2]
-    assert told["hang"] == ["no result within 1 s"] * 4
+    errors = {method: rows["error"].tolist() for method, rows in scores.groupby("method")}
+    assert errors["telea"] == [""] * 4
+    assert errors["moody"] == ["", "", *["its process ended with code 1"] * 2]
+    assert errors["hang"] == ["no result within 1 s"] * 4
     assert scores[scores["error"] != ""][["l1_image", "psnr"]].isna().all(axis=None)
 
 
@@ -267,9 +285,9 @@ def test_a_method_that_is_killed_from_outside_once_loses_no_pair(tmp_path, monke
     plug_in(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     scores = score(tmp_path, ["shot", "killed"])
-    told = {method: rows["error"].tolist() for method, rows in scores.groupby("method")}
-    assert (tmp_path / "shot").exists() and told["shot"] == [""] * 4
-    assert all("killed by SIGKILL" in error for error in told["killed"])
+    errors = {method: rows["error"].tolist() for method, rows in scores.groupby("method")}
+    assert (tmp_path / "shot").exists() and errors["shot"] == [""] * 4
+    assert all("killed by SIGKILL" in error for error in errors["killed"])
 
 
 def test_failed_pairs_are_kept_until_they_are_tried_again(tmp_path, monkeypatch):
@@ -290,7 +308,7 @@ def test_a_method_can_be_added_to_results(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"config": replace(CONFIG, raw=True)}, "raw was false, is true"),
         ({"config": replace(CONFIG, metrics=("psnr",))}, r'metrics was \["l1_image", "psnr"\], is \["psnr"\]'),
@@ -298,11 +316,11 @@ def test_a_method_can_be_added_to_results(tmp_path):
         ({"methods": ["telea=ns"]}, "telea: method was telea, is ns"),
     ],
 )
-def test_changed_settings_do_not_mix_into_old_results(change, told, tmp_path):
+def test_changed_settings_do_not_mix_into_old_results(change, message, tmp_path):
     folders(tmp_path)
     score(tmp_path, ["telea"])
     before = every_file(tmp_path / "out")
-    with pytest.raises(BadInput, match=told):
+    with pytest.raises(BadInput, match=message):
         score(tmp_path, **{"methods": ["telea"], **change})
     assert every_file(tmp_path / "out") == before
 
@@ -360,7 +378,7 @@ def test_true_images_are_described_where_a_metric_needs_them(tmp_path, monkeypat
     assert benchmark.set_scores(tmp_path / "out", pairs)["mean"].tolist() == [0, 0]  # the last pixel is no hole
 
 
-def test_exported_pairs_come_back_through_the_folder_door(tmp_path):
+def test_exported_pairs_are_scored_from_a_folder_of_results(tmp_path):
     images, masks = folders(tmp_path)
     pairs, sources = make_pairs(images, masks, CONFIG), Sources(images, masks)
     experiments.export(pairs, sources, tmp_path / "pairs", CONFIG)
@@ -452,7 +470,7 @@ def test_the_command_prints_a_table_and_names_the_report(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "dilation", "holes", "superres"])
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("--method tela", "did you mean telea?"),
         ("--method dir:lama", "no such folder: lama"),
@@ -461,10 +479,10 @@ def test_the_command_prints_a_table_and_names_the_report(tmp_path):
         ("--by kid", "--by kid is not a metric"),
     ],
 )
-def test_a_mistake_in_an_option_is_told_before_any_file_is_read(name, words, told, tmp_path, monkeypatch):
+def test_a_wrong_option_is_refused_before_any_file_is_read(name, words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(evaluate, [*filter(None, [name]), "--images", "not-there", *words.split()])
-    assert done.exit_code == 2 and told in done.output and not list(tmp_path.iterdir())
+    assert done.exit_code == 2 and message in done.output and not list(tmp_path.iterdir())
 
 
 def test_the_command_tells_why_the_first_of_failed_pairs_failed(tmp_path):
@@ -472,17 +490,17 @@ def test_the_command_tells_why_the_first_of_failed_pairs_failed(tmp_path):
     (tmp_path / "empty").mkdir()
     line = ["--images", str(images), "--masks", str(masks), "--size", str(SIDE), "--workers", "1"]
     line += ["--method", "grey", "--method", f"mine=dir:{tmp_path / 'empty'}", "--out", str(tmp_path / "out")]
-    told = CliRunner().invoke(evaluate, line)
-    assert told.exit_code == 1 and (tmp_path / "out" / "table.csv").is_file()
-    assert told.output.splitlines()[-1] == "mine: all pairs failed, the first, 00000: no 00000.png among the results"
+    done = CliRunner().invoke(evaluate, line)
+    assert done.exit_code == 1 and (tmp_path / "out" / "table.csv").is_file()
+    assert done.output.splitlines()[-1] == "mine: all pairs failed, the first, 00000: no 00000.png among the results"
 
 
 def test_the_recipe_names_the_masks_that_ship_and_not_where_they_lie(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = ["--per-class", "1", "--method", "grey", "--metric", "psnr", "--size", "64", "--workers", "1"]
     assert CliRunner().invoke(evaluate, asked).exit_code == 0
-    told = json.loads((tmp_path / "results" / "recipe.json").read_text())["folders"]
-    assert told == {"images": "scikit-image", "masks": "irregular-masks"}
+    recorded = json.loads((tmp_path / "results" / "recipe.json").read_text())["folders"]
+    assert recorded == {"images": "scikit-image", "masks": "irregular-masks"}
 
 
 def test_without_masks_the_set_that_ships_is_scored(tmp_path, monkeypatch):
@@ -723,17 +741,17 @@ def test_a_method_without_a_single_score_ends_in_an_error_and_is_tried_again(tmp
     line = ["--images", str(images), "--masks", str(masks), "--size", str(SIDE), "--workers", "1", "--metric", "psnr"]
     asked = [*line, "--method", "grey", "--method", "x=dir:theirs", "--method", "y=dir:others"]
     cv2.imwrite("others/00002.png", photo(5))
-    told = CliRunner().invoke(evaluate, asked)
-    lines = told.stderr.splitlines()
-    assert told.exit_code == 1 and lines[-1] == "x: all pairs failed, the first, 00000: no 00000.png among the results"
+    done = CliRunner().invoke(evaluate, asked)
+    lines = done.stderr.splitlines()
+    assert done.exit_code == 1 and lines[-1] == "x: all pairs failed, the first, 00000: no 00000.png among the results"
     assert lines[-2] == "y: 3 pairs failed, the first, 00000: no 00000.png among the results"
-    assert "x: no result, all 4 pairs failed" in told.stdout and (tmp_path / "results" / "report.html").is_file()
+    assert "x: no result, all 4 pairs failed" in done.stdout and (tmp_path / "results" / "report.html").is_file()
     for i in range(4):
         cv2.imwrite(f"theirs/{i:05d}.png", photo(i))  # another method now, under the same name
-    told = CliRunner().invoke(evaluate, asked)
-    assert told.exit_code == 0 and [line for line in told.stderr.splitlines() if "failed" in line] == lines[-2:-1]
+    done = CliRunner().invoke(evaluate, asked)
+    assert done.exit_code == 0 and [line for line in done.stderr.splitlines() if "failed" in line] == lines[-2:-1]
     scores = pd.read_csv("results/scores.csv", keep_default_na=False)
-    assert scores.groupby("method", sort=False)["error"].apply(lambda told: (told != "").sum()).to_dict() == {
+    assert scores.groupby("method", sort=False)["error"].apply(lambda errors: (errors != "").sum()).to_dict() == {
         "grey": 0,
         "x": 0,
         "y": 3,

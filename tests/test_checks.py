@@ -1,4 +1,4 @@
-"""Settings that cannot work are refused where they are made, by one line that names the value and what is allowed."""
+"""Invalid settings raise an error of one line with the value and what is allowed."""
 
 import math
 from dataclasses import fields, replace
@@ -54,7 +54,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("kind", "name", "value", "allowed"), WRONG)
-def test_a_setting_that_cannot_work_is_refused(kind, name, value, allowed):
+def test_an_invalid_setting_is_refused(kind, name, value, allowed):
     with pytest.raises(BadInput, match=allowed) as refused:
         replace(kind(), **{name: value})
     assert f"got {value!r}" in str(refused.value) or "ratio" in name
@@ -65,12 +65,12 @@ def test_every_setting_has_a_rule(kind):
     assert {name for checked, name, *_ in WRONG if checked is kind} == {field.name for field in fields(kind)}
 
 
-def test_settings_read_back_from_json_and_numbers_of_numpy_are_taken():
+def test_settings_from_json_and_numpy_numbers_are_accepted():
     assert AugmentConfig(brush=[9, 49], zoom=[1, 1.5], rotate=np.float32(30), attempts=np.int64(3)).attempts == 3
 
 
 @pytest.mark.parametrize("shape", ["nonsense", "Square", ""])
-def test_a_brush_of_no_known_shape_is_refused_by_functions_too(shape):
+def test_an_unknown_brush_shape_is_refused_by_functions_too(shape):
     hole = np.eye(64, dtype=bool)
     with pytest.raises(BadInput, match=f"shape is one of square, disc, got '{shape}'"):
         dilate(hole, 5, shape)

@@ -80,7 +80,7 @@ def test_the_help_of_extract_names_every_flow():
         (["extract", "--flow", "magic", "."], "no optical flow called 'magic'"),
     ],
 )
-def test_a_mistake_gives_one_line_and_exit_code_2(words, says, tmp_path, monkeypatch):
+def test_a_user_error_gives_one_line_and_exit_code_2(words, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = typed("maskgen", *words)
     assert done.exit_code == 2 and says in done.output and len(done.output.strip().splitlines()) == 1
@@ -90,7 +90,7 @@ def test_a_mistake_gives_one_line_and_exit_code_2(words, says, tmp_path, monkeyp
 NUMBERS = ("", "-1", "0", "nan", "-inf", "1e400", "9" * 20, "1,2,x", "wrong")
 TEXTS = ("", "=", "\udcff", "x" * 300, "a\nb", "-1")
 PATHS = ("", ".", "..", "file", "folder", "nowhere/x", "file/x", "\udcff", "x" * 300, "/dev/null")
-STOPS = {  # a command that would find something to do in an empty folder is told of a folder that is not there
+STOPS = {  # arguments of a missing folder, for commands that would find work in an empty folder
     "evaluate": "--images nowhere --out results",
     "pconv export": "--weights nowhere",
     "pconv convert": "nowhere out.safetensors",
@@ -134,7 +134,7 @@ def absurd_values(param):
     ("path", "command"),
     [pytest.param(*each, id=each[0]) for tool, group in GROUPS.items() for each in every_command(group, tool)],
 )
-def test_absurd_values_of_options_give_one_line(path, command, tmp_path, monkeypatch):
+def test_absurd_values_give_one_line(path, command, tmp_path, monkeypatch):
     here = tmp_path / "here"  # with nothing beside it, since `..` is tried
     (here / "folder").mkdir(parents=True)
     (here / "file").write_text("no table, no picture, no film\n")
@@ -172,7 +172,7 @@ def test_extract_says_what_it_made(tmp_path):
     assert done.exit_code == 0 and "train: 4 masks, as many as wanted" in done.stdout
 
 
-def test_extract_fails_where_not_one_mask_came_and_says_why_last(tmp_path):
+def test_extract_fails_without_any_mask_and_says_why_in_its_last_line(tmp_path):
     encode(tmp_path / "black.mp4", [np.zeros((96, 128, 3), np.uint8)] * 12)
     words = ["extract", tmp_path / "black.mp4", "--out", tmp_path / "raw", *"--train 4 --test 0 --workers 1".split()]
     for _ in range(2):  # the second run is not "already complete"
@@ -183,7 +183,7 @@ def test_extract_fails_where_not_one_mask_came_and_says_why_last(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="only Linux has a folder where not even root may write")
-def test_a_folder_without_the_right_to_write_gives_one_line(tmp_path):
+def test_a_folder_without_write_permission_gives_one_line(tmp_path):
     write_video(tmp_path / "film.avi", 30)
     done = typed("maskgen", "extract", tmp_path / "film.avi", "--out", "/sys/kernel/masks", "--workers", "1")
     assert done.exit_code == 2 and len(done.output.strip().splitlines()) == 1
@@ -207,7 +207,7 @@ def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
     )
 
 
-TOLD = """
+WARNS = """
 import click, sys, warnings
 from tqdm import tqdm
 from maskgen.errors import warn
@@ -236,8 +236,8 @@ tool(prog_name="tool")
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_each_warning_is_one_line_wherever_it_comes_from_and_whatever_the_terminal_can_show(workers, encoding):
-    line = [sys.executable, "-c", TOLD, "works", "--workers", workers]
+def test_each_warning_is_one_line_from_any_process_and_in_any_encoding(workers, encoding):
+    line = [sys.executable, "-c", WARNS, "works", "--workers", workers]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(line, cwd=ROOT, capture_output=True, env=environment, timeout=60)
     cross, umlaut = ("×", "ü") if encoding == "utf-8" else ("\\xd7", "\\xfc")
@@ -248,14 +248,14 @@ def test_each_warning_is_one_line_wherever_it_comes_from_and_whatever_the_termin
     assert b"UserWarning: of another library" in done.stderr
 
 
-def test_outside_a_command_a_warning_is_one_of_python():
+def test_outside_a_command_a_warning_is_a_python_warning():
     code = "from maskgen.errors import warn\ndef work(): warn('odd')\nwork()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == "<string>:3: InputWarning: odd\n"
 
 
 def failing(error):
-    """What a command that raises an error ends with."""
+    """The result of a command that raises an error."""
 
     @click.group(cls=Tool, name="tool")
     def tool():
@@ -288,7 +288,7 @@ def failing(error):
         (ImportError("libGL.so.1 is missing", name="cv2"), "libGL.so.1 is missing"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line(error, line):
+def test_an_error_that_the_user_can_fix_is_one_line(error, line):
     done = failing(error)
     assert done.exit_code == 2 and done.output.startswith(f"tool: {line}") and done.output.count("\n") == 1
 
@@ -321,7 +321,7 @@ ADVICE = (
 
 
 @pytest.mark.parametrize("words", ["maskgen bin .", "pconv inpaint . .", "evaluate --images ."])
-def test_a_missing_library_of_the_system_is_one_line_with_its_name(words, no_libgl, tmp_path):
+def test_a_missing_system_library_is_one_line_with_its_name(words, no_libgl, tmp_path):
     tool = words.split()[0]
     line = [sys.executable, "-c", f"import cli; cli.{tool}(prog_name={tool!r})", *words.split()[1:]]
     done = subprocess.run(line, cwd=tmp_path, env=no_libgl, capture_output=True, text=True)
@@ -329,13 +329,13 @@ def test_a_missing_library_of_the_system_is_one_line_with_its_name(words, no_lib
 
 
 @pytest.mark.parametrize("module", ["maskgen.extraction.run", "pconv_model.inpaint", "evaluation.metrics"])
-def test_python_names_the_missing_library_too_and_does_so_again(module, no_libgl, tmp_path):
+def test_in_python_every_import_names_the_missing_library(module, no_libgl, tmp_path):
     code = f"import contextlib\nwith contextlib.suppress(ImportError): import {module}\nimport {module}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=no_libgl, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.endswith(f"\nImportError: {ADVICE}")
 
 
-def test_hints_to_install_something_work_from_a_clone():
+def test_installation_hints_work_in_a_clone():
     index = "irregular-masks" + "["  # a package of that name is on no index
     texts = [path for ending in ("py", "md", "cfg", "toml", "html", "yml") for path in ROOT.rglob(f"*.{ending}")]
     ours = [path for path in texts if not {".venv", ".git", "build"} & set(path.relative_to(ROOT).parts)]
@@ -401,7 +401,7 @@ tool(prog_name="tool")
         ("ends", 0, "all done\n", ""),  # while Python itself ends
     ],
 )
-def test_ctrl_c_stops_a_command_wherever_it_comes_and_shows_no_traceback(name, code, out, err):
+def test_ctrl_c_stops_a_command_at_any_moment_without_a_traceback(name, code, out, err):
     line = [sys.executable, "-c", INTERRUPTED, name]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.lstrip()) == (code, out, err)

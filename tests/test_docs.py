@@ -89,9 +89,7 @@ def test_the_api_page_lists_every_public_name():
 
 
 EXAMPLES = [
-    page
-    for page in [ROOT / "README.md", *DOCS]
-    if page.name != "pconv.md" and any(not found["why"] for found in BLOCK.finditer(page.read_text()))
+    page for page in [ROOT / "README.md", *DOCS] if any(not found["why"] for found in BLOCK.finditer(page.read_text()))
 ]
 
 
@@ -114,3 +112,10 @@ def test_the_examples_of_a_page_run(page, tmp_path):
     line = [sys.executable, "-W", "error::DeprecationWarning", "example.py"]
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_every_path_in_the_contributing_guide_exists():
+    named = re.findall(
+        r"`((?:maskgen|pconv_model|evaluation|benchmarks|docs|\.github)/[\w./-]*)`", PAGES[1].read_text()
+    )
+    assert len(named) > 5 and not [path for path in named if not (ROOT / path).exists()]

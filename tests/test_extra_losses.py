@@ -75,6 +75,15 @@ def test_the_checkerboard_loss_of_stairs_and_of_a_slope_by_pencil():
     assert extra_losses.checkerboard_loss(wall, (x < 5).float().expand(2, 1, 17, 17)) == 0
 
 
+def test_in_the_checkerboard_loss_steps_above_8_levels_count_as_8_and_those_at_the_edge_of_the_hole_do_not_count():
+    x = torch.arange(17.0)
+    stairs, wall = ((levels / 255).expand(1, 3, 17, 17) for levels in (x // 8 * 40, (x > 4) * 40.0))
+    # one position of eight has steps of 8 levels: the mean is 1, the deviation (7 + 7 * 1) / 8
+    wanted = (14 / 8) / (1 + 0.5) / 2
+    assert extra_losses.checkerboard_loss(stairs, torch.zeros(1, 1, 17, 17)).item() == pytest.approx(wanted, rel=1e-4)
+    assert extra_losses.checkerboard_loss(wall, (x < 5).float().expand(1, 1, 17, 17)) == 0
+
+
 def test_the_checkerboard_term_is_weighted_and_left_out_at_0():
     stairs, hole = (torch.arange(17.0) // 8 * 4 / 255).expand(1, 3, 17, 17), torch.zeros(1, 1, 17, 17)
     plain = total_loss(stairs, torch.zeros_like(stairs), hole)
@@ -107,6 +116,17 @@ def test_the_smooth_loss_of_a_seam_around_the_hole_by_pencil():
     assert "smooth" not in plain and (terms["total"] - plain["total"]).item() == pytest.approx(3 * 10)
 
 
+def test_in_the_smooth_loss_an_edge_of_the_photo_within_5_px_hides_an_error():
+    truth, valid = torch.zeros(1, 3, 31, 31), torch.ones(1, 1, 31, 31)
+    truth[..., 14:] = 10 / 255  # one step of ten levels in each row
+    valid[..., 15, 9] = 0
+    comp = truth.clone()
+    comp[..., 15, 9] += 5 / 255
+    around = 10 * 11 / 11**2  # the mean step across in 11x11 px; 0 down
+    wanted = (5 + 5) * (1 / (1 + around) ** 2 + 1) / 2
+    assert extra_losses.smooth_loss(comp, truth, valid).item() == pytest.approx(wanted, rel=1e-4)
+
+
 def test_a_window_for_vgg_lies_around_a_hole_pixel_and_inside_the_image():
     def eyes(image):  # returns its input
         return image
@@ -136,3 +156,14 @@ def test_the_vgg_terms_of_the_composite_can_be_balanced():
     # of out: 1 and 1; of the composite: 0.1 * 3 and 0.6 / 2, and the same for Gram matrices of 0.1 and 0.6
     assert terms["perceptual"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
     assert terms["style"].item() == pytest.approx(1 + (0.1 * 3 + 0.6 * 0.5) / 2)
+
+
+@pytest.mark.parametrize("name", ["checkerboard", "smooth"])
+def test_known_pixels_of_the_result_do_not_change_the_terms_of_the_composite(name):
+    generator = torch.Generator().manual_seed(0)
+    out, truth = torch.rand(2, 2, 3, 24, 24, generator=generator)
+    valid = torch.ones(2, 1, 24, 24)
+    valid[..., 4:20, 6:22] = 0
+    other = torch.where(valid > 0, 1 - out, out)
+    terms = [total_loss(x, truth, valid, config=LossConfig(**{name: 1}))[name].item() for x in (out, other)]
+    assert terms[0] == terms[1] > 0

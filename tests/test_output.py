@@ -1,4 +1,4 @@
-"""Output folders: one run at a time, refused by name, resumed, and what a kill leaves of them."""
+"""Output folders: locked, compared with their recipe, resumed, and intact after a kill."""
 
 import io
 import json
@@ -27,8 +27,8 @@ HOLD += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time
 
 
 @pytest.fixture
-def at_work(tmp_path):
-    """A folder in which another process is at work, and that process."""
+def locked_by_other(tmp_path):
+    """A folder that another process has locked, and that process."""
     other = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "out"], cwd=ROOT, stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"held\n"
     yield tmp_path / "out", other
@@ -37,14 +37,14 @@ def at_work(tmp_path):
     other.stdout.close()
 
 
-def test_a_second_run_is_refused_at_once(at_work):
-    folder, _ = at_work
+def test_a_second_run_is_refused_at_once(locked_by_other):
+    folder, _ = locked_by_other
     with pytest.raises(BadInput, match=f"another run is using {folder}"), locked(folder):
         pass
 
 
-def test_the_lock_that_a_killed_run_left_is_no_obstacle(at_work):
-    folder, other = at_work
+def test_the_lock_file_of_a_killed_run_does_not_block(locked_by_other):
+    folder, other = locked_by_other
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert (folder / LOCK).exists()
@@ -53,7 +53,7 @@ def test_the_lock_that_a_killed_run_left_is_no_obstacle(at_work):
     assert not (folder / LOCK).exists()
 
 
-def test_a_lock_leaves_nothing_behind_and_makes_no_folder_that_stays_empty(tmp_path):
+def test_a_lock_leaves_no_file_and_no_empty_folder(tmp_path):
     with locked(tmp_path / "a" / "b"):
         assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [LOCK]
     assert not list(tmp_path.iterdir())
@@ -62,7 +62,7 @@ def test_a_lock_leaves_nothing_behind_and_makes_no_folder_that_stays_empty(tmp_p
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["made.txt"]
 
 
-def test_a_thread_may_hold_a_folder_twice_and_no_other_may_join_in(tmp_path):
+def test_a_thread_may_lock_a_folder_twice_and_another_thread_may_not(tmp_path):
     refused = []
 
     def elsewhere():
@@ -82,7 +82,7 @@ def test_a_thread_may_hold_a_folder_twice_and_no_other_may_join_in(tmp_path):
     assert len(refused) == 1 and not list(tmp_path.iterdir())
 
 
-def test_notes_of_a_recipe_are_kept_up_to_date_and_not_compared(tmp_path):
+def test_info_in_items_of_a_recipe_is_updated_and_not_compared(tmp_path):
     def recipe(licence, seed=0):
         return {"made_by": "a test", "seed": seed, "sources": [{"name": "film", "sha256": "1", "licence": licence}]}
 
@@ -99,7 +99,7 @@ def test_notes_of_a_recipe_are_kept_up_to_date_and_not_compared(tmp_path):
         pass
 
 
-def test_a_run_that_came_to_nothing_leaves_the_folder_to_another(tmp_path):
+def test_a_discarded_run_leaves_the_folder_free_for_another_recipe(tmp_path):
     with OutputFolder(tmp_path / "out", {"made_by": "a test", "seed": 0}) as folder:
         (folder.progress / "tried.txt").write_text("nothing came of it")
         folder.discard()
@@ -108,7 +108,7 @@ def test_a_run_that_came_to_nothing_leaves_the_folder_to_another(tmp_path):
 
 
 class Stop(Exception):
-    """What interrupts a run in these tests."""
+    """Interrupts a run."""
 
 
 def begin(path, seed=0, **recipe):
@@ -118,7 +118,7 @@ def begin(path, seed=0, **recipe):
 
 
 def interrupted(folder, *results):
-    """A run that has some results and is stopped."""
+    """Do a run that writes some results and is interrupted."""
     with pytest.raises(Stop), folder:
         for name in results:
             (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def interrupted(folder, *results):
 
 
 def finished(folder, *results, **outcome):
-    """A run that goes to its end."""
+    """Do a run that completes."""
     with folder:
         for name in results:
             (folder.path / name).write_text(name)
@@ -153,13 +153,13 @@ with OutputFolder(pathlib.Path(path), recipe | more, grows=("methods",) * bool(m
 
 
 def killed(path, result="", *method):
-    """A run of `begin(path)` in another process, ended by kill -9 before or after it has a result."""
+    """Do a run of `begin(path)` in another process, killed before or after it has a result."""
     done = subprocess.run([sys.executable, "-c", KILLED, path, result, *method], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL and (path / PROGRESS / RECIPE).exists()
 
 
 @pytest.mark.parametrize("end", [interrupted, finished])
-def test_other_settings_are_refused_by_name(tmp_path, end):
+def test_other_settings_are_refused_and_named(tmp_path, end):
     was = {"sources": [{"name": "b.mp4", "sha256": "b" * 64}, {"name": "a.mp4", "sha256": "a" * 64}]}
     now = {"sources": [{"name": "a.mp4", "sha256": "a" * 63 + "c"}, {"name": "c.mp4", "sha256": "b" * 64}]}
     more = {"libraries": {"opencv": "5.0.0"}, "weights": {"net": {"sha256": "1" * 64}}}
@@ -199,6 +199,8 @@ def test_other_settings_are_refused_by_name(tmp_path, end):
         ([{"name": "a"}, {"name": "a"}], [{"name": "a"}], ['x was [{"name": "a"}, {"name": "a"}], is [{"name": "a"}]']),
         ([{"name": ["a"]}], [{"name": "a"}], ['x was [{"name": ["a"]}], is [{"name": "a"}]']),
         (None, {"a": 1}, ['x was null, is {"a": 1}']),
+        ([{"b": 2, "a": 1}], [{"a": 1, "b": 2}], []),
+        ([{"a": 1, "b": 2}], [{"b": 2, "a": 1}], []),
         ({"a": {"b": 0, "c": 1}}, {"a": {"b": 0, "d": 1}}, ["x: a: c is gone", "x: a: d is new"]),
     ],
 )
@@ -216,7 +218,7 @@ def test_another_version_of_the_package_or_another_command_is_refused(tmp_path, 
         pass
 
 
-def test_a_finished_folder_is_complete_and_keeps_its_outcome_and_what_is_only_told(tmp_path):
+def test_a_finished_folder_is_complete_and_keeps_its_outcome_and_info(tmp_path):
     recipe = finished(begin(tmp_path, info={"folder": "here"}), "0.png", counts={"masks": 1})
     assert (recipe["folder"], recipe["counts"]) == ("here", {"masks": 1})
     with begin(tmp_path, info={"folder": "moved"}) as folder:
@@ -228,7 +230,7 @@ def test_a_finished_folder_is_complete_and_keeps_its_outcome_and_what_is_only_to
     assert names(tmp_path) == ["0.png", RECIPE]
 
 
-def test_a_run_goes_on_where_it_was_stopped(tmp_path):
+def test_an_interrupted_run_is_resumed(tmp_path):
     killed(tmp_path / "out", "0.png")
     (tmp_path / "out" / "1.png.0123456789ab.part").write_text("half")
     with begin(tmp_path / "out") as folder:
@@ -238,8 +240,20 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path):
     assert names(tmp_path / "out") == ["0.png", RECIPE]
 
 
+def test_the_recipe_of_an_unfinished_run_is_removed_last(tmp_path, monkeypatch):
+    killed(tmp_path, "0.png")
+
+    def stopped(path):
+        raise OSError
+
+    monkeypatch.setattr(output.shutil, "rmtree", stopped)  # as if a kill came just before the folder is removed
+    with begin(tmp_path) as folder:
+        folder.finish()
+    assert names(tmp_path / PROGRESS) == [RECIPE]
+
+
 @pytest.mark.parametrize("end", [interrupted, lambda folder: killed(folder.path)], ids=["exception", "kill -9"])
-def test_a_run_without_a_result_claims_nothing(tmp_path, end):
+def test_a_run_without_a_result_leaves_the_folder_free_for_another_recipe(tmp_path, end):
     end(begin(tmp_path / "out"))
     (tmp_path / "out").mkdir(exist_ok=True)
     (tmp_path / "out" / "empty.csv").touch()
@@ -252,13 +266,13 @@ def test_an_interrupted_run_without_a_result_leaves_no_folder(tmp_path):
     assert not names(tmp_path)
 
 
-def test_a_result_of_a_killed_run_keeps_its_claim(tmp_path):
+def test_a_result_of_a_killed_run_keeps_the_folder_for_its_recipe(tmp_path):
     killed(tmp_path / "out", "0.png")
     with pytest.raises(BadInput, match="seed was 0, is 1"), begin(tmp_path / "out", 1):
         pass
 
 
-def test_what_is_prepared_is_no_result(tmp_path):
+def test_ignored_files_are_no_results(tmp_path):
     (tmp_path / "list.csv").write_text("a,b")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "0.png").write_text("photo")
@@ -269,7 +283,7 @@ def test_what_is_prepared_is_no_result(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "photos/0.png", f"{PROGRESS}/notes.txt", "link"])
-def test_a_folder_with_files_of_others_is_refused_and_left_as_it_is(tmp_path, name):
+def test_a_folder_with_other_files_is_refused_and_not_changed(tmp_path, name):
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
     path.symlink_to("nowhere") if name == "link" else path.write_text("precious")
@@ -284,7 +298,7 @@ def methods(path, **files):
     return begin(path, methods={name: {"file": file} for name, file in files.items()}, grows=("methods",))
 
 
-def test_entries_are_added_and_those_there_must_not_change(tmp_path):
+def test_entries_can_be_added_but_not_changed(tmp_path):
     finished(methods(tmp_path, a="1"), "a.csv")
     with methods(tmp_path, a="1") as folder:
         assert folder.complete
@@ -299,11 +313,11 @@ def test_entries_are_added_and_those_there_must_not_change(tmp_path):
 
 
 def counted(path, count):
-    """A run of `tool draw` for so many files, which later runs may raise."""
+    """A run of `tool draw` with a number of files that later runs may raise."""
     return begin(path, count=count, rises=("count",))
 
 
-def test_a_number_may_rise_and_not_fall(tmp_path):
+def test_a_number_can_rise_but_not_fall(tmp_path):
     finished(counted(tmp_path, 2), "0.png", "1.png")
     with counted(tmp_path, 2) as folder:
         assert folder.complete
@@ -320,7 +334,7 @@ def test_a_number_may_rise_and_not_fall(tmp_path):
 
 
 @pytest.mark.parametrize("end", [interrupted, lambda folder: killed(folder.path, "", "b", "wrong")])
-def test_an_added_entry_without_a_result_claims_nothing(tmp_path, end):
+def test_an_added_entry_without_a_result_can_be_replaced(tmp_path, end):
     finished(methods(tmp_path, a="1"), "a.csv")
     end(methods(tmp_path, b="wrong"))
     with methods(tmp_path, b="right") as folder:
@@ -328,7 +342,7 @@ def test_an_added_entry_without_a_result_claims_nothing(tmp_path, end):
     assert set(folder.finished["methods"]) == {"a", "b"}
 
 
-def test_an_interrupted_entry_is_not_done_when_another_run_ends(tmp_path):
+def test_an_interrupted_entry_stays_unfinished_when_another_run_completes(tmp_path):
     finished(methods(tmp_path, a="1"), "a.csv")
     interrupted(methods(tmp_path, a="1", b="1"), "half of b")
     with methods(tmp_path, a="1") as folder:
@@ -347,7 +361,7 @@ def test_an_interrupted_entry_is_not_done_when_another_run_ends(tmp_path):
 
 
 def scored(path, seed=0, **files):
-    """Methods of which those count that have scored something: whose file `NAME.csv` is not "failed"."""
+    """A run with methods that have a result if their file `NAME.csv` is not "failed"."""
 
     def made(name):
         return (path / f"{name}.csv").is_file() and (path / f"{name}.csv").read_text() != "failed"
@@ -357,7 +371,7 @@ def scored(path, seed=0, **files):
 
 
 def failing(folder, *names, end="finished"):
-    """A run in which methods failed."""
+    """Do a run in which methods fail."""
     with folder:
         for name in names:
             (folder.path / f"{name}.csv").write_text("failed")
@@ -367,7 +381,7 @@ def failing(folder, *names, end="finished"):
 
 @pytest.mark.parametrize("end", ["finished", "stopped"])
 @pytest.mark.parametrize("change", [{"seed": 0, "a": "2"}, {"seed": 1, "a": "1"}])
-def test_a_run_in_which_everything_failed_claims_nothing(tmp_path, end, change):
+def test_a_run_in_which_everything_failed_leaves_the_folder_free(tmp_path, end, change):
     failing(scored(tmp_path, a="1"), "a", end=end)
     with pytest.raises(Stop), scored(tmp_path, **change) as folder:
         assert folder.is_new or change["seed"] == 0
@@ -380,7 +394,7 @@ def test_a_run_in_which_everything_failed_claims_nothing(tmp_path, end, change):
 
 
 @pytest.mark.parametrize("end", ["finished", "stopped"])
-def test_an_entry_that_failed_may_come_back_as_another_and_is_not_complete(tmp_path, end):
+def test_a_failed_entry_is_not_complete_and_can_be_replaced(tmp_path, end):
     finished(scored(tmp_path, a="1"), "a.csv")
     failing(scored(tmp_path, b="wrong"), "b", end=end)
     for file in ("wrong", "right"):
@@ -390,7 +404,7 @@ def test_an_entry_that_failed_may_come_back_as_another_and_is_not_complete(tmp_p
         pass
 
 
-def test_what_a_recipe_holds_as_a_hash_is_told_in_words(tmp_path):
+def test_a_difference_between_hashes_is_explained(tmp_path):
     finished(begin(tmp_path, inputs="0" * 64), "0.png")
     recipe = {"made_by": "tool draw", "settings": {"seed": 0}, "inputs": "1" * 64}
     words = r"\(inputs was 0{12}, is 1{12}; photos: lake\.jpg is gone\)"
@@ -401,7 +415,20 @@ def test_what_a_recipe_holds_as_a_hash_is_told_in_words(tmp_path):
         pass
 
 
-def test_the_output_of_a_run_that_has_not_finished_is_refused_as_an_input(tmp_path):
+def test_the_recipe_of_a_run_in_which_everything_failed_is_removed_by_the_next_one(tmp_path):
+    failing(scored(tmp_path, a="1"), "a")
+    with scored(tmp_path, seed=1, a="1"):
+        assert not (tmp_path / RECIPE).exists()
+
+
+def test_a_finished_folder_to_which_a_run_adds_is_a_valid_input(tmp_path):
+    finished(methods(tmp_path, a="1"), "a.csv")
+    interrupted(methods(tmp_path, b="1"), "b.csv")
+    assert (tmp_path / PROGRESS).is_dir()
+    check_finished(tmp_path)
+
+
+def test_the_output_of_an_unfinished_run_is_refused_as_an_input(tmp_path):
     interrupted(begin(tmp_path / "set"), "test/0.png")
     for folder in (tmp_path / "set", tmp_path / "set" / "test"):
         with pytest.raises(BadInput, match="set is unfinished: finish it first with the same `tool draw` command"):
@@ -410,7 +437,7 @@ def test_the_output_of_a_run_that_has_not_finished_is_refused_as_an_input(tmp_pa
     check_finished(tmp_path / "set")
 
 
-def test_a_kill_between_the_recipe_and_the_end_does_no_harm(tmp_path):
+def test_a_kill_after_the_recipe_was_written_does_no_harm(tmp_path):
     killed(tmp_path / "out", "0.png")
     (tmp_path / "out" / RECIPE).write_bytes((tmp_path / "out" / PROGRESS / RECIPE).read_bytes())
     with begin(tmp_path / "out") as folder:
@@ -436,7 +463,7 @@ def test_a_recipe_with_values_of_another_kind_is_refused(tmp_path, change, entri
         pass
 
 
-def test_a_name_that_is_no_unicode_is_written_and_read_back(tmp_path):
+def test_a_name_that_is_not_valid_unicode_is_written_and_read_back(tmp_path):
     name = os.fsdecode(b"gr\xfcn.png")
     finished(begin(tmp_path, sources=[{"name": name}]), "0.png")
     with begin(tmp_path, sources=[{"name": name}]) as folder:
@@ -463,8 +490,22 @@ def test_a_journal_ends_before_its_first_bad_line(tmp_path, tail):
     assert list(Journal(path, "name").rows) == ["1", "2", "4"]
 
 
+def test_rows_are_added_after_the_last_valid_line(tmp_path):
+    (tmp_path / "made.jsonl").write_text('{"name": "0"}\n{"name": "1", "cut o')
+    with Journal(tmp_path / "made.jsonl", "name") as journal:
+        journal.add({"name": "2"})
+    assert list(Journal(tmp_path / "made.jsonl", "name").rows) == ["0", "2"]
+
+
+def test_a_journal_that_keeps_no_row_is_empty(tmp_path):
+    with Journal(tmp_path / "made.jsonl", "name") as journal:
+        journal.add({"name": "0"})
+        journal.keep(lambda row: False)
+    assert not Journal(tmp_path / "made.jsonl", "name").rows
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
-def test_a_row_that_the_disk_does_not_take_raises(tmp_path):
+def test_a_row_on_a_full_disk_raises(tmp_path):
     (tmp_path / "made.jsonl").symlink_to("/dev/full")
     journal = Journal(tmp_path / "nothing.jsonl", "name")
     journal.path = tmp_path / "made.jsonl"
@@ -473,7 +514,7 @@ def test_a_row_that_the_disk_does_not_take_raises(tmp_path):
     assert not journal.rows
 
 
-def test_a_row_of_which_the_disk_takes_half_is_written_on(tmp_path):
+def test_a_row_that_is_written_in_parts_is_complete(tmp_path):
     class Slow(io.FileIO):
         def write(self, data):
             return super().write(data[:3])
@@ -484,8 +525,8 @@ def test_a_row_of_which_the_disk_takes_half_is_written_on(tmp_path):
     assert list(Journal(tmp_path / "made.jsonl", "name").rows) == ["0"]
 
 
-def test_two_runs_at_once(at_work):
-    folder, other = at_work
+def test_two_runs_at_once(locked_by_other):
+    folder, other = locked_by_other
     with pytest.raises(BadInput, match="another run is using"), begin(folder):
         pass
     assert names(folder) == [LOCK]
@@ -499,7 +540,7 @@ READONLY = """
 import os, pathlib, sys
 from maskgen.runtime.output import OutputFolder
 if os.geteuid() == 0:
-    os.setuid(65534)  # not even root may write here, or the test says nothing
+    os.setuid(65534)  # root could write anywhere
 try:
     with OutputFolder(pathlib.Path(sys.argv[1]), {"made_by": "tool draw"}):
         pass
@@ -509,7 +550,7 @@ except PermissionError as error:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs a system with users")
-def test_a_folder_without_the_right_to_write_is_told_by_the_system(tmp_path):
+def test_a_folder_without_write_permission_raises_permission_error(tmp_path):
     finished(begin(tmp_path / "out"), "0.png")
     for folder in (tmp_path, *tmp_path.parents):
         if folder.owner() == "root" and folder != Path("/"):
@@ -539,7 +580,7 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    """A folder with a little of whatever the commands take, and a run of another process at work in `out`."""
+    """A folder with inputs for all commands, and another process that has locked `out`."""
     from rawmasks import write_raw
     from small_run import folders
 
@@ -564,7 +605,7 @@ def workshop(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_on_a_folder_of_another_run_ends_with_one_line(name, workshop, monkeypatch):
+def test_a_command_on_a_locked_folder_ends_with_one_line(name, workshop, monkeypatch):
     monkeypatch.chdir(workshop)
     tool, words = COMMANDS[name]
     done = CliRunner().invoke(tool, words.split())

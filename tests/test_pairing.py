@@ -80,7 +80,7 @@ def test_files_of_an_operating_system_are_skipped_and_links_are_followed(tmp_pat
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".bmp", ".tif"])
-def test_a_photo_that_is_cut_short_is_told_before_a_run_and_leaves_nothing(tmp_path, ending):
+def test_a_truncated_photo_is_refused_before_a_run_and_nothing_is_written(tmp_path, ending):
     images, masks = folders(tmp_path, images=1)
     data = cv2.imencode(ending, photo(1))[1].tobytes()
     (images / f"broken{ending}").write_bytes(data[: len(data) // 2])
@@ -105,13 +105,13 @@ def test_soft_masks_need_a_threshold_and_it_decides_the_result(tmp_path):
     assert done.exit_code == 2 and "threshold was 90, is 128" in done.stderr
 
 
-def test_a_mask_set_says_itself_how_it_is_read():
+def test_options_that_contradict_the_index_of_a_mask_set_are_refused():
     for words in (("--polarity", "hole-black"), ("--threshold", 9)):
         done = typed("--masks", pairing.OWN_MASKS, *words)
         assert done.exit_code == 2 and words[0] in done.stderr and "has an index" in done.stderr
 
 
-def test_a_mask_that_covers_the_whole_image_is_told(tmp_path):
+def test_a_mask_that_covers_the_whole_image_gives_a_warning(tmp_path):
     _, masks = folders(tmp_path)
     cv2.imwrite(str(masks / "0.png"), np.full((SIDE, SIDE), 255, np.uint8))
     with pytest.warns(InputWarning, match=r"0\.png covers the whole image"):
@@ -129,7 +129,7 @@ def test_masks_and_results_below_the_photos_are_no_photos(tmp_path, monkeypatch)
     assert "results is already complete" in done.stdout
 
 
-def test_a_hole_that_is_lost_at_the_size_is_told(tmp_path):
+def test_a_hole_that_vanishes_at_the_size_gives_a_warning(tmp_path):
     _, masks = folders(tmp_path)
     hole = np.zeros((SIDE, SIDE), bool)
     hole[1, 1] = True
@@ -276,7 +276,7 @@ def test_pairs_of_drawn_holes_are_found_with_their_masks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("nowhere.csv", "no such file: nowhere.csv (expected a pairs.csv"),
         ("nothing", "no such file: nothing/pairs.csv (expected a pairs.csv"),
@@ -287,7 +287,7 @@ def test_pairs_of_drawn_holes_are_found_with_their_masks(tmp_path):
         ("half", "half is unfinished: finish it first with the same `evaluate pairs` command"),
     ],
 )
-def test_pairs_that_cannot_be_used_give_one_line(words, told, tmp_path, monkeypatch):
+def test_pairs_that_cannot_be_used_give_one_line(words, message, tmp_path, monkeypatch):
     images, masks = folders(tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nothing").mkdir()
@@ -301,7 +301,7 @@ def test_pairs_that_cannot_be_used_give_one_line(words, told, tmp_path, monkeypa
     pairs = experiments.enlarged_pairs(images, larger, out=tmp_path / "out").pairs
     benchmark.run(parse_all(["bicubic"]), pairs, sources, tmp_path / "enlarged", larger, workers=1)
     done = typed("--pairs", *words.split())
-    assert done.exit_code == 2 and told in done.output and len(done.output.splitlines()) == 1
+    assert done.exit_code == 2 and message in done.output and len(done.output.splitlines()) == 1
 
 
 def test_exported_pairs_go_on_where_a_run_was_stopped_and_are_complete_once(tmp_path, monkeypatch):

@@ -55,3 +55,20 @@ def test_the_examples_in_docstrings_run(package, name):
     for example in found:
         doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example, out=report.append)
     assert not report, "".join(report)
+
+
+@pytest.mark.parametrize(("package", "name"), NAMES)
+def test_public_functions_have_type_hints(package, name):
+    member = getattr(importlib.import_module(package), name)
+    if inspect.isclass(member):
+        functions = {key: each for key, each in vars(member).items() if inspect.isfunction(each) and key[0] != "_"}
+    else:
+        functions = {name: member}
+    bare = [
+        f"{key}({parameter.name})"
+        for key, function in functions.items()
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name not in ("self", "cls") and parameter.annotation is parameter.empty
+    ]
+    bare += [key for key, function in functions.items() if "return" not in function.__annotations__]
+    assert not bare

@@ -31,7 +31,7 @@ def test_files_of_mmagic_are_read(net, count, tmp_path):
         assert model.dialect == "mmagic" and not model.training
 
 
-def test_a_wrong_checkpoint_is_told_by_its_keys(tmp_path):
+def test_a_wrong_checkpoint_is_refused_with_its_keys(tmp_path):
     state = random_state(GL())
     save(state, tmp_path / "gl.pth")
     with pytest.raises(
@@ -43,8 +43,8 @@ def test_a_wrong_checkpoint_is_told_by_its_keys(tmp_path):
     state["encoder.enc1.conv.weight"] = torch.zeros(64, 4, 3, 3)
     del state["decoder.dec7.conv.bias"]
     save(state, tmp_path / "other.pth")
-    told = r"missing decoder.dec7.conv.bias; misshapen encoder.enc1.conv.weight of shape \(64, 4, 3, 3\) instead of "
-    with pytest.raises(BadInput, match=told):
+    message = r"missing decoder.dec7.conv.bias; misshapen encoder.enc1.conv.weight of shape \(64, 4, 3, 3\) instead of "
+    with pytest.raises(BadInput, match=message):
         weights.read_gl(tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(BadInput, match=r"missing encoder.enc1"):
@@ -151,9 +151,9 @@ def test_other_or_damaged_files_of_lua_torch_are_one_line(tmp_path):
         data.replace(struct.pack("<q", 6400), struct.pack("<q", 2**40)): "cannot be read as a binary file",
     }
     assert len(cases) == 7
-    for case, told in cases.items():
+    for case, message in cases.items():
         path.write_bytes(case)
-        with pytest.raises(BadInput, match=told):
+        with pytest.raises(BadInput, match=message):
             weights.read_gl(path)
 
 

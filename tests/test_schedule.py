@@ -37,6 +37,19 @@ def test_a_task_spreads_the_examined_pairs_and_continues_where_nothing_moves():
     assert examined(4, [0] * 16) == [*range(16)]
 
 
+def test_an_open_pair_counts_as_two_masks_before_the_first_result():
+    some_task = task.Task(Path(), tuple((i, 1, 0) for i in range(16)), 4, (), (0, 0), SMALL, Path())
+    selector = task._PairSelector(some_task)
+    assert [i for i in range(16) if selector.is_needed()] == [0, 8]
+
+
+@pytest.mark.parametrize(("pixels", "reason"), [(7, "near-empty"), (8, None), (2048, None), (2049, "near-full")])
+def test_near_empty_and_near_full_masks_are_passed_over(pixels, reason):
+    hole = np.arange(64 * 64).reshape(64, 64) < pixels
+    result = task._hole_or_reason(hole, replace(SMALL, min_ratio=8 / 4096, max_ratio=0.5))
+    assert result is hole if reason is None else result == reason
+
+
 def test_an_examined_pair_is_not_offered_again():
     film = video.Source(Path("film.mp4"), "film", 20, 640, 480, "0" * 64, 20)
     segment = schedule.Segment(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2), crops=2))
@@ -135,7 +148,8 @@ def test_sources_are_assigned_so_that_each_split_gets_its_share_of_the_frames():
         (480, 1920, [30] * 16),  # 16 tasks
         (960, 3840, [48] * 20),  # of 48 masks at most
         (40, 160, [8] * 5),  # and 8 at least
-        (4, 1536, [1] * 4),  # and 384 pairs at most
+        (2, 384, [2]),  # and 384 pairs at most
+        (2, 385, [1, 1]),
     ],
 )
 def test_requests_are_cut_into_tasks_of_some_seconds(wanted, offered, sizes):

@@ -19,7 +19,7 @@ from PIL import Image
 import cli
 from maskgen import sort
 from maskgen.errors import BadInput, InputWarning
-from maskgen.maskset import Masks, describe, encode, write_index
+from maskgen.maskset import Masks, describe, encode, read_hole, write_index
 from maskgen.sort import (
     SortConfig,
     classes_by_block,
@@ -152,6 +152,8 @@ def test_the_class_of_a_block_is_the_most_frequent_one_and_of_two_the_first_by_n
         "00000 to 00003: 2 of 4 are a",
         "00004 to 00006: 2 of 3 are other",
     ]
+    ties = [{"category": f"{name}{k}"} for k in range(10) for name in "ba"]
+    assert [line[-2:] for line in classes_by_block(ties, 2).splitlines()] == [f"a{k}" for k in range(10)]
 
 
 def test_the_table_counts_interior_and_free_masks_in_columns_of_their_own():
@@ -187,12 +189,40 @@ def test_resized_masks_stay_binary_and_are_measured_again(tmp_path, out):
     assert grey.shape == (512, 512) and set(np.unique(grey)) == {0, 255}
 
 
+def test_resizing_takes_the_nearest_pixel(tmp_path, out):
+    hole = np.random.default_rng(0).integers(0, 2, (300, 300)).astype(bool)
+    (tmp_path / "a.png").write_bytes(encode(hole))
+    row = measure_masks(Masks(tmp_path), SortConfig(resize=100), out, workers=1)[0]
+    assert (read_hole(out / "test" / row["file_name"]) == hole[1::3, 1::3]).all()
+
+
 def test_a_sorted_copy_is_a_mask_set_without_faults(folder, out):
     measure_masks(Masks(folder), SortConfig(), out, workers=1)
     assert find_faults(out, workers=1) == (6, [])
     with (out / "test" / "metadata.csv").open() as file:
         rows = {row["source"]: row["file_name"] for row in csv.DictReader(file)}
     assert rows["2.png"] == "free_0.1-0.2/00000.png" and rows["5.png"] == "outside/00000.png"
+
+
+def test_masks_are_numbered_within_their_class_in_the_order_of_their_names(tmp_path, out):
+    for i, ratio in enumerate((0.05, 0.15, 0.06, 0.9, 0.07, 0.16, 0.95)):
+        (tmp_path / f"{i}.png").write_bytes(encode(block(ratio, 0)))
+    rows = measure_masks(Masks(tmp_path), SortConfig(), out, workers=1)
+    assert [(row["source"], row["file_name"]) for row in rows] == [
+        ("0.png", "free_0.01-0.1/00000.png"),
+        ("1.png", "free_0.1-0.2/00000.png"),
+        ("2.png", "free_0.01-0.1/00001.png"),
+        ("3.png", "outside/00000.png"),
+        ("4.png", "free_0.01-0.1/00002.png"),
+        ("5.png", "free_0.1-0.2/00001.png"),
+        ("6.png", "outside/00001.png"),
+    ]
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert {name: count for name, count in recipe["counts"].items() if count} == {
+        "free_0.01-0.1": 3,
+        "free_0.1-0.2": 2,
+        "outside": 2,
+    }
 
 
 def test_a_copy_of_nvidias_test_masks_is_indexed_by_measuring(tmp_path):
@@ -498,11 +528,11 @@ def test_a_folder_without_masks_is_refused_in_one_line(tmp_path):
         ("hole-white", (0, 0), None),
     ],
 )
-def test_masks_that_are_all_hole_are_reported(tmp_path, polarity, values, says, recwarn):
+def test_masks_that_are_all_hole_are_reported(tmp_path, out, polarity, values, says, recwarn):
     for i, value in enumerate(values):
         (tmp_path / f"{i}.png").write_bytes(encode(np.full((64, 64), bool(value))))
     (tmp_path / "2.png").write_bytes(encode(block(0.3, 0, 64)))
-    measure_masks(Masks(tmp_path), SortConfig(polarity), workers=1)
+    measure_masks(Masks(tmp_path), SortConfig(polarity), out, workers=1)
     said = [str(warning.message) for warning in recwarn if warning.category is InputWarning]
     assert len(said) == bool(says) and all(says in line and polarity in line for line in said)
 

@@ -211,3 +211,14 @@ def test_an_unknown_name_for_a_setting_is_refused(setting, wrong):
         return  # None: detected from the file
     with pytest.raises(BadInput, match=rf"{setting} is one of .*, got {re.escape(repr(wrong))}"):
         NAMED[setting](wrong)
+
+
+@pytest.mark.parametrize("net", [PConvUNet, ConvUNet])
+def test_the_last_layer_adds_its_bias(net):
+    net = net(0.1, 2).eval()
+    last = net.decoder[-1].conv
+    last.weight.data.zero_()
+    last.bias.data = torch.tensor([0.1, 0.2, 0.3])
+    result = net(torch.rand(1, 3, 8, 8), torch.ones(1, 1, 8, 8))[0, :, 4, 4]
+    wanted = torch.tensor(IMAGENET_MEAN) + torch.tensor([0.1, 0.2, 0.3]) * torch.tensor(IMAGENET_STD)
+    torch.testing.assert_close(result, wanted)

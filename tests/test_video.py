@@ -109,6 +109,8 @@ def test_squares_are_centred_or_spread_along_the_long_side():
     assert video.crop_squares(100, 60, 1) == [(20, 0, 60)]
     assert video.crop_squares(60, 100, 1) == [(0, 20, 60)]
     assert video.crop_squares(180, 60, 3) == [(0, 0, 60), (60, 0, 60), (120, 0, 60)]
+    assert video.crop_squares(75, 60, 5) == [(0, 0, 60), (15, 0, 60)]  # share 45 of 60 px
+    assert len(video.crop_squares(74, 60, 5)) == 1
     assert video.crop_squares(64, 60, 5) == [(2, 0, 60)]  # 4 px to spare: five squares would all be the same
 
 

@@ -5,10 +5,14 @@ That package is only located and its files are read as data; neither it nor JAX 
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evaluation.metrics.reuse import reused
+
+if TYPE_CHECKING:
+    import torch
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1], section 3 of the authors' code
 # The weights hold channels and kernels. A layer: (stride, padding, pool before it as (kernel, stride) or None, tap).
@@ -21,12 +25,12 @@ VGG16 = tuple(
 NETWORKS = {"alexnet": ("AlexNet_0", ALEXNET), "vgg16": ("VGG16_0", VGG16)}
 
 
-def lpips(result, truth, hole):
+def lpips(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """LPIPS 0.1 of Zhang et al. 2018 with AlexNet, the authors' default for comparing methods. Arrays as in `pixel`."""
     return _lpips(result, truth, "alexnet")
 
 
-def lpips_vgg(result, truth, hole):
+def lpips_vgg(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """LPIPS 0.1 of Zhang et al. 2018 with VGG16. Arrays as in `pixel`."""
     return _lpips(result, truth, "vgg16")
 
@@ -50,7 +54,7 @@ def vgg_file() -> Path:
     return lpips_file("vgg16")
 
 
-def features(x, name: str = "alexnet") -> list:
+def features(x: "torch.Tensor", name: str = "alexnet") -> list["torch.Tensor"]:
     """The five unit-length feature maps that LPIPS compares. x: float tensor (B, 3, H, W) in [-1, 1], RGB."""
     import torch
     import torch.nn.functional as F
@@ -67,7 +71,7 @@ def features(x, name: str = "alexnet") -> list:
     return taps
 
 
-def distance(features_x: list, features_y: list, name: str = "alexnet"):
+def distance(features_x: list, features_y: list, name: str = "alexnet") -> "torch.Tensor":
     """LPIPS of two batches from their features: float tensor (B,), 0 for equal images."""
     import torch
     import torch.nn.functional as F
@@ -75,10 +79,10 @@ def distance(features_x: list, features_y: list, name: str = "alexnet"):
     heads = _network(name)[1]
     with torch.inference_mode():
         layers = [F.conv2d((x - y).square(), head) for x, y, head in zip(features_x, features_y, heads, strict=True)]
-        return sum(layer.mean((1, 2, 3)) for layer in layers)
+        return sum((layer.mean((1, 2, 3)) for layer in layers), torch.zeros(()))
 
 
-def as_input(image: np.ndarray):
+def as_input(image: np.ndarray) -> "torch.Tensor":
     """uint8 (H, W, 3) -> float tensor (1, 3, H, W) in [-1, 1]."""
     return _tensor(image.transpose(2, 0, 1)[None]) / 127.5 - 1
 

@@ -10,12 +10,12 @@ PEAK = 255  # the range of the data
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of the five scales of MS-SSIM, Wang et al. 2003
 
 
-def l1_image(result, truth, hole):
+def l1_image(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """Mean absolute error over all pixels and channels, in percent of the range: `l1 (%)` of the paper's Table 1."""
     return 100 * cv2.norm(result, truth, cv2.NORM_L1) / (result.size * PEAK)
 
 
-def l1_hole(result, truth, hole):
+def l1_hole(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """Mean absolute error over the missing pixels only, in percent of the range; nan if none is missing."""
     missing = 3 * np.count_nonzero(hole)
     if not missing:
@@ -23,13 +23,13 @@ def l1_hole(result, truth, hole):
     return 100 * cv2.norm(result, truth, cv2.NORM_L1, hole.astype(np.uint8)) / (missing * PEAK)
 
 
-def psnr(result, truth, hole):
+def psnr(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB over all pixels and channels; inf for equal images."""
     squares = cv2.norm(result, truth, cv2.NORM_L2SQR)
     return 10 * np.log10(PEAK**2 * result.size / squares) if squares else np.inf
 
 
-def ssim(result, truth, hole):
+def ssim(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """Structural similarity of Wang et al. 2004, mean over RGB: Gaussian window 11 x 11, sigma 1.5, data range 255.
 
     Equal to scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, data_range=255,
@@ -39,13 +39,13 @@ def ssim(result, truth, hole):
     return float((luminance * contrast).mean())
 
 
-def ms_ssim(result, truth, hole):
+def ms_ssim(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """Multi-scale SSIM of Wang, Simoncelli & Bovik 2003, mean over RGB, windows and constants as in `ssim`.
 
     Each of five scales halves the image by averaging 2 x 2 pixels. Negative terms count as 0.
     """
     x, y = result.astype(np.float64), truth.astype(np.float64)
-    product = 1.0
+    product = np.ones(3)
     for weight in SCALES:
         luminance, contrast = _ssim_terms(x, y)
         term = contrast if weight != SCALES[-1] else luminance * contrast

@@ -68,7 +68,7 @@ SETS = {
     "fid": SetMetric(inception.fid, "", "lower", 1, "inception", True, INCEPTION, weights=inception.weights_file),
     "kid": SetMetric(inception.kid, "x 1000", "lower", 2, "inception", True, INCEPTION, weights=inception.weights_file),
 }
-ALL = {**METRICS, **SETS}
+ALL: dict[str, Metric | SetMetric] = {**METRICS, **SETS}
 
 
 def check(names: Iterable[str], size: tuple[int, int] | None = None) -> None:

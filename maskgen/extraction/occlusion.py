@@ -96,11 +96,11 @@ def holes_of_pair(first: np.ndarray, second: np.ndarray, config: ExtractConfig) 
     forward, backward = map(cv2.split, flows)
     if not config.noise:
         return _hole_by_published_rules(forward, backward, config), _hole_by_published_rules(backward, forward, config)
-    halves = _grey_at_half_size(first, second, flows[0])
-    difference = _difference_without_light(*halves)
+    half1, half2 = _grey_at_half_size(first, second, flows[0])
+    difference = _difference_without_light(half1, half2)
     statistics = (
-        _flow_statistics(*halves, difference, forward),
-        _flow_statistics(*halves[::-1], difference, backward),
+        _flow_statistics(half1, half2, difference, forward),
+        _flow_statistics(half2, half1, difference, backward),
     )
     change = cv2.blur(cv2.multiply(difference, difference), (CHANGE_WINDOW, CHANGE_WINDOW))
     changed = _changed_pixels(first, second) if any(one.is_still for one in statistics) else None

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from maskgen.runtime import parallel
 from maskgen.runtime.files import sha256_of_files
 from maskgen.settings import BORDER, PRESETS, FillConfig
 from maskgen.testset.tasks import MaskTask
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIRST_DRAWS = 10  # draws that start from the task's own raw mask
 DRAWS_PER_ATTEMPT = 4  # usual draws per attempt of the preset
@@ -55,7 +59,7 @@ def _places(raw, names):
 
 
 @functools.lru_cache(maxsize=1)
-def _load_raw(folder: str, digest: str):
+def _load_raw(folder: str, digest: str) -> tuple[Masks, "pd.DataFrame", list[int], np.ndarray]:
     """Masks, index, places and ranks by hole size of the raw masks in a folder with that hash."""
     raw, table = Masks(Path(folder), cache=True), _read_raw_index(Path(folder))
     by_size = np.argsort(table["hole_ratio"].to_numpy(), kind="stable")
