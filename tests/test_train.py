@@ -283,6 +283,14 @@ def test_checkpoints_are_written_after_some_minutes_and_at_the_end(photos, tmp_p
     assert saved == [3, 6, 8]
 
 
+def test_the_averaged_net_is_validated(photos, tmp_path, monkeypatch):
+    trained = []  # whether the validated net has gradients, which the average has not
+    score = lambda self, net, step: trained.append(next(net.parameters()).requires_grad) or {"val_l1": 0.0}  # noqa: E731
+    monkeypatch.setattr(train.Validator, "__call__", score)
+    run(photos, tmp_path, replace(RUN, phase1_steps=1, phase2_steps=0, size=(16,), batch=(2,)))
+    assert trained == [False]
+
+
 def test_the_window_that_vgg_sees_is_drawn_anew_for_every_image_and_step(monkeypatch):
     drawn = []
     monkeypatch.setattr(train, "windowed", lambda features, *rest: drawn.append(rest[-1].random()) or features)
