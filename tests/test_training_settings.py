@@ -270,3 +270,7 @@ def test_the_example_in_the_docs_is_complete_and_shows_the_defaults(tmp_path):
     assert read_config(write(tmp_path, example)) == Settings()
     keys = {name: list(table) for name, table in tomllib.loads(example).items()}
     assert keys == {name: list(group) for name, group in asdict(Settings()).items()}
+
+
+def test_the_smallest_window_of_vgg_is_allowed():
+    assert [TrainConfig(vgg_window=side).vgg_window for side in (0, 8)] == [0, 8]
