@@ -83,6 +83,11 @@ def test_some_masks_of_each_class_are_drawn():
     pairs = draw_pairs(["x.png"], table(a=9, b=2), replace(CONFIG, per_class=3))
     assert Counter(row["category"] for _, row in pairs) == {"a": 3, "b": 2}
     assert len({row["mask"] for _, row in pairs}) == 5
+    drawn = [
+        {row["mask"] for _, row in draw_pairs(["x.png"], table(a=99), replace(CONFIG, per_class=3, seed=seed))}
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_an_image_is_cut_in_the_middle_and_made_smaller_by_averaging():
