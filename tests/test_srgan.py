@@ -116,7 +116,7 @@ def test_super_resolution_is_for_four_times_smaller_images_alone(tmp_path):
     ):
         weights.read_srresnet(tmp_path / "other.h5")
     (tmp_path / "text.h5").write_bytes(b"no HDF5")
-    with pytest.raises(BadInput, match=r"text.h5 is no HDF5 file of Keras weights"):
+    with pytest.raises(BadInput, match=r"text.h5 is not an HDF5 file of Keras weights"):
         weights.read_srresnet(tmp_path / "text.h5")
 
 
