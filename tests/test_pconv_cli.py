@@ -89,9 +89,9 @@ def test_a_continued_run_lists_photos_masks_and_libraries_that_have_changed(plac
     shutil.copy("images/1.png", "images/0.png")
     shutil.copy("masks/one.png", "masks/raw/one.png")
     monkeypatch.setattr("cv2.__version__", "0.0.1")
-    told = call("train", *few).stderr.splitlines()[0]
-    assert told.startswith("continues from step 1, with photos ") and told.endswith(" -> 0.0.1")
-    changed = [change.split(" ")[0] for change in told.split("with ")[1].split("; ")]
+    message = call("train", *few).stderr.splitlines()[0]
+    assert message.startswith("continues from step 1, with photos ") and message.endswith(" -> 0.0.1")
+    changed = [change.split(" ")[0] for change in message.split("with ")[1].split("; ")]
     assert changed == ["photos", "held_out", "masks", "opencv"]
 
 
@@ -108,9 +108,9 @@ def test_weights_record_what_they_were_trained_on(place):
 def test_a_setting_newer_than_the_checkpoint_is_not_listed_as_a_change(place):
     assert call("train", *TINY, "--phase1-steps", 2, "--phase2-steps", 0).exit_code == 0
     path = place / "runs/pconv/checkpoint.pt"
-    told = torch.load(path, weights_only=True)
-    del told["about"]["train"]["factor"]
-    torch.save(told, path)
+    message = torch.load(path, weights_only=True)
+    del message["about"]["train"]["factor"]
+    torch.save(message, path)
     result = call("train", *TINY, "--phase1-steps", 2, "--phase2-steps", 0)
     assert result.exit_code == 0 and "continues from step 2\n" in result.output
 
@@ -146,7 +146,7 @@ def test_train_shows_the_options_of_the_paper_and_of_the_machine():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("train", "--size", "big"), "128,256"),
         (("train", "--config", "leg7"), "did you mean leg07?"),
@@ -165,9 +165,9 @@ def test_train_shows_the_options_of_the_paper_and_of_the_machine():
         (("export", "x.tflite", "--weights", "net.safetensors"), ".onnx or .pt2"),
     ],
 )
-def test_a_mistake_gives_one_line_and_exit_code_2(place, arguments, told):
+def test_a_mistake_gives_one_line_and_exit_code_2(place, arguments, message):
     result = call(*arguments)
-    assert result.exit_code == 2 and told in result.output and result.output.count("\n") == 1
+    assert result.exit_code == 2 and message in result.output and result.output.count("\n") == 1
 
 
 def test_inpaint_fills_a_folder_with_one_mask(place):
@@ -188,8 +188,8 @@ def record(monkeypatch, setting):
 def test_the_precision_reaches_the_inpainter_and_fp32_is_the_default(place, command, monkeypatch):
     seen = record(monkeypatch, "precision")
     for out, more in (("a", ()), ("b", ("--precision", "bf16"))):
-        told = call(*command, out, "--weights", "net.safetensors", "--device", "cpu", *more)
-        assert told.exit_code == 0, told.output
+        message = call(*command, out, "--weights", "net.safetensors", "--device", "cpu", *more)
+        assert message.exit_code == 0, message.output
     assert seen == ["fp32", "bf16"]
 
 
@@ -201,11 +201,11 @@ def test_the_precision_reaches_the_inpainter_and_fp32_is_the_default(place, comm
     ],
 )
 def test_emulated_bf16_gives_a_warning(place, command, monkeypatch):
-    for capability, precision, told in (("AVX2", "bf16", True), ("AVX2", "fp32", False), ("AVX512", "bf16", False)):
+    for capability, precision, message in (("AVX2", "bf16", True), ("AVX2", "fp32", False), ("AVX512", "bf16", False)):
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda capability=capability: capability)
         done = call(*command, "--precision", precision, "--device", "cpu")
         assert done.exit_code == 0, done.output
-        assert ("emulates" in done.stderr) == told
+        assert ("emulates" in done.stderr) == message
 
 
 @pytest.mark.parametrize(
