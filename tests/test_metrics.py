@@ -126,7 +126,8 @@ def test_ms_ssim_of_a_negative_is_zero():
     assert pixel.ms_ssim(255 - noise, noise, noise[..., 0] > 0) == 0  # all covariances are negative
 
 
-def test_a_value_is_reused_for_the_same_array_only():
+def test_a_value_is_reused_for_the_same_array_only(monkeypatch):
+    monkeypatch.setattr("evaluation.metrics.reuse._last", {})
     calls, black = [], BLACK.copy()
     for image in (BLACK, BLACK, black, WHITE, BLACK):
         assert reused("test", image, lambda image: calls.append(1) or image.mean()) == image.mean()
