@@ -19,6 +19,7 @@ from evaluation.methods.registry import check_labels, checked_label
 from evaluation.pairs import PairSet
 from evaluation.settings import METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportConfig
 from maskgen.errors import BadInput, InputWarning
+from maskgen.runtime import files
 
 ONLY_DRAWN = "--per-class draws pairs and --pairs names them: leave one of the two out"
 
@@ -270,11 +271,16 @@ class Evaluation:
         return sorted(found, key=lambda item: item[0])
 
     def report(self, path: str | Path) -> Path:
-        """Write the files of the run to a new or empty folder: report.html, the tables, scores, pictures, pairs.
+        """Write the report: the page alone if path ends in .html, else all files of the run to a new or empty folder.
 
-        Returns the path of report.html. Raises BadInput where the folder holds anything else.
+        The page needs no other file, except those of `pages`. The folder gets the tables, scores, pictures and pairs as
+        well. Returns the path of the page. Raises BadInput where the folder holds anything else.
         """
         path = Path(path)
+        if path.suffix == ".html":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_whole(path, (self.folder / "report.html").read_bytes())
+            return path
         if path.resolve() != self.folder.resolve():
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise BadInput(f"{path} is not empty: expected a new or empty folder for the report")

@@ -177,6 +177,7 @@ def test_a_result_shows_its_table_and_keeps_its_files_as_long_as_it_lives(tmp_pa
     assert "psnr (dB), higher is better" in repr(result) and "telea" in repr(result)
     assert f"{row['mean'].item():.2f}" in result._repr_html_() and "<table" in result._repr_html_()
     page = result.report(tmp_path / "report")
+    assert result.report(tmp_path / "alone.html").read_bytes() == page.read_bytes()
     assert page == tmp_path / "report" / "report.html" and page.is_file()
     assert every_file(page.parent) == every_file(result.folder)
     with pytest.raises(BadInput, match="is not empty"):
