@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ class Inpainter:
     ((64, 64, 3), dtype('uint8'), True)
     """
 
-    net: UNet = None  # type: ignore[assignment]  # None becomes a network in __post_init__
+    # None becomes a network in __post_init__. A network prints a page of layers, which repr leaves out.
+    net: UNet = field(default=None, repr=False)  # type: ignore[assignment]
     _: KW_ONLY
     device: str | None = None
     precision: str = "fp32"
