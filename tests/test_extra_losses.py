@@ -42,6 +42,8 @@ def test_the_ssim_term_is_of_the_composite_balanced_and_left_out_at_0():
     lone = extra_losses.ssim_loss(losses.composite(out, truth, valid), truth).item()
     terms = total_loss(out, truth, valid, config=LossConfig(ssim=2, balance=1))
     assert terms["ssim"].item() == pytest.approx(lone * 0.3 / 0.25)
+    unbalanced = total_loss(out, truth, valid, config=LossConfig(ssim=2))
+    assert unbalanced["ssim"].item() == pytest.approx(lone)
     plain = total_loss(out, truth, valid, config=LossConfig(balance=1))
     assert "ssim" not in plain and terms["total"].item() == pytest.approx(plain["total"].item() + 2 * lone * 1.2)
 
@@ -55,6 +57,12 @@ def test_the_near_term_halves_from_ring_to_ring_by_pencil():
     assert extra_losses.near_loss(out, truth, valid).item() == pytest.approx(wanted)
     other = extra_losses.near_loss(out, truth, torch.ones_like(valid)), extra_losses.near_loss(2 * out, truth, valid)
     assert [term.item() for term in other] == pytest.approx([0, 2 * wanted])
+    errors = [wanted, extra_losses.near_loss(out, out + 5, valid).item()]
+    assert errors[1] == pytest.approx(5 * (1 + 1 / 2 + 1 / 4) / sum(0.5**ring for ring in range(8)))
+    # of two images, the one with another hole: the mean of the two
+    batch = torch.cat([out, out + 5]), torch.cat([truth, out]), torch.cat([valid, valid.roll(1, 2)])
+    alone = extra_losses.near_loss(out + 5, out, valid.roll(1, 2)).item()
+    assert extra_losses.near_loss(*batch).item() == pytest.approx((wanted + alone) / 2)
     terms = total_loss(out, truth, valid, config=LossConfig(near=10))
     plain = total_loss(out, truth, valid)
     assert "near" not in plain and terms["total"].item() == pytest.approx(plain["total"].item() + 10 * 2 * wanted)
@@ -135,6 +143,8 @@ def test_a_window_for_vgg_lies_around_a_hole_pixel_and_inside_the_image():
     lone = plane("........", "........", "........", "......#.", "........", "........")
     of_window = extra_losses.windowed(eyes, lone, 4, np.random.default_rng(0))
     assert of_window(place)[0, 0].tolist() == [[12, 13, 14, 15], [20, 21, 22, 23], [28, 29, 30, 31], [36, 37, 38, 39]]
+    middle = extra_losses.windowed(eyes, torch.ones(1, 1, 6, 8), 2, np.random.default_rng(0))  # without a hole
+    assert middle(place)[0, 0].tolist() == [[19, 20], [27, 28]]
     whole = extra_losses.windowed(eyes, lone, 9, np.random.default_rng(0))
     assert whole(place).equal(place)
     two = torch.cat([lone, lone.flip(2, 3)])  # each image has a square of its own, the same in a second batch

@@ -49,6 +49,7 @@ def test_the_layer_is_the_formula_of_the_paper_window_by_window(
     layer = PartialConv2d(
         sum(branches), 2, kernel, stride, padding, dilation, branches=branches, scaling=scaling
     ).requires_grad_(False)
+    assert (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == (kernel, stride, padding, dilation)
     height, width = (d * (k - 1) + 1 + 3 for k, d in zip(kernel, dilation, strict=True))
     x, planes = (
         torch.rand(2, sum(branches), height, width),

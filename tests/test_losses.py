@@ -15,6 +15,7 @@ def plane(*rows):
 def test_valid_and_hole_are_averaged_over_the_whole_image():
     out, truth, valid = torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), plane("#.", "..")
     assert losses.valid_loss(out, truth, valid) == 3 / 4 and losses.hole_loss(out, truth, valid) == 1 / 4
+    assert losses.valid_loss(out, 3 * out, valid) == 2 * 3 / 4 and losses.hole_loss(out, 3 * out, valid) == 2 / 4
 
 
 def test_the_composite_keeps_the_truth_outside_the_hole():
@@ -68,6 +69,15 @@ def test_total_is_the_weighted_sum_of_the_paper():
         {"valid": 1.5, "hole": 0.5, "tv": 2 * 2 / 4, "perceptual": 1 + 1 / 4, "style": 4 / 4 + 1 / 4}
     )
     assert terms["total"].item() == pytest.approx(1 * 1.5 + 6 * 0.5 + 0.1 * 1 + 0.05 * 1.25 + 120 * 1.25)
+
+
+@pytest.mark.parametrize("weights", [{"perceptual": 1, "style": 0}, {"perceptual": 0, "style": 1}])
+def test_vgg_is_used_if_one_of_its_two_terms_has_a_weight(weights):
+    truth, valid = torch.zeros(1, 1, 2, 2), plane("#.", "..")
+    terms = total_loss(torch.ones(1, 1, 2, 2), truth, valid, lambda image: [image], LossConfig(**weights))
+    assert terms["perceptual"].item() == terms["style"].item() == 1.25  # as above
+    plain = total_loss(torch.ones(1, 1, 2, 2), truth, valid)
+    assert terms["total"].item() == pytest.approx(plain["total"].item() + 1.25)
 
 
 def test_without_features_the_total_has_no_perceptual_and_no_style():

@@ -298,6 +298,21 @@ def test_vectors_survive_the_journal(monkeypatch):
     assert metrics.vector(texts["posterior"]).tolist() == [127.5, 127.5]
 
 
+def test_scores_are_computed_with_one_thread(monkeypatch):
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        torch.set_num_threads(2)
+        cv2.setNumThreads(2)
+        assert metrics.score(["l1_hole"], WHITE, BLACK, HOLE) == {"l1_hole": 100}
+        assert torch.get_num_threads() == cv2.getNumThreads() == 1
+        monkeypatch.delitem(sys.modules, "torch")
+        metrics.use_one_thread()  # does not load torch for this
+        assert "torch" not in sys.modules
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
 def test_a_fork_of_a_process_whose_opencv_has_threads_can_score():
     program = (
