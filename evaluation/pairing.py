@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from evaluation.pairs import Pair, PairSet, Sources, read_bytes
+from evaluation.pairs import Pair, PairSet, Sources
 from evaluation.settings import BUILT_IN, BUILT_IN_MASKS, BenchmarkConfig
 from maskgen import maskset
 from maskgen.categories import CATEGORIES, category, measure
@@ -147,7 +147,7 @@ class Hashes:
 
     def __getitem__(self, name: str) -> str:
         if name not in self.known:
-            data = read_bytes(self.folder / name)
+            data = pictures.read_bytes(self.folder / name)
             if not pictures.looks_complete(data):
                 pictures.decode_rgb(data, self.folder / name)  # raises now and not in the middle of a long run
             self.known[name] = hashlib.sha256(data).hexdigest()

@@ -1,6 +1,5 @@
 """A pair of image and mask, and how its files are read."""
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 
 from evaluation.settings import BenchmarkConfig, ReportConfig
 from maskgen import maskset
-from maskgen.errors import BadInput
 from maskgen.runtime import images
 
 
@@ -60,14 +58,6 @@ class PairSet:
         return f"masks: {self.masks}; photos: {photos:,} of {self.names[0]}"
 
 
-def read_bytes(path: Path, sha256: str = "") -> bytes:
-    """The bytes of a file. Raises BadInput where it cannot be read or does not have the given hash."""
-    data = images.read_bytes(path)
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise BadInput(f"{path} is not the file that its pair was made with, the SHA-256 differs: restore the old file")
-    return data
-
-
 def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Crop the largest centred rectangle with the size's aspect ratio and resize it to the size. uint8 (H, W, 3).
 
@@ -93,7 +83,7 @@ def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np
     if config.factor:
         return truth, *sparse(reduced(truth, config.factor), config.factor)
     mask = sources.masks / pair.mask
-    data = read_bytes(mask, pair.mask_sha256)
+    data = images.read_bytes(mask, pair.mask_sha256)
     hole = maskset.decode(data, mask, polarity=sources.polarity, threshold=sources.threshold)
     if hole.shape != config.size:
         hole = cv2.resize(hole.astype(np.uint8), config.size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
@@ -102,7 +92,7 @@ def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np
 
 @lru_cache(maxsize=32)  # often many masks share a few images
 def _truth(path, sha256, size):
-    truth = fit(images.decode_rgb(read_bytes(path, sha256), path), size)
+    truth = fit(images.decode_rgb(images.read_bytes(path, sha256), path), size)
     truth.flags.writeable = False
     return truth
 

@@ -164,7 +164,7 @@ def test_a_file_that_changed_since_it_was_paired_is_refused(tmp_path):
     images, masks = folders(tmp_path, images=1)
     pair = make_pairs(images, masks, CONFIG)[0]
     cv2.imwrite(str(images / "photo0.png"), photo(9))
-    with pytest.raises(BadInput, match=r"photo0\.png is not the file that its pair was made with"):
+    with pytest.raises(BadInput, match=r"photo0\.png has changed, its SHA-256 is not the recorded one"):
         load_pair(pair, Sources(images, masks), CONFIG)
 
 

@@ -6,6 +6,7 @@ the metadata.
 """
 
 import contextlib
+import hashlib
 import io
 import struct
 import zlib
@@ -91,12 +92,15 @@ def read_rgb(path: Path) -> np.ndarray:
     return decode_rgb(read_bytes(path), path)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file. Raises BadInput if it cannot be read."""
+def read_bytes(path: Path, sha256: str = "") -> bytes:
+    """The bytes of a file. Raises BadInput if it cannot be read, or if its SHA-256 is not the given one."""
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read {str(path)[:200]}: {error.strerror}") from None
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise BadInput(f"{path} has changed, its SHA-256 is not the recorded one: restore the old file")
+    return data
 
 
 def decode(data: bytes, name: Path | str) -> tuple[np.ndarray, Metadata]:
