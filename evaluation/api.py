@@ -21,7 +21,7 @@ from evaluation.settings import METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportCo
 from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime import files
 
-ONLY_DRAWN = "--per-class draws pairs and --pairs names them: leave one of the two out"
+ONLY_DRAWN = "per_class (--per-class) draws pairs and pairs (--pairs) names them: leave one of the two out"
 
 
 def evaluate(
@@ -163,7 +163,7 @@ def read_methods(
 ) -> dict[Method, dict]:
     """The methods of a run, each with its identity. weights: a dict of label or name -> file, or `--weights` options.
 
-    Raises BadInput as `methods.parse_all`, and where a file or folder of a method is missing.
+    Raises BadInput for an unknown method, two methods of one name, and a file or folder of a method that is missing.
     """
     functions: dict[str, Callable] = {}
     if not isinstance(methods, Mapping):
@@ -251,7 +251,7 @@ class Evaluation:
 
     @property
     def failures(self) -> list[str]:
-        """One line for each method that failed on a pair, the worst last."""
+        """One line for each method that failed on a pair; those that failed on all pairs come last."""
         return [line for _, line in self._failures()]
 
     @property

@@ -38,8 +38,8 @@ def shipped_weights(kind: str = "pconv") -> Path:
 class Inpainter:
     """A trained network and the settings with which it fills images. Call it with an image and a hole.
 
-    net: a UNet; None loads the paper's network with the weights that ship. It is moved to the device and set to
-    evaluation mode.
+    net: a UNet; None loads the weights that ship, a PConvUNet of half the paper's channels. It is moved to the device
+    and set to evaluation mode.
 
     device: "cpu", "cuda", "cuda:1" or "mps"; None takes the best there is.
 
@@ -49,9 +49,9 @@ class Inpainter:
     mirror: average the result with that of the mirrored image, at twice the time (one of the methods in Timofte et al.
     2016, "Seven ways to improve example-based single image super resolution").
 
-    scales: take the low frequencies deep inside a hole from the image at half its size, and so on; see
-    `pconv_model.multiscale`. False gives the network's own result, as in the paper. In both cases, pixels whose
-    receptive field holds no known pixel are filled from the smaller image.
+    scales: take the low frequencies deep inside a hole from the image at half its size, filled in the same way; see
+    `pconv_model.multiscale`. False gives the network's own result, as in the paper, except where it has none: a pixel
+    whose receptive field holds no known pixel is always filled from the smaller image.
 
     tile: px, rounded down to a multiple of the network's stride. Larger images are filled in overlapping tiles.
 
@@ -92,8 +92,9 @@ class Inpainter:
     def load(cls, weights: Path | None = None, kind: str = "pconv", **settings: Any) -> "Inpainter":
         """An inpainter with the weights of a file of `pconv train` or `pconv convert`.
 
-        weights: None takes those that ship for this kind. kind: "pconv", the paper's network, or "conv", its baseline.
-        settings: fields of Inpainter. Raises BadInput for a file that is missing, or holds another kind of network.
+        weights: None takes those that ship for this kind. kind: "pconv", partial convolutions, or "conv", the paper's
+        baseline of plain convolutions. settings: fields of Inpainter. Raises BadInput for a file that is missing, or
+        holds another kind of network.
         """
         expect("kind", kind, one_of(KINDS))
         path = weights or shipped_weights(kind)
@@ -186,8 +187,8 @@ class Inpainter:
             for i, (colour, hole), small in zip(chosen, halves, coarse, strict=True):
                 known = colour / np.float32(np.iinfo(colour.dtype).max)
                 enlarged = multiscale.enlarge(np.where(hole[..., None], small, known), (height, width), windows[i])
-                fine, gap, unseen = (array[windows[i]] for array in (results[i], holes[i], blind[i]))
-                multiscale.merge(fine, enlarged, gap, unseen, depth[i])
+                fine, hole_part, unseen = (array[windows[i]] for array in (results[i], holes[i], blind[i]))
+                multiscale.merge(fine, enlarged, hole_part, unseen, depth[i])
         return results
 
     @torch.inference_mode()
@@ -212,8 +213,9 @@ class Inpainter:
     def _predict_in_tiles(self, colour, hole, raw):
         """The network's result for an image larger than a tile, from tiles that are blended where they overlap.
 
-        Returns the result, float32 (H, W, 3), and float32 (H, W): which share of a pixel's tiles, by weight, has no
-        known pixel in its receptive field. Those tiles are left out; if none remains, the pixel is the mean colour.
+        Returns the result, float32 (H, W, 3), and float32 (H, W): the share, by weight, of the tiles in which
+        a pixel's receptive field holds no known pixel. These tiles do not count. A pixel without any other tile gets
+        the mean colour.
         """
         tile, (height, width) = self._tile_side, hole.shape
         total = np.zeros((height, width, 3), np.float32)

@@ -280,7 +280,7 @@ def test_pairs_of_drawn_holes_are_found_with_their_masks(tmp_path):
     [
         ("nowhere.csv", "no such file: nowhere.csv (expected a pairs.csv"),
         ("nothing", "no such file: nothing/pairs.csv (expected a pairs.csv"),
-        ("pairs --per-class 1", "--per-class draws pairs and --pairs names them: leave one of the two out"),
+        ("pairs --per-class 1", "pairs (--pairs) names them: leave one of the two out"),
         ("pairs --polarity hole-black", "pairs/recipe.json says hole-white, leave out the option"),
         ("pairs --images nowhere", "no such folder: nowhere"),
         ("enlarged", "lists super-resolution pairs, which have no masks"),

@@ -29,13 +29,13 @@ from maskgen.runtime.output import OutputFolder
 from maskgen.runtime.recipe import RECIPE, library_versions
 from maskgen.settings import ExtractConfig
 
-# The size of tasks changes neither a pair's masks nor how many there are, but it changes which pairs are examined.
+# These sizes are fixed: with others, the same settings would examine other pairs of frames and give another mask set.
 TASK_MASKS = 48  # masks of a task, some seconds of work: little is lost with a worker, and seeking costs little
 MIN_TASK_MASKS = 8  # the same, where few masks are missing
 TASKS_A_ROUND = 16  # at least, if the size allows: no worker has to wait long for the others at the end of a round
 TASK_PAIRS = 8 * TASK_MASKS  # pairs offered to a task at most, for films in which hardly anything moves
-NEAR_DUPLICATE_IOU = 0.9  # intersection over union of occupied cells above which two masks count as the same; free, but
-COMPARED = 2  # each decides which masks are kept: accepted masks of a square, before and after in time, to compare with
+NEAR_DUPLICATE_IOU = 0.9  # intersection over union of occupied cells above which two masks count as the same
+COMPARED = 2  # a mask is compared with so many accepted masks of the same crop before it, and as many after it
 NEAR_DUPLICATE = "almost identical to another"
 FOLDER_LIMIT = 10_000  # files in a folder; file systems and dataset hosts get slow or refuse beyond it
 MAX_NAMED = 10  # sources without a mask that the summary names
