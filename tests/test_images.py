@@ -58,7 +58,9 @@ def test_a_picture_is_upright_whatever_its_exif_says(form, orientation):
     how = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(form, {})
     data = saved(stored_as(PHOTO, orientation), form, exif=exif, **how)
     assert np.array_equal(np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))).shape, PHOTO.shape)
-    assert np.abs(images.decode(data, "photo")[0].astype(int) - PHOTO).max() <= (4 if form == "JPEG" else 0)
+    picture = images.decode(data, "photo")[0]
+    assert picture.flags.c_contiguous
+    assert np.abs(picture.astype(int) - PHOTO).max() <= (4 if form == "JPEG" else 0)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -146,7 +148,9 @@ def test_damaged_exif_is_dropped():
     exif[0x010F] = "Maker"
     entry = struct.pack(">HHI", 0x010F, 2, 6)  # tag, type text, 6 bytes
     assert entry in exif.tobytes()
-    data = saved(PHOTO, "JPEG", exif=exif.tobytes().replace(entry, struct.pack(">HHI", 0x010F, 4, 6)))
+    data = saved(
+        PHOTO, "JPEG", exif=exif.tobytes().replace(entry, struct.pack(">HHI", 0x0100, 2, 6))
+    )  # a width in letters
     assert images.decode(data, "photo")[1].exif == b""
 
 
@@ -180,7 +184,7 @@ def test_pillow_is_not_needed_for_a_plain_png(monkeypatch, dtype, shape):
 
 def test_the_pixels_of_a_png_are_decoded_only_once(monkeypatch):
     data, loaded = saved(PHOTO, "PNG", icc_profile=SRGB), []
-    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", loaded.append)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda picture: loaded.append(picture))
     assert np.array_equal(images.decode(data, "photo")[0], PHOTO) and not loaded
 
 
@@ -262,9 +266,11 @@ def test_cmyk_with_a_profile_that_does_not_fit_is_converted_without_it(icc):
     assert np.array_equal(picture, expected) and metadata.icc == b""
 
 
-def test_lab_becomes_rgb():
+@pytest.mark.parametrize("form", [{}, {"icc_profile": None}], ids=["with its profile", "without a profile"])
+def test_lab_becomes_rgb(form):
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-    data = saved(ImageCms.profileToProfile(Image.fromarray(PHOTO), srgb, lab, outputMode="LAB"), "TIFF")
+    data = saved(ImageCms.profileToProfile(Image.fromarray(PHOTO), srgb, lab, outputMode="LAB"), "TIFF", **form)
+    assert ("icc_profile" in Image.open(io.BytesIO(data)).info) == (not form)
     assert np.abs(images.decode(data, "p")[0].astype(int) - PHOTO).max() <= 4  # 8 bits of L*, a*, b*
 
 
@@ -293,7 +299,8 @@ def test_a_fourth_sample_without_a_meaning_is_no_alpha(monkeypatch):
     padded = Image.fromarray(PHOTO).convert("RGBX")
     layout = (b"II", 2, (1,), 1, (8, 8, 8, 8), (0,))
     monkeypatch.setitem(TiffImagePlugin.OPEN_INFO, layout, ("RGBX", "RGBX"))  # as in Pillow 11
-    assert np.array_equal(images.decode(saved(padded, "TIFF"), "p")[0], PHOTO)
+    picture, metadata = images.decode(saved(padded, "TIFF", icc_profile=SRGB), "p")
+    assert np.array_equal(picture, PHOTO) and metadata.icc == SRGB
 
 
 def test_grey_with_alpha_keeps_its_alpha_in_every_format():
@@ -307,6 +314,7 @@ def test_grey_with_alpha_keeps_its_alpha_in_every_format():
 def test_a_resolution_that_makes_no_sense_is_dropped():
     assert images.decode(saved(PHOTO, "TIFF", dpi=(200, 100)), "p")[1].dpi == (200, 100)
     assert images.decode(saved(PHOTO, "TIFF", dpi=(1, 1)), "p")[1].dpi == (1, 1)  # that of a file without a unit
+    assert images.decode(saved(PHOTO, "PNG", dpi=(0, 0)), "p")[1].dpi is None
     for absurd in ((2e5, 2e5), (1e5, 1e5), (300, 1e5)):
         assert images.decode(saved(PHOTO, "TIFF", dpi=absurd), "p")[1].dpi is None
     data, ratio = saved(PHOTO, "TIFF", dpi=(72, 72)), struct.pack("<II", 72, 1)
