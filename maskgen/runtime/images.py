@@ -291,9 +291,6 @@ def _to_srgb(image):
         with contextlib.suppress(ImageCms.PyCMSError, OSError):
             own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             return ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    if image.mode == "LAB":
-        lab = ImageCms.createProfile("LAB")
-        return ImageCms.profileToProfile(image, lab, ImageCms.createProfile("sRGB"), outputMode="RGB")
     return image.convert("RGB")
 
 
