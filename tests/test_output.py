@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from films import write_video
@@ -18,8 +20,8 @@ from maskgen.errors import BadInput
 from maskgen.runtime import output
 from maskgen.runtime.journal import Journal
 from maskgen.runtime.lock import LOCK, locked
-from maskgen.runtime.output import PROGRESS, OutputFolder, check_finished
-from maskgen.runtime.recipe import RECIPE, differences
+from maskgen.runtime.output import BEFORE, PROGRESS, OutputFolder, check_finished
+from maskgen.runtime.recipe import RECIPE, differences, library_versions, shown, write_recipe
 
 ROOT = Path(__file__).parents[1]
 HOLD = "import sys, time, pathlib; from maskgen.runtime.lock import locked\n"
@@ -105,6 +107,10 @@ def test_a_discarded_run_leaves_the_folder_free_for_another_recipe(tmp_path):
         folder.discard()
     with OutputFolder(tmp_path / "out", {"made_by": "a test", "seed": 1}) as folder:
         assert not folder.complete
+        folder.finish()
+        assert folder.complete
+        folder.discard()  # nothing is left of the run
+    assert (tmp_path / "out" / RECIPE).exists()
 
 
 class Stop(Exception):
@@ -208,6 +214,60 @@ def test_a_difference_takes_one_line(old, new, words):
     assert list(differences(old, new, ("x",))) == words
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (["grün"], '["grün"]'),
+        ("0123456789abcdef", "0123456789abcdef"),  # too short for a hash
+        ("f" * 64, "f" * 12),
+        ("X" * 64, "X" * 57 + "..."),  # too long for one line, and no hash
+        ("-" * 60, "-" * 60),
+        ("-" * 61, "-" * 57 + "..."),
+    ],
+)
+def test_a_value_takes_one_short_line(value, text):
+    assert shown(value) == text
+
+
+def test_six_differences_are_shown_and_no_more(tmp_path):
+    finished(begin(tmp_path, a=0, b=0, c=0, d=0, e=0, f=0))
+    with pytest.raises(BadInput, match=r"\(a was 0, is 1; .*; f was 0, is 1\): choose another folder"):
+        begin(tmp_path, a=1, b=1, c=1, d=1, e=1, f=1).__enter__()
+    with pytest.raises(BadInput, match=r"\(seed was 0, is 1; .*; e was 0, is 1; and 1 more\): choose another"):
+        begin(tmp_path, 1, a=1, b=1, c=1, d=1, e=1, f=1).__enter__()
+
+
+def test_a_new_key_is_named(tmp_path):
+    finished(begin(tmp_path))
+    with pytest.raises(BadInput, match=r"\(title is new\)"), begin(tmp_path, title="new"):
+        pass
+
+
+def test_keys_after_a_number_that_can_rise_are_compared(tmp_path):
+    finished(begin(tmp_path, count=1, inputs="0", rises=("count",)))
+    with (
+        pytest.raises(BadInput, match=r"\(inputs was 0, is 1\)"),
+        begin(tmp_path, count=2, inputs="1", rises=("count",)),
+    ):
+        pass
+
+
+def test_a_recipe_of_another_program_is_refused(tmp_path):
+    (tmp_path / RECIPE).write_text('{"flour": "500 g"}')
+    with pytest.raises(BadInput, match="it was made by another program, not by tool draw"), begin(tmp_path):
+        pass
+
+
+def test_a_recipe_is_readable_text(tmp_path):
+    write_recipe(tmp_path / RECIPE, {"sources": ["grün.png"]})
+    assert (tmp_path / RECIPE).read_bytes() == '{\n  "sources": [\n    "grün.png"\n  ]\n}\n'.encode()
+
+
+def test_versions_of_libraries_are_those_that_they_tell_themselves():
+    versions = library_versions("opencv", "numpy", "no-such-package")
+    assert versions == {"opencv": cv2.__version__, "numpy": np.__version__, "no-such-package": "not installed"}
+
+
 def test_another_version_of_the_package_or_another_command_is_refused(tmp_path, monkeypatch):
     finished(begin(tmp_path), "0.png")
     monkeypatch.setattr(output, "__version__", "99")
@@ -266,6 +326,41 @@ def test_an_interrupted_run_without_a_result_leaves_no_folder(tmp_path):
     assert not names(tmp_path)
 
 
+def test_a_run_that_was_resumed_and_added_nothing_keeps_the_folder_for_its_recipe(tmp_path):
+    interrupted(begin(tmp_path), "0.png")
+    interrupted(begin(tmp_path))
+    with pytest.raises(BadInput, match="seed was 0, is 1"), begin(tmp_path, 1):
+        pass
+
+
+def test_half_files_and_files_that_vanish_are_no_results(tmp_path, monkeypatch):
+    killed(tmp_path)
+    (tmp_path / "0.png.0123456789ab.part").write_text("half")
+    walk = os.walk
+    monkeypatch.setattr(output.os, "walk", lambda top: [(top, [], ["renamed.tmp"]), *walk(top)])
+    with begin(tmp_path, 1) as folder:
+        assert folder.is_new
+        folder.finish()
+    assert names(tmp_path) == [RECIPE]
+
+
+def test_an_unfinished_recipe_holds_the_number_and_bytes_of_files_before_the_run(tmp_path):
+    finished(methods(tmp_path, a="1"), "a.csv", "more.csv")
+    (tmp_path / "empty.csv").touch()
+    files = [tmp_path / name for name in ("a.csv", "more.csv", RECIPE)]
+    with methods(tmp_path, b="1") as folder:
+        recipe = json.loads((folder.progress / RECIPE).read_text())
+        assert recipe[BEFORE] == [3, sum(path.stat().st_size for path in files)]
+
+
+def test_folders_of_an_unfinished_run_are_removed_when_it_completes(tmp_path):
+    with begin(tmp_path) as folder:
+        (folder.progress / "journal").mkdir()
+        (folder.progress / "journal" / "0.jsonl").write_text("{}")
+        folder.finish()
+    assert names(tmp_path) == [RECIPE]
+
+
 def test_a_result_of_a_killed_run_keeps_the_folder_for_its_recipe(tmp_path):
     killed(tmp_path / "out", "0.png")
     with pytest.raises(BadInput, match="seed was 0, is 1"), begin(tmp_path / "out", 1):
@@ -288,7 +383,10 @@ def test_a_folder_with_other_files_is_refused_and_not_changed(tmp_path, name):
     path.parent.mkdir(parents=True)
     path.symlink_to("nowhere") if name == "link" else path.write_text("precious")
     before = names(tmp_path / "out")
-    with pytest.raises(BadInput, match="is not empty and was not made by `tool draw`"), begin(tmp_path / "out"):
+    with (
+        pytest.raises(BadInput, match="is not empty and was not made by `tool draw`: choose a new folder"),
+        begin(tmp_path / "out"),
+    ):
         pass
     assert names(tmp_path / "out") == before
 
@@ -333,13 +431,35 @@ def test_a_number_can_rise_but_not_fall(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("end", [interrupted, lambda folder: killed(folder.path, "", "b", "wrong")])
+def killed_and_interrupted(folder):
+    killed(folder.path, "", "b", "wrong")
+    interrupted(folder)
+
+
+@pytest.mark.parametrize(
+    "end", [interrupted, lambda folder: killed(folder.path, "", "b", "wrong"), killed_and_interrupted]
+)
 def test_an_added_entry_without_a_result_can_be_replaced(tmp_path, end):
     finished(methods(tmp_path, a="1"), "a.csv")
     end(methods(tmp_path, b="wrong"))
     with methods(tmp_path, b="right") as folder:
         folder.finish()
     assert set(folder.finished["methods"]) == {"a", "b"}
+
+
+def test_an_interrupted_run_that_added_nothing_leaves_a_finished_folder(tmp_path):
+    finished(methods(tmp_path, a="1"), "a.csv")
+    interrupted(methods(tmp_path, b="1"))
+    assert names(tmp_path) == ["a.csv", RECIPE]
+
+
+def test_entries_of_finished_and_interrupted_runs_are_known(tmp_path):
+    with methods(tmp_path, a="1") as folder:
+        assert folder.entries("methods") == {}
+        folder.finish()
+    interrupted(methods(tmp_path, b="2"), "b.csv")
+    with methods(tmp_path, c="3") as folder:
+        assert folder.entries("methods") == {"a": {"file": "1"}, "b": {"file": "2"}}
 
 
 def test_an_interrupted_entry_stays_unfinished_when_another_run_completes(tmp_path):
@@ -437,6 +557,12 @@ def test_the_output_of_an_unfinished_run_is_refused_as_an_input(tmp_path):
     check_finished(tmp_path / "set")
 
 
+def test_an_unfinished_folder_without_a_recipe_is_refused_as_an_input(tmp_path):
+    (tmp_path / PROGRESS).mkdir()
+    with pytest.raises(BadInput, match="is unfinished: finish it first with the same `maskgen` command"):
+        check_finished(tmp_path)
+
+
 def test_a_kill_after_the_recipe_was_written_does_no_harm(tmp_path):
     killed(tmp_path / "out", "0.png")
     (tmp_path / "out" / RECIPE).write_bytes((tmp_path / "out" / PROGRESS / RECIPE).read_bytes())
@@ -481,9 +607,10 @@ def test_a_journal_ends_before_its_first_bad_line(tmp_path, tail):
     with Journal(path, "name") as journal:
         for name in ("0", "1", "1"):
             journal.add({"name": name, "note": "\u2028\x85 no end of a line"})
-    path.write_bytes(path.read_bytes() + tail + b'{"name": "3"}\n')
+    valid = path.read_bytes()
+    path.write_bytes(valid + tail + b'{"name": "3"}\n')
     with Journal(path, "name", lambda row: row["name"] != "no") as journal:
-        assert list(journal.rows) == ["0", "1"]
+        assert list(journal.rows) == ["0", "1"] and path.read_bytes() == valid
         journal.add({"name": "2"})
         journal.keep(lambda row: row["name"] != "0")
         journal.add({"name": "4"})
@@ -491,10 +618,19 @@ def test_a_journal_ends_before_its_first_bad_line(tmp_path, tail):
 
 
 def test_rows_are_added_after_the_last_valid_line(tmp_path):
-    (tmp_path / "made.jsonl").write_text('{"name": "0"}\n{"name": "1", "cut o')
+    (tmp_path / "made.jsonl").write_text('{"name": "0"}\n{"name": "1"}')  # a row without its line end may be cut off
     with Journal(tmp_path / "made.jsonl", "name") as journal:
         journal.add({"name": "2"})
     assert list(Journal(tmp_path / "made.jsonl", "name").rows) == ["0", "2"]
+
+
+def test_a_journal_is_readable_text_and_not_written_again_if_all_rows_are_kept(tmp_path):
+    path = tmp_path / "made.jsonl"
+    with Journal(path, "name") as journal:
+        journal.add({"name": "grün.png"})
+        before = path.stat().st_ino
+        journal.keep(lambda row: True)
+    assert path.stat().st_ino == before and path.read_bytes() == '{"name": "grün.png"}\n'.encode()
 
 
 def test_a_journal_that_keeps_no_row_is_empty(tmp_path):

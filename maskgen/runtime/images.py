@@ -149,14 +149,13 @@ def decode_stored(data: bytes, name: Path | str, *, max_pixels: int = MAX_PIXELS
         stored = Stored(TURNED[header.turn - 1](pixels)) if pixels is not None else None
     if stored is None:
         raise BadInput(f"{name} is not an image that can be read: expected a complete {', '.join(ENDINGS)} file")
-    metadata = header.metadata() if stored.metadata == Metadata() else stored.metadata
-    return replace(stored, pixels=np.ascontiguousarray(stored.pixels), metadata=metadata)
+    return replace(stored, pixels=np.ascontiguousarray(stored.pixels), metadata=header.metadata())
 
 
 def _decoded_by_opencv(data):
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    except cv2.error:  # an absurd size, or damaged bytes
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # an absurd size, no bytes, or damaged ones
         return None
     if pixels is None or pixels.ndim == 2:
         return pixels
@@ -180,7 +179,7 @@ class _Header:
             self.size = self.image.size
             if self.image.format != "PNG" or b"eXIf" in data or b"exif" in data:  # getexif would decode the whole PNG
                 self.exif = self.image.getexif()
-                orientation = self.exif.get(ORIENTATION, 1)
+                orientation = self.exif.get(ORIENTATION)
                 self.orientation = orientation if orientation in range(1, 9) else 1
 
     @property
@@ -214,10 +213,13 @@ class _Header:
                     return _with_palette(image)
                 if image.mode == "1":
                     return Stored(np.asarray(image.convert("L")))
-                if image.mode in ("LA", "La", "PA", "RGBa", "RGBX"):
+                if image.mode == "La":  # multiplied by alpha; Pillow converts it to LA only
+                    image = image.convert("LA")
+                if image.mode in ("LA", "PA", "RGBX"):
                     return Stored(np.asarray(image.convert("RGB" if image.mode == "RGBX" else "RGBA")))
-                converted = _to_srgb(image)
-                return Stored(np.asarray(converted), metadata=replace(self.metadata(), icc=b""))
+                stored = Stored(np.asarray(_to_srgb(image)))
+                self.image.info.pop("icc_profile", None)  # the pixels are sRGB now
+                return stored
         except Exception:  # as above
             return None
 
@@ -256,7 +258,7 @@ class _Header:
 def _is_plain_png(data):
     """Whether a file is a grey or RGB PNG without metadata, as nearly all masks are."""
     plain = data[:8] == PNG and data[24:26] in (b"\x08\x00", b"\x08\x02", b"\x10\x00", b"\x10\x02")
-    return plain and not any(chunk in data for chunk in (b"eXIf", b"iCCP", b"pHYs", b"tRNS", b"exif"))
+    return plain and not any(chunk in data for chunk in (b"eXIf", b"iCCP", b"pHYs", b"exif"))
 
 
 @contextlib.contextmanager
@@ -293,9 +295,6 @@ def _to_srgb(image):
         with contextlib.suppress(ImageCms.PyCMSError, OSError):
             own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             return ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    if image.mode == "LAB":
-        lab = ImageCms.createProfile("LAB")
-        return ImageCms.profileToProfile(image, lab, ImageCms.createProfile("sRGB"), outputMode="RGB")
     return image.convert("RGB")
 
 

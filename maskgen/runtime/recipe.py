@@ -76,7 +76,7 @@ def _by_name(value):
     names = [row.get("name") for row in value]
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         return value
-    return {row["name"]: {key: cell for key, cell in row.items() if key != "name"} for row in value}
+    return {row["name"]: row for row in value}
 
 
 def shown(value) -> str:
