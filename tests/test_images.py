@@ -297,6 +297,9 @@ def test_a_palette_with_an_alpha_layer_becomes_colours_with_alpha():
 
 def test_a_fourth_sample_without_a_meaning_is_no_alpha(monkeypatch):
     padded = Image.fromarray(PHOTO).convert("RGBX")
+    assert np.array_equal(images.decode(saved(padded, "TIFF"), "p")[0], PHOTO)
+    see_through = Image.fromarray(PHOTO).convert("RGBA")
+    assert np.array_equal(images.decode(saved(see_through, "TIFF"), "p")[0], np.array(see_through))
     layout = (b"II", 2, (1,), 1, (8, 8, 8, 8), (0,))
     monkeypatch.setitem(TiffImagePlugin.OPEN_INFO, layout, ("RGBX", "RGBX"))  # as in Pillow 11
     picture, metadata = images.decode(saved(padded, "TIFF", icc_profile=SRGB), "p")

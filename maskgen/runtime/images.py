@@ -146,6 +146,8 @@ def decode_stored(data: bytes, name: Path | str, *, max_pixels: int = MAX_PIXELS
     stored = header.decoded_by_pillow() if header.needs_pillow else None
     if stored is None:
         pixels = _decoded_by_opencv(data)
+        if pixels is not None and header.has_padding and pixels.shape[2:] == (4,):
+            pixels = pixels[..., :3]
         stored = Stored(TURNED[header.turn - 1](pixels)) if pixels is not None else None
     if stored is None:
         raise BadInput(f"{name} is not an image that can be read: expected a complete {', '.join(ENDINGS)} file")
@@ -198,6 +200,11 @@ class _Header:
             return False
         mode, form = self.image.mode, self.image.format
         return mode not in ("L", "RGB", "RGBA", "F") and mode[0] != "I" and (mode, form) != ("LA", "PNG")
+
+    @property
+    def has_padding(self):
+        """Whether a fourth sample is no alpha: a TIFF may have one without a meaning, which OpenCV takes for alpha."""
+        return self.image is not None and (self.image.format, self.image.mode) == ("TIFF", "RGB")
 
     def decoded_by_pillow(self):
         """The upright picture, or None if the file is damaged."""
