@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,6 +170,19 @@ def test_the_ratio_stays_within_its_bounds(seed):
     assert 0.05 <= hole.mean() <= 0.2 and hole.dtype == bool
 
 
+def test_a_ratio_equal_to_a_bound_is_within_it():
+    exact, config = 81 / 512**2, replace(STILL, brush=(9, 9))  # a dot becomes 9 x 9 px
+    for bounds_of_ratio in ({"min_ratio": exact}, {"min_ratio": exact / 2, "max_ratio": exact}):
+        hole, _ = augment(dot(), replace(config, attempts=1, **bounds_of_ratio), np.random.default_rng(0))
+        assert hole.sum() == 81
+
+
+def test_a_round_brush_makes_a_round_hole():
+    config = replace(STILL, brush=(41, 41), shape="disc", min_ratio=1e-4)
+    hole, _ = augment(dot(), config, np.random.default_rng(0))
+    assert hole.sum() == pytest.approx(np.pi * 20.5**2, rel=0.02) and bounds(hole) == (236, 276) * 2
+
+
 def test_a_raw_mask_that_cannot_reach_the_ratio_is_refused_in_one_line():
     with pytest.raises(BadInput, match=r"0\.5 to 0\.6 in 50 draws"):
         augment(dot(), AugmentConfig(min_ratio=0.5), np.random.default_rng(0))
@@ -244,6 +258,15 @@ def test_every_second_mask_is_flipped_and_angles_and_zooms_fill_their_ranges():
     assert -30 <= min(angles) < -27 and 27 < max(angles) <= 30 and 0.5 <= min(zooms) < 0.6 and 1.9 < max(zooms) <= 2
 
 
+def test_a_smaller_raw_mask_is_shifted_by_as_much_of_the_side():
+    config = replace(STILL, shift=0.125)  # 64 px of the new mask, 32 px of a raw mask that is enlarged twice
+    drawn = [random_placement((256, 300), config, np.random.default_rng(seed)) for seed in range(60)]
+    x, y = [placement.x for placement in drawn], [placement.y for placement in drawn]
+    spare = (2 * 300 - 512) / 2 / 2  # px of the raw mask, the crop may lie that far from the middle anyway
+    assert 149.5 - spare - 32 <= min(x) < 149.5 - spare - 25 and 149.5 + spare + 25 < max(x) <= 149.5 + spare + 32
+    assert 127.5 - 32 <= min(y) < 127.5 - 29 and 127.5 + 29 < max(y) <= 127.5 + 32
+
+
 def test_the_columns_of_an_index_say_how_a_mask_was_placed():
     columns = Placement(True, -12.346, 1.25, 100.04, 7).columns()
     assert columns == {"rotation": "-12.35", "zoom": "1.250", "flip": 1, "centre": "100.0 7.0"}
@@ -298,6 +321,42 @@ def test_a_hole_that_is_too_large_is_shrunk_as_far_as_allowed(seed):
     assert placed[158:354, 158:354].all()
 
 
+@pytest.mark.parametrize("shape", [(512, 512), (300, 256)])  # the latter is enlarged to 512 px
+@pytest.mark.parametrize("box_of_hole", [(20, 200, 40, 100), (100, 160, 30, 210)])
+def test_a_hole_fills_80_to_100_percent_of_the_room_at_any_angle_and_lies_anywhere_in_it(shape, box_of_hole):
+    raw, config, room = box(*box_of_hole, shape), AugmentConfig(zoom=(0.1, 9), flip=True), 300
+    extents, places = [], []
+    for seed in range(120):
+        placement = fitted_placement(raw, room, 0.1, config, np.random.default_rng(seed))
+        first, last, left, right = bounds(distance_levels(raw, placement, 512, "square", 1) == 0)
+        extents.append((last - first + 1, right - left + 1))
+        places.append((first, last, left, right))
+    longest = np.max(extents, axis=1) / room
+    assert 0.78 < longest.min() < 0.82 and 0.98 < longest.max() < 1.02
+    places = np.array(places) - (512 - room) / 2  # px from the start of the room
+    assert places.min() > -3 and places.max() < room + 3
+    for first, last in (places[:, :2].T, places[:, 2:].T):
+        spare = room - (last - first)
+        shift = first[spare > 50] / spare[spare > 50]
+        # A beta distribution of 0.5 and 0.5: a third of it lies in the outer quarters, to each side.
+        assert 0.2 < (shift < 0.25).mean() < 0.5 and 0.2 < (shift > 0.75).mean() < 0.5
+
+
+def test_every_second_hole_is_flipped_as_it_is_fitted_and_all_angles_are_drawn():
+    raw, config = box(20, 200, 40, 100), AugmentConfig(rotate=30)
+    drawn = [fitted_placement(raw, 300, 0.1, config, np.random.default_rng(seed)) for seed in range(200)]
+    assert 70 < sum(placement.flip for placement in drawn) < 130
+    angles = [placement.angle for placement in drawn]
+    assert -30 <= min(angles) < -27 and 27 < max(angles) <= 30
+    still = [fitted_placement(raw, 300, 0.1, STILL, np.random.default_rng(seed)) for seed in range(20)]
+    assert not any(placement.flip or placement.angle for placement in still)
+
+
+def test_an_empty_hole_is_enlarged_as_far_as_allowed():
+    placement = fitted_placement(np.zeros((512, 512), bool), 300, 0.6, AugmentConfig(), np.random.default_rng(0))
+    assert placement.zoom == 1.5
+
+
 def test_a_small_hole_is_enlarged_as_far_as_allowed_and_shifted_about_in_the_room():
     raw, config = box(200, 220, 300, 320), replace(STILL, zoom=(1, 1.5))
     placed = []
@@ -326,6 +385,45 @@ def test_a_part_of_a_raw_mask_has_whole_components_where_it_can():
                 (components == i).sum() == (components[part] == i).sum() for i in np.unique(components[part])
             )
     assert kinds == {True, False}
+
+
+def drawing(index):
+    """A source of chance that draws hole pixel `index`."""
+    return SimpleNamespace(integers=lambda number: index)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "rows", "columns"),
+    [
+        ((30, 25), (25, 35), (20, 30)),
+        ((3, 20), (0, 8), (15, 25)),
+        ((60, 45), (55, 63), (40, 47)),
+        ((20, 2), (15, 25), (0, 7)),
+    ],
+)
+def test_a_part_of_a_single_blot_is_the_square_around_a_pixel(pixel, rows, columns):
+    part = random_part(np.ones((64, 48), bool), 10, drawing(pixel[0] * 48 + pixel[1]))
+    (first, last), (left, right) = rows, columns
+    assert (part == box(first, last + 1, left, right + 1, (64, 48))).all()
+
+
+def test_a_part_leaves_out_what_the_square_would_cut():
+    hole = draw(
+        "##########",
+        "..........",
+        "#...#.....",
+        "...#......",
+        ".......###",
+    )
+    whole = draw(
+        "..........",
+        "..........",
+        "....#.....",
+        "...#......",
+        "..........",
+    )
+    assert (random_part(hole, 6, drawing(11)) == whole).all()  # around (2, 4): to columns 1 and 7
+    assert not random_part(np.zeros((5, 5), bool), 6, drawing(0)).any()
 
 
 def composed(seeds, target, config=PRESETS["nvidia"], pieces=6):
@@ -437,3 +535,85 @@ def test_the_brush_has_an_upper_end():
     for area, succeeds in ((48**2, True), (52**2, False)):
         made = [compose(lambda layer: raw, Target(area), STILL, np.random.default_rng(seed)) for seed in range(20)]
         assert any(mask is not None for mask in made) == succeeds
+
+
+@pytest.fixture
+def compose_from_many(monkeypatch):
+    """Calls `compose_from_many`, and returns what it hands to `compose` and the sizes of the parts that it takes."""
+    asked = SimpleNamespace()
+
+    def compose(draw, target, config, rng):
+        asked.raws, asked.target, asked.config = [draw(layer) for layer in (0, 1, 2)], target, config
+        return "made"
+
+    def part(hole, side, rng):
+        asked.sides.append(side)
+        return "part"
+
+    monkeypatch.setattr(composition, "compose", compose)
+    monkeypatch.setattr(composition, "random_part", part)
+
+    def call(raw, target, config, seed, *, parts):
+        asked.sides, rng = [], np.random.default_rng(seed)
+        assert composition.compose_from_many(lambda layer: raw, target, config, rng, parts=parts) == "made"
+        return asked
+
+    return call
+
+
+def test_many_raw_masks_are_shifted_further_and_enlarged_more(compose_from_many):
+    target, config, raw = Target(40_000, 512, 50, 4, 0.6), AugmentConfig(zoom=(0.5, 1.5), rotate=9), dot()
+    asked = compose_from_many(raw, target, config, 0, parts=False)
+    assert asked.target == replace(target, layers=32) and not asked.sides
+    assert asked.config == replace(config, shift=0.5, zoom=(0.5, 3.0)) and all(one is raw for one in asked.raws)
+
+
+@pytest.mark.parametrize(("size", "middle"), [(512, 100), (256, 200)])
+def test_parts_are_half_to_one_and_a_half_times_as_wide_as_the_target(compose_from_many, size, middle):
+    # A square of 40,000 px is 200 px wide; a raw mask of 256 px is enlarged twice for a mask of 512 px.
+    target, config, sides = Target(40_000, size, layers=4), AugmentConfig(zoom=(0.5, 1.5)), []
+    for seed in range(100):
+        asked = compose_from_many(dot(256, (9, 9)), target, config, seed, parts=True)
+        assert asked.raws == ["part"] * 3 and len(set(asked.sides)) == 1
+        assert asked.target == replace(target, layers=32) and asked.config == replace(config, shift=0.5)
+        sides.append(asked.sides[0])
+    assert 0.5 * middle <= min(sides) < 0.55 * middle and 1.45 * middle < max(sides) <= 1.5 * middle
+    for seed in range(9):
+        assert set(compose_from_many(dot(256, (9, 9)), Target(1), config, seed, parts=True).sides) == {1}  # at least
+
+
+@pytest.mark.parametrize("border", [0, 50])
+def test_holes_may_lie_inside_the_border(border):
+    assert (composition._allowed(Target(1, 512, border)) == box(border, 512 - border, border, 512 - border)).all()
+
+
+@pytest.mark.parametrize("border", [0, 50])
+def test_islands_are_5_to_35_percent_of_the_pixels_that_stay_valid(border):
+    target, layers = Target(round(0.8 * (512 - 2 * border) ** 2), 512, border, layers=7), []
+    spare = (512 - 2 * border) ** 2 - target.area
+    shares = []
+    for seed in range(60):
+        raw = streaks(seed, pieces=2)
+        rng = np.random.default_rng(seed)
+        islands = composition._islands(lambda layer, raw=raw: layers.append(layer) or raw, target, STILL, rng)
+        if islands is not None:
+            assert border_distance(islands) >= border and islands.dtype == bool
+            shares.append(islands.sum() / spare)
+    assert set(layers) == {7} and len(shares) > 30  # a layer of their own
+    assert 0.05 <= min(shares) < 0.1 and 0.3 < max(shares) <= 0.35
+
+
+def test_islands_are_raw_masks_dilated_by_half_of_the_widest_brush_at_most():
+    # A brush of (9 + 49) / 2 = 29 px makes a dot 29 px wide at most: 841 px.
+    for area, possible in ((800, True), (870, False)):
+        target, drawn = Target(512**2 - area * 5, layers=1), []
+        # A fifth of the pixels that stay valid, and nothing moved.
+        rng = SimpleNamespace(uniform=lambda low, high: 0.2 if (low, high) == (0.05, 0.35) else (low + high) / 2)
+        islands = composition._islands(lambda layer, drawn=drawn: drawn.append(layer) or dot(), target, STILL, rng)
+        assert (islands is not None) == possible and len(drawn) == (1 if possible else 8)  # after 8 raw masks: none
+        assert not possible or islands.sum() == area
+
+
+def test_islands_are_dilated_from_raw_masks_that_are_not_too_large():
+    rng, target = np.random.default_rng(0), Target(512**2 - 1000)
+    assert composition._islands(lambda layer: box(0, 400, 0, 400), target, STILL, rng) is None

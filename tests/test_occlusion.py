@@ -28,6 +28,12 @@ def moving(dx, dy, height=40, width=60):
     return np.full((height, width, 2), (dx, dy), np.float32)
 
 
+def random_flows():
+    """Two smooth random flows of a few pixels."""
+    rng = np.random.default_rng(5)
+    return [cv2.GaussianBlur(rng.normal(0, 9, (50, 70, 2)).astype(np.float32), (0, 0), 2) for _ in "ab"]
+
+
 def texture(height, width, seed=0):
     """A smooth random photo, uint8 (H, W, 3)."""
     noise = np.random.default_rng(seed).normal(size=(height, width, 3)).astype(np.float32)
@@ -67,8 +73,7 @@ def test_an_error_equal_to_the_bound_is_consistent():
 
 
 def test_the_check_equals_the_formula_of_the_paper_for_a_random_flow():
-    rng = np.random.default_rng(5)
-    forward, backward = (cv2.GaussianBlur(rng.normal(0, 9, (50, 70, 2)).astype(np.float32), (0, 0), 2) for _ in "ab")
+    forward, backward = random_flows()
     y, x = np.indices((50, 70))
     to_x, to_y = x + forward[..., 0], y + forward[..., 1]
     v = np.stack([map_coordinates(backward[..., i], (to_y, to_x), order=1, mode="nearest") for i in (0, 1)], axis=-1)
@@ -92,6 +97,23 @@ def test_a_fast_object_needs_a_steeper_step():
     flow[:, 30:] = (18, 0)
     assert not motion_boundaries(cv2.split(flow)).any()
     assert motion_boundaries(cv2.split(flow), slope=0.001)[:, 29:31].all()
+
+
+def test_motion_boundaries_equal_the_formula_of_the_paper_for_a_random_flow():
+    flow, _ = random_flows()
+    u, v = cv2.split(np.pad(flow, ((1, 1), (1, 1), (0, 0)), mode="edge"))
+    squared = [(one[1:-1, 2:] - one[1:-1, :-2]) ** 2 + (one[2:, 1:-1] - one[:-2, 1:-1]) ** 2 for one in (u, v)]
+    excess = sum(squared) / 4 - 0.1 * (flow**2).sum(-1) - 0.002
+    clear = np.abs(excess) > 1e-4  # not decided by rounding
+    assert clear.mean() > 0.99 and 0.2 < (excess > 0).mean() < 0.8
+    assert np.array_equal(motion_boundaries(cv2.split(flow), slope=0.1)[clear], (excess > 0)[clear])
+
+
+def test_a_gradient_equal_to_the_bound_is_no_motion_boundary():
+    flow = moving(0, 0)
+    flow[:, 30:] = (1, 0)  # |grad u|^2 = 0.25
+    assert not motion_boundaries(cv2.split(flow), slope=0, offset=0.25).any()
+    assert motion_boundaries(cv2.split(flow), slope=0, offset=0.24).any()
 
 
 def test_a_large_offset_per_pixel_suppresses_boundaries():
@@ -196,6 +218,32 @@ def test_motion_boundaries_are_added_unless_switched_off():
     assert joined[44:84, 38:42].any(axis=1).mean() > 0.8  # the side that covers nothing has a contour too
 
 
+@pytest.mark.parametrize("settings", [{}, {"slope": 0.1, "offset": 2.0, "boundary_slope": 0.1, "boundary_offset": 0.2}])
+def test_without_noise_the_holes_are_those_of_the_published_rules(monkeypatch, settings):
+    flows, frame = random_flows(), np.zeros((50, 70, 3), np.uint8)
+    monkeypatch.setattr(occlusion_module, "both", lambda name, first, second: flows)
+    config = replace(ExtractConfig(), noise=0, min_area=5, **settings)
+    for one, other, with_contours, without in zip(
+        flows,
+        flows[::-1],
+        holes_of_pair(frame, frame, config),
+        holes_of_pair(frame, frame, replace(config, motion_boundaries=False)),
+        strict=True,
+    ):
+        occluded = occlusion(one, other, slope=config.slope, offset=config.offset)
+        contours = motion_boundaries(cv2.split(one), slope=config.boundary_slope, offset=config.boundary_offset)
+        assert np.array_equal(without, remove_specks(occluded, 5))
+        assert np.array_equal(with_contours, remove_specks(occluded | contours, 5)) and (occluded & ~contours).any()
+
+
+def test_without_noise_an_error_equal_to_the_bound_makes_no_hole(monkeypatch):
+    flows, frame = (moving(0, 0.5), moving(0, 0)), np.zeros((40, 60, 3), np.uint8)
+    monkeypatch.setattr(occlusion_module, "both", lambda name, first, second: flows)
+    config = replace(ExtractConfig(), noise=0, slope=0)
+    assert not any(hole.any() for hole in holes_of_pair(frame, frame, replace(config, offset=0.25)))
+    assert all(hole.all() for hole in holes_of_pair(frame, frame, replace(config, offset=0.24)))
+
+
 def test_noise_on_a_plain_wall_makes_far_fewer_holes_than_the_published_bounds():
     rng = np.random.default_rng(1)
     frame = texture(128, 160).astype(np.float32)
@@ -296,6 +344,14 @@ def test_with_a_still_camera_only_changed_pixels_are_holes():
     changed[10:30, 20:40] = True
     hole = hole_above_noise(moving(0, 0), moving(3, 0), is_still=True, changed=changed, change=9)
     assert np.array_equal(hole, changed)
+
+
+@pytest.mark.parametrize(("pixels", "counts"), [(63, False), (64, True)])
+def test_a_still_camera_gives_no_hole_where_fewer_pixels_have_changed_than_a_hole_has(pixels, counts):
+    changed = np.zeros((40, 60), bool)
+    changed[10:18, 20:28] = np.arange(64).reshape(8, 8) < pixels
+    hole = hole_above_noise(moving(0, 0), moving(3, 0), is_still=True, changed=changed, min_area=64)
+    assert hole.dtype == bool and np.array_equal(hole, changed & counts)
 
 
 def test_a_pixel_is_occluded_if_most_of_the_25_around_it_are():
