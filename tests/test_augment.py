@@ -537,6 +537,66 @@ def test_the_brush_has_an_upper_end():
         assert any(mask is not None for mask in made) == succeeds
 
 
+class Chance:
+    """A source of chance that always gives the upper end, and remembers the ranges that it was asked for."""
+
+    def __init__(self, integer=0):
+        self.ranges, self.integer = [], integer
+
+    def uniform(self, low, high, size=None):
+        self.ranges.append((low, high))
+        return high if size is None else np.full(size, high)
+
+    def integers(self, number):
+        return min(self.integer, number - 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "border", "share", "expected"),  # a brush of 9 to 49 px has 4.5 to 24.5 px to each side
+    [
+        (512, 0, 0.3, (4.5 + 0.15 * 20, 24.5)),
+        (512, 0, 0.6, (4.5 + 0.3 * 20, 24.5)),
+        (256, 0, 0.3, (2.25 + 0.15 * 10, 12.25)),
+        (512, 50, 0.3, (4.5 + 0.15 * 10, 14.5)),  # the smaller half of the brushes, to end before the border line
+        (512, 50, 1.2, (4.5 + 0.5 * 10, 14.5)),  # more than the room: the upper half of them at most
+    ],
+)
+def test_larger_holes_get_larger_brushes(size, border, share, expected):
+    chance, target = Chance(), Target(round(share * (size - 2 * border) ** 2), size, border)
+    assert compose(lambda layer: dot(), target, replace(STILL, rotate=1), chance) is None  # a dot does not suffice
+    assert chance.ranges[0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("size", "border"), [(512, 50), (256, 25)])
+@pytest.mark.parametrize("shrinks", [True, False])
+def test_every_second_raw_mask_is_shrunk_to_fit_inside_the_border_and_the_others_are_cut(
+    monkeypatch, size, border, shrinks
+):
+    asked, raw = [], dot()
+
+    def levels(*given):
+        asked.append(given)
+        return np.full((size, size), UNREACHED, np.uint8)
+
+    fitted, random = replace(IN_PLACE, angle=90), replace(IN_PLACE, angle=45)
+    monkeypatch.setattr(composition, "distance_levels", levels)
+    monkeypatch.setattr(composition, "fitted_placement", lambda *given: asked.append(given) or fitted)
+    monkeypatch.setattr(composition, "random_placement", lambda *given: asked.append(given) or random)
+    unit, chance = size / 512, Chance(int(shrinks))
+    target = Target(round(0.2 * (size - 2 * border) ** 2), size, border, min_zoom=0.7)
+    assert compose(lambda layer: raw, target, STILL, chance) is None
+    placing, [hole, placement, *how, margins] = asked
+    if shrinks:
+        assert placing[0] is raw and placement is fitted  # 512 px less the border and 14.5 px of dilation on each side
+        assert placing[1:] == (pytest.approx(512 - 2 * 50 - 2 * 14.5), 0.7, STILL, chance)
+    else:
+        assert placing == ((512, 512), STILL, chance) and placement is random
+    assert hole is raw and how == [size, "square", 14.5 * unit]
+    corner = 1 if shrinks else 2**0.5  # half of a square brush, turned by 90 or 45 degrees
+    spare = 100 * (1 - 0.2)  # px of a 512 px mask, the upper end
+    assert margins == pytest.approx(border + 14.5 * unit * corner + 1 + spare * unit, abs=0.01)
+
+
 @pytest.fixture
 def compose_from_many(monkeypatch):
     """Calls `compose_from_many`, and returns what it hands to `compose` and the sizes of the parts that it takes."""
