@@ -603,19 +603,23 @@ def compose_from_many(monkeypatch):
     asked = SimpleNamespace()
 
     def compose(draw, target, config, rng):
-        asked.raws, asked.target, asked.config = [draw(layer) for layer in (0, 1, 2)], target, config
+        asked.raws, asked.target, asked.config, asked.chance = [draw(k) for k in (0, 1, 2)], target, config, rng
         return "made"
 
     def part(hole, side, rng):
         asked.sides.append(side)
+        assert hole is asked.raw and rng is asked.rng
         return "part"
 
     monkeypatch.setattr(composition, "compose", compose)
     monkeypatch.setattr(composition, "random_part", part)
 
     def call(raw, target, config, seed, *, parts):
-        asked.sides, rng = [], np.random.default_rng(seed)
-        assert composition.compose_from_many(lambda layer: raw, target, config, rng, parts=parts) == "made"
+        asked.sides, asked.raw, asked.rng, asked.layers = [], raw, np.random.default_rng(seed), []
+        made = composition.compose_from_many(
+            lambda layer: asked.layers.append(layer) or raw, target, config, asked.rng, parts=parts
+        )
+        assert made == "made" and asked.layers == [0, 1, 2] and asked.chance is asked.rng
         return asked
 
     return call

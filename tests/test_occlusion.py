@@ -4,7 +4,8 @@ import cv2
 import films
 import numpy as np
 import pytest
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
+from skimage.transform import downscale_local_mean
 
 import maskgen.extraction.occlusion as occlusion_module
 from maskgen.extraction.occlusion import holes_of_pair, motion_boundaries, occlusion, remove_specks
@@ -339,6 +340,21 @@ def test_both_bounds_are_raised_by_a_fifth_of_the_variance(variance, counts):
     assert contour[10:30, 29:31].all() == contour[10:30].any() == counts
 
 
+def test_above_noise_an_error_equal_to_the_bound_makes_no_hole():
+    flows = moving(0, 0.5), moving(0, 0)  # |w + v|^2 = 0.25
+    assert not hole_above_noise(*flows, slope=0, offset=0.25, change=9).any()
+    assert hole_above_noise(*flows, slope=0, offset=0.24, change=9)[5:-5, 5:-5].all()
+
+
+@pytest.mark.parametrize(("slope", "counts"), [(0.001, True), (0.01, False)])
+def test_above_noise_a_fast_object_needs_a_steeper_step(slope, counts):
+    forward, backward = moving(20, 0), moving(-10, 0)  # |w + v|^2 = 64 or 100, up to half of the offset
+    forward[:, 30:] = (18, 0)  # |grad u|^2 = 1, against slope * |w|^2 = 0.4 or 4
+    settings = {"offset": 200, "slope": 0, "boundary_slope": slope, "motion_boundaries": True}
+    hole = hole_above_noise(forward, backward, change=9, **settings)
+    assert hole[10:30, 29:31].all() == hole[10:30, :35].any() == counts
+
+
 def test_with_a_still_camera_only_changed_pixels_are_holes():
     changed = np.zeros((40, 60), bool)
     changed[10:30, 20:40] = True
@@ -413,6 +429,32 @@ def test_the_variance_is_noise_over_the_mean_squared_gradient_of_15_pixels():
     assert statistics.variance[40, 10] > 1e5  # no gradient within 15 px
 
 
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
+def test_gradients_count_along_both_axes(axes):
+    ramp = np.repeat(np.arange(40, dtype=np.float32)[None] * 16, 40, axis=0).transpose(axes)  # 8 a px of the full size
+    noisy = ramp + 2 * (np.indices((40, 40)).sum(0) % 2 * 2 - 1).astype(np.float32)  # 2 above or below
+    planes = np.zeros((80, 80), np.float32), np.zeros((80, 80), np.float32)
+    statistics = occlusion_module._flow_statistics(ramp, noisy, np.zeros_like(ramp), planes)
+    assert statistics.noise == pytest.approx(1.4826 * 2)  # the standard deviation of a normal distribution is that
+    assert statistics.variance[40, 40] == pytest.approx((1.4826 * 2) ** 2 / 8**2, rel=1e-4)  # times its median
+
+
+@pytest.mark.parametrize("shift", [(6, 0), (0, -4), (6, -4)])
+def test_frames_are_compared_along_the_flow(shift):
+    small = np.random.default_rng(0).uniform(0, 255, (60, 80)).astype(np.float32)
+    other = np.roll(small, (shift[1] // 2, shift[0] // 2), (0, 1))
+    planes = [np.full((120, 160), step, np.float32) for step in shift]
+    statistics = occlusion_module._flow_statistics(small, other, small, planes)
+    assert statistics.noise == 0 and statistics.variance.shape == (120, 160)
+
+
+def test_frames_are_smoothed_at_half_the_size_as_scipy_does():
+    grey = np.random.default_rng(0).integers(0, 256, (40, 64)).astype(np.uint8)
+    half = downscale_local_mean(grey.astype(float), (2, 2))
+    smooth = gaussian_filter(half, occlusion_module.NOISE_BLUR, mode="mirror")
+    assert occlusion_module._smooth_half_size(grey) == pytest.approx(smooth, abs=0.01)
+
+
 def test_noise_is_the_standard_deviation_of_what_differs_along_the_flow():
     small = np.zeros((100, 100), np.float32)
     noisy = np.random.default_rng(0).normal(0, 3, small.shape).astype(np.float32)
@@ -420,7 +462,7 @@ def test_noise_is_the_standard_deviation_of_what_differs_along_the_flow():
     assert occlusion_module._flow_statistics(small, noisy, small, planes).noise == pytest.approx(3, rel=0.05)
 
 
-@pytest.mark.parametrize(("in_place", "along", "is_still"), [(3.2, 2, 1), (3.4, 2, 0), (0.29, 0, 1), (0.31, 0, 0)])
+@pytest.mark.parametrize(("in_place", "along", "is_still"), [(3.2, 2, 1), (3.4, 2, 0), (0.3, 0, 1), (0.31, 0, 0)])
 def test_a_camera_is_still_if_frames_differ_in_place_as_little_as_along_the_flow(in_place, along, is_still):
     checkers = np.indices((60, 60)).sum(0) % 2 * -2 + 1  # of mean 0: no light
     difference = np.full((60, 60), in_place, np.float32)
