@@ -21,7 +21,7 @@ from maskgen.testset.tasks import MaskTask
 from tests.rawmasks import draw
 
 CONFIG = FillConfig()
-TASK = MaskTask(category=7, number=3, ratio=0.15, rank=50)  # free_0.1-0.2
+TASK = MaskTask(category=7, number=3, ratio=0.15, rank=40)  # free_0.1-0.2
 MIDDLE = (512 - 1) / 2
 IN_PLACE = Placement(False, 0, 1, MIDDLE, MIDDLE)
 
@@ -107,22 +107,33 @@ def composed_draw(monkeypatch, draw, source, *, task=TASK, config=CONFIG, layers
 def test_the_first_draws_start_from_the_raw_mask_of_the_task_and_join_others_of_similar_size(monkeypatch, source):
     drawn = np.array([composed_draw(monkeypatch, d, source, layers=32).ranks for d in range(10)])
     assert (drawn[:, 0] == TASK.rank).all()
-    # A normal distribution with a deviation of 15 of the 100 raw masks around the 50th.
-    assert 12 < drawn[:, 1:].std() < 18 and abs(drawn[:, 1:].mean() - 50) < 3
+    # A normal distribution with a deviation of 15 of the 100 raw masks around the 40th.
+    assert 12 < drawn[:, 1:].std() < 18 and abs(drawn[:, 1:].mean() - 40) < 3
 
 
 def test_later_draws_start_from_a_raw_mask_of_similar_size_and_then_from_any(monkeypatch, source):
     similar = np.array([composed_draw(monkeypatch, d, source).ranks for d in range(10, 50)])
-    assert 10 < similar.std() < 20 and abs(similar.mean() - 50) < 6 and len(np.unique(similar)) > 15
+    assert 10 < similar.std() < 20 and abs(similar.mean() - 40) < 6 and len(np.unique(similar)) > 15
     anyone = np.array([composed_draw(monkeypatch, d, source, layers=8).ranks for d in range(50, 200)])
     assert anyone.min() == 0 and anyone.max() == 99  # evenly: a deviation of 100 / sqrt(12)
     assert all(26 < anyone[:, layer].std() < 32 for layer in range(8))
 
 
+@pytest.mark.parametrize(
+    ("number", "low", "high"), [(0, 0, 0), (9, 0, 0), (10, 10, 20), (49, 10, 20), (50, 24, 34), (199, 24, 34)]
+)
+def test_the_raw_mask_to_start_from_is_left_from_the_tenth_draw_on_and_its_size_from_the_50th(
+    monkeypatch, source, number, low, high
+):
+    configs = [replace(CONFIG, seed=seed) for seed in range(80)]
+    starts = np.array([composed_draw(monkeypatch, number, source, config=config).ranks[0] for config in configs])
+    assert low <= starts.std() <= high and ((starts == TASK.rank).all() or number > 9)
+
+
 def test_layers_beyond_the_usual_number_are_of_any_size(monkeypatch, source):
     config = replace(CONFIG, layers=4)
     drawn = np.array([composed_draw(monkeypatch, d, source, config=config, layers=12).ranks for d in range(40)])
-    assert drawn[:, :4].std() < 18 and 26 < drawn[:, 4:].std() < 32
+    assert drawn[:, :4].std() < 18 and all(22 < drawn[:, layer].std() < 36 for layer in range(4, 12))
 
 
 def test_two_extra_draws_start_from_the_raw_mask_of_the_task(monkeypatch, source):
@@ -132,8 +143,8 @@ def test_two_extra_draws_start_from_the_raw_mask_of_the_task(monkeypatch, source
 
 
 def test_every_second_extra_draw_uses_parts_of_raw_masks(monkeypatch, source):
-    kinds = [composed_draw(monkeypatch, d, source).parts for d in (0, 49, 199, 200, 201, 202, 219)]
-    assert kinds == [None, None, None, False, True, False, True]  # the usual draws do without
+    kinds = [composed_draw(monkeypatch, d, source).parts for d in (0, 49, 199, *range(200, 206))]
+    assert kinds == [None, None, None, *[False, True] * 3]  # the usual draws do without
 
 
 @pytest.mark.parametrize(("category", "border"), [(0, 50), (5, 50), (6, 0), (11, 0)])
