@@ -10,7 +10,14 @@ from skimage.morphology import disk
 from maskgen.augment import augment, composition, dilate
 from maskgen.augment.composition import Target, compose, random_part
 from maskgen.augment.dilation import UNREACHED, dilate_to, distance_levels, radius_for
-from maskgen.augment.placement import Placement, fitted_placement, random_placement
+from maskgen.augment.placement import (
+    Placement,
+    base_scale,
+    crop_to_hole,
+    fitted_placement,
+    place,
+    random_placement,
+)
 from maskgen.categories import border_distance
 from maskgen.errors import BadInput
 from maskgen.settings import PRESETS, AugmentConfig
@@ -109,6 +116,49 @@ def test_raw_holes_are_cut_at_the_margins():
     levels = distance_levels(np.ones((512, 512), bool), IN_PLACE, 512, "square", 5, np.array([10.0, 20, 30, 40]))
     assert bounds(levels == 0) == (20, 511 - 40, 10, 511 - 30) and (levels[20:472, 10:482] == 0).all()
     assert (levels[0, :] == UNREACHED).all()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_turned_enlarged_and_shifted_raw_mask_is_cut_at_the_margins_of_the_new_one(flip):
+    # The raw mask is larger than the new one, so all of the new one but the margins is hole.
+    placement = Placement(flip, 30, 1.5, 500, 320)
+    levels = distance_levels(np.ones((700, 900), bool), placement, 512, "square", 5, np.array([10.0, 20, 30, 40]))
+    near = np.array(bounds(levels == 0)) - (20, 511 - 40, 10, 511 - 30)
+    assert np.abs(near).max() <= 2 and (levels[23:469, 13:479] == 0).all()
+
+
+def test_what_is_cut_off_is_reached_by_dilation_like_any_other_pixel():
+    levels = distance_levels(np.ones((512, 512), bool), IN_PLACE, 512, "square", 5, np.full(4, 100.0))
+    assert [int(levels[256, 100 - px]) for px in (0, 1, 3, 5)] == [0, 2, 6, 10]
+    assert [int(levels[411 + px, 256]) for px in (0, 1, 3, 5)] == [0, 2, 6, 10]
+
+
+def test_the_middle_of_a_new_mask_shows_the_pixel_that_its_placement_names():
+    for flip in (False, True):
+        for angle in (0, 30, 180):
+            matrix = Placement(flip, angle, 1.5, 12, 34).matrix(101, 2)
+            assert matrix @ (50, 50, 1) == pytest.approx([12, 34])
+            assert abs(np.linalg.det(matrix[:, :2])) == pytest.approx(1 / 2**2)  # 2 px of the new one per raw px
+    # A quarter turn counter-clockwise: what is right of the middle comes from below it, and is then mirrored.
+    assert Placement(False, 90, 1, 12, 34).matrix(101, 2) @ (60, 50, 1) == pytest.approx([12, 34 + 5])
+    assert Placement(True, 90, 1, 12, 34).matrix(101, 2) @ (50, 40, 1) == pytest.approx([12 - 5, 34])
+
+
+def test_a_hole_is_cropped_with_a_margin_around_it():
+    part, left, top = crop_to_hole(draw("......", "...#..", "....#.", "......"), 2)
+    expected = draw("......", "......", "..#...", "...#..", "......", "......")
+    assert (part == expected).all() and part.dtype == np.uint8 and (left, top) == (1, -1)
+
+
+def test_pixels_beyond_a_part_have_the_value_that_is_given():
+    part = np.array([[1, 2], [3, 4]], np.uint8)
+    placed = place(part, 10, 20, Placement(False, 0, 1, 11, 21), 5, 1, 9)  # its pixel (11, 21) is in the middle
+    assert (placed == [[9, 9, 9, 9, 9], [9, 1, 2, 9, 9], [9, 3, 4, 9, 9], [9, 9, 9, 9, 9], [9, 9, 9, 9, 9]]).all()
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((512, 512), 1), ((600, 900), 1), ((256, 900), 2), ((400, 128), 4)])
+def test_raw_masks_are_enlarged_until_their_short_side_has_512_px(shape, scale):
+    assert base_scale(shape) == scale
 
 
 def test_a_raw_mask_without_a_hole_reaches_nothing():
@@ -295,6 +345,17 @@ def test_dilation_to_an_area_leaves_out_unreached_pixels():
     level = distance_levels(streaks(7), Placement(False, 0, 1, 255, 255), 512, "square", 60)
     level[:, 256:] = UNREACHED
     assert not dilate_to(level, 30_000, np.random.default_rng(0))[:, 256:].any()
+
+
+def test_a_ring_is_filled_along_the_direction_that_was_drawn():
+    levels = np.full((5, 5), 2, np.uint8)
+    levels[2, 2] = 0
+    hole = dilate_to(levels, 11, SimpleNamespace(uniform=lambda low, high: low))  # 0 degrees: by columns
+    assert (hole == draw("##...", "##...", "###..", "##...", "##...")).all()
+    hole = dilate_to(levels, 11, SimpleNamespace(uniform=lambda low, high: high / 4))  # a quarter turn: by rows
+    assert (hole == draw("#####", "#####", "..#..", ".....", ".....")).all()
+    hole = dilate_to(levels, 12, SimpleNamespace(uniform=lambda low, high: high / 2))  # from the other side
+    assert (hole[:, 3:].all() and hole[0, 2]) and hole.sum() == 12
 
 
 def test_an_area_that_cannot_be_reached_is_an_error():
