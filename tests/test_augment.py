@@ -358,9 +358,17 @@ def test_a_ring_is_filled_along_the_direction_that_was_drawn():
     assert (hole[:, 3:].all() and hole[0, 2]) and hole.sum() == 12
 
 
+def test_the_pixels_of_a_ring_that_are_taken_lie_before_the_others_at_any_angle():
+    for angle in (0.3, 1, 2, 4.5):
+        hole = dilate_to(np.ones((20, 20), np.uint8), 150, SimpleNamespace(uniform=lambda low, high, at=angle: at))
+        y, x = np.indices(hole.shape)
+        along = np.cos(angle) * x + np.sin(angle) * y
+        assert along[hole].max() <= along[~hole].min()
+
+
 def test_an_area_that_cannot_be_reached_is_an_error():
     with pytest.raises(ValueError, match="expected 2 pixels within reach, got 1"):
-        dilate_to(np.array([[0, UNREACHED]], np.uint8), 2, np.random.default_rng(0))
+        dilate_to(np.array([[UNREACHED - 1, UNREACHED]], np.uint8), 2, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -609,7 +617,8 @@ class Chance:
         return high if size is None else np.full(size, high)
 
     def integers(self, number):
-        return min(self.integer, number - 1)
+        assert number == 2  # half of all masks
+        return self.integer
 
 
 @pytest.mark.parametrize(
@@ -656,6 +665,43 @@ def test_every_second_raw_mask_is_shrunk_to_fit_inside_the_border_and_the_others
     corner = 1 if shrinks else 2**0.5  # half of a square brush, turned by 90 or 45 degrees
     spare = 100 * (1 - 0.2)  # px of a 512 px mask, the upper end
     assert margins == pytest.approx(border + 14.5 * unit * corner + 1 + spare * unit, abs=0.01)
+
+
+@pytest.mark.parametrize(("top", "left"), [(50, 50), (50, 412), (412, 50), (412, 412)])
+def test_only_pixels_inside_the_border_count_for_the_dilation(monkeypatch, top, left):
+    # A square of 50 px in a corner of the room: dilated by 10 px it has 60 x 60 px in the room, and 70 x 70 in all.
+    hole = box(top, top + 50, left, left + 50)
+    levels = distance_levels(hole, IN_PLACE, 512, "square", 30)
+    monkeypatch.setattr(composition, "distance_levels", lambda *given: levels)
+    made, how = compose(lambda layer: hole, Target(60 * 60, 512, 50), STILL, Chance())
+    assert how["dilation"] == "20.0" and border_distance(made) == 50 and made.sum() == 60 * 60
+
+
+def ring_of(level, size=512):
+    """Levels of a hole of 10 x 10 px, with all other pixels at one level: twice the radius that is needed for more."""
+    levels = np.full((size, size), level, np.uint8)
+    levels[:10, :10] = 0
+    return levels
+
+
+@pytest.mark.parametrize(
+    ("size", "level", "succeeds"),
+    [(512, 8, False), (512, 9, True), (512, 49, True), (512, 50, False), (256, 24, True), (256, 25, False)],
+)
+def test_brushes_are_9_to_49_px_of_a_512_px_mask(monkeypatch, size, level, succeeds):
+    monkeypatch.setattr(composition, "distance_levels", lambda *given: ring_of(level, size))
+    made = compose(lambda layer: dot(), Target(101, size, layers=2), STILL, Chance())
+    assert (made is not None) == succeeds
+    if made:  # one raw mask suffices
+        assert made[1]["dilation"] == f"{level / (size / 512):.1f}" and [layer for layer, _ in made[1]["layers"]] == [0]
+
+
+@pytest.mark.parametrize(("level", "spare", "succeeds"), [(0, 9, 0), (1, 1001, 1), (29, 1001, 1), (30, 1001, 0)])
+def test_islands_are_dilated_by_up_to_a_brush_of_29_px(monkeypatch, level, spare, succeeds):
+    monkeypatch.setattr(composition, "distance_levels", lambda *given: ring_of(level))
+    target = Target(512**2 - round(spare / 0.35))
+    islands = composition._islands(lambda layer: dot(), target, STILL, Chance())
+    assert (islands is not None) == bool(succeeds)
 
 
 @pytest.fixture
