@@ -308,6 +308,10 @@ def test_every_second_mask_is_flipped_and_angles_and_zooms_fill_their_ranges():
     assert -30 <= min(angles) < -27 and 27 < max(angles) <= 30 and 0.5 <= min(zooms) < 0.6 and 1.9 < max(zooms) <= 2
 
 
+def test_without_a_shift_a_raw_mask_of_the_size_of_the_new_one_stays_in_the_middle():
+    assert random_placement((512, 512), STILL, np.random.default_rng(0)) == IN_PLACE
+
+
 def test_a_smaller_raw_mask_is_shifted_by_as_much_of_the_side():
     config = replace(STILL, shift=0.125)  # 64 px of the new mask, 32 px of a raw mask that is enlarged twice
     drawn = [random_placement((256, 300), config, np.random.default_rng(seed)) for seed in range(60)]
@@ -421,6 +425,7 @@ def test_every_second_hole_is_flipped_as_it_is_fitted_and_all_angles_are_drawn()
     assert not any(placement.flip or placement.angle for placement in still)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_an_empty_hole_is_enlarged_as_far_as_allowed():
     placement = fitted_placement(np.zeros((512, 512), bool), 300, 0.6, AugmentConfig(), np.random.default_rng(0))
     assert placement.zoom == 1.5
