@@ -85,8 +85,10 @@ def test_a_disc_is_that_of_scikit_image():
 
 
 def test_an_unknown_brush_is_refused():
-    with pytest.raises(BadInput, match="shape is one of square, disc, got 'round'"):
+    with pytest.raises(BadInput, match=r"^shape is one of square, disc, got 'round'"):
         dilate(dot(), 9, "round")
+    with pytest.raises(BadInput, match=r"^shape is one of square, disc, got 'round'"):
+        distance_levels(dot(), IN_PLACE, 512, "round", 9)
 
 
 def test_levels_are_twice_the_chessboard_distance_for_a_square_brush():
@@ -110,6 +112,13 @@ def test_levels_are_px_of_the_new_mask_whatever_the_zoom_and_the_size():
     assert levels[128, 128] == 0
     for px in (15, 30, 45):  # 10, 20 and 30 raw px
         assert abs(levels[128, 128 + px] / 2 - px) <= 1.5
+
+
+@pytest.mark.parametrize("zoom", [0.25, 0.5, 2, 4])
+def test_levels_reach_as_far_as_the_dilation_whatever_the_zoom(zoom):
+    levels = distance_levels(dot(), Placement(False, 0, zoom, 256, 256), 512, "square", 60)
+    for px in (20, 40, 60):
+        assert abs(levels[255, 255 + px] / 2 - px) <= zoom + 1
 
 
 def test_raw_holes_are_cut_at_the_margins():
@@ -413,6 +422,12 @@ def test_a_hole_fills_80_to_100_percent_of_the_room_at_any_angle_and_lies_anywhe
         shift = first[spare > 50] / spare[spare > 50]
         # A beta distribution of 0.5 and 0.5: a third of it lies in the outer quarters, to each side.
         assert 0.2 < (shift < 0.25).mean() < 0.5 and 0.2 < (shift > 0.75).mean() < 0.5
+
+
+def test_a_hole_that_is_not_shifted_lies_in_the_middle():
+    chance = SimpleNamespace(uniform=lambda low, high: high, beta=lambda a, b: 0.5)
+    placement = fitted_placement(box(20, 200, 40, 100), 300, 0.1, replace(STILL, zoom=(0.1, 9)), chance)
+    assert placement == Placement(False, 0, 300 / 180, (40 + 99) / 2, (20 + 199) / 2)
 
 
 def test_every_second_hole_is_flipped_as_it_is_fitted_and_all_angles_are_drawn():
