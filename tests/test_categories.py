@@ -65,6 +65,7 @@ def test_an_interior_mask_keeps_fifty_pixels_from_the_border():
     assert category(0.15, 50) == "interior_0.1-0.2"
     assert category(0.15, 49) == "free_0.1-0.2"
     assert category(0.15, 20, border=20) == "interior_0.1-0.2"
+    assert category(0.3, 49, edges=(0.2, 0.25, 0.9)) == "free_0.25-0.9"
 
 
 def test_there_are_twelve_classes_in_the_order_of_the_paper():

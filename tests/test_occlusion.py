@@ -4,7 +4,8 @@ import cv2
 import films
 import numpy as np
 import pytest
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
+from skimage.transform import downscale_local_mean
 
 import maskgen.extraction.occlusion as occlusion_module
 from maskgen.extraction.occlusion import holes_of_pair, motion_boundaries, occlusion, remove_specks
@@ -26,6 +27,12 @@ def flow_statistics(first, second, flow):
 def moving(dx, dy, height=40, width=60):
     """The flow of a frame that moves as a whole."""
     return np.full((height, width, 2), (dx, dy), np.float32)
+
+
+def random_flows():
+    """Two smooth random flows of a few pixels."""
+    rng = np.random.default_rng(5)
+    return [cv2.GaussianBlur(rng.normal(0, 9, (50, 70, 2)).astype(np.float32), (0, 0), 2) for _ in "ab"]
 
 
 def texture(height, width, seed=0):
@@ -67,8 +74,7 @@ def test_an_error_equal_to_the_bound_is_consistent():
 
 
 def test_the_check_equals_the_formula_of_the_paper_for_a_random_flow():
-    rng = np.random.default_rng(5)
-    forward, backward = (cv2.GaussianBlur(rng.normal(0, 9, (50, 70, 2)).astype(np.float32), (0, 0), 2) for _ in "ab")
+    forward, backward = random_flows()
     y, x = np.indices((50, 70))
     to_x, to_y = x + forward[..., 0], y + forward[..., 1]
     v = np.stack([map_coordinates(backward[..., i], (to_y, to_x), order=1, mode="nearest") for i in (0, 1)], axis=-1)
@@ -92,6 +98,23 @@ def test_a_fast_object_needs_a_steeper_step():
     flow[:, 30:] = (18, 0)
     assert not motion_boundaries(cv2.split(flow)).any()
     assert motion_boundaries(cv2.split(flow), slope=0.001)[:, 29:31].all()
+
+
+def test_motion_boundaries_equal_the_formula_of_the_paper_for_a_random_flow():
+    flow, _ = random_flows()
+    u, v = cv2.split(np.pad(flow, ((1, 1), (1, 1), (0, 0)), mode="edge"))
+    squared = [(one[1:-1, 2:] - one[1:-1, :-2]) ** 2 + (one[2:, 1:-1] - one[:-2, 1:-1]) ** 2 for one in (u, v)]
+    excess = sum(squared) / 4 - 0.1 * (flow**2).sum(-1) - 0.002
+    clear = np.abs(excess) > 1e-4  # not decided by rounding
+    assert clear.mean() > 0.99 and 0.2 < (excess > 0).mean() < 0.8
+    assert np.array_equal(motion_boundaries(cv2.split(flow), slope=0.1)[clear], (excess > 0)[clear])
+
+
+def test_a_gradient_equal_to_the_bound_is_no_motion_boundary():
+    flow = moving(0, 0)
+    flow[:, 30:] = (1, 0)  # |grad u|^2 = 0.25
+    assert not motion_boundaries(cv2.split(flow), slope=0, offset=0.25).any()
+    assert motion_boundaries(cv2.split(flow), slope=0, offset=0.24).any()
 
 
 def test_a_large_offset_per_pixel_suppresses_boundaries():
@@ -196,6 +219,32 @@ def test_motion_boundaries_are_added_unless_switched_off():
     assert joined[44:84, 38:42].any(axis=1).mean() > 0.8  # the side that covers nothing has a contour too
 
 
+@pytest.mark.parametrize("settings", [{}, {"slope": 0.1, "offset": 2.0, "boundary_slope": 0.1, "boundary_offset": 0.2}])
+def test_without_noise_the_holes_are_those_of_the_published_rules(monkeypatch, settings):
+    flows, frame = random_flows(), np.zeros((50, 70, 3), np.uint8)
+    monkeypatch.setattr(occlusion_module, "both", lambda name, first, second: flows)
+    config = replace(ExtractConfig(), noise=0, min_area=5, **settings)
+    for one, other, with_contours, without in zip(
+        flows,
+        flows[::-1],
+        holes_of_pair(frame, frame, config),
+        holes_of_pair(frame, frame, replace(config, motion_boundaries=False)),
+        strict=True,
+    ):
+        occluded = occlusion(one, other, slope=config.slope, offset=config.offset)
+        contours = motion_boundaries(cv2.split(one), slope=config.boundary_slope, offset=config.boundary_offset)
+        assert np.array_equal(without, remove_specks(occluded, 5))
+        assert np.array_equal(with_contours, remove_specks(occluded | contours, 5)) and (occluded & ~contours).any()
+
+
+def test_without_noise_an_error_equal_to_the_bound_makes_no_hole(monkeypatch):
+    flows, frame = (moving(0, 0.5), moving(0, 0)), np.zeros((40, 60, 3), np.uint8)
+    monkeypatch.setattr(occlusion_module, "both", lambda name, first, second: flows)
+    config = replace(ExtractConfig(), noise=0, slope=0)
+    assert not any(hole.any() for hole in holes_of_pair(frame, frame, replace(config, offset=0.25)))
+    assert all(hole.all() for hole in holes_of_pair(frame, frame, replace(config, offset=0.24)))
+
+
 def test_noise_on_a_plain_wall_makes_far_fewer_holes_than_the_published_bounds():
     rng = np.random.default_rng(1)
     frame = texture(128, 160).astype(np.float32)
@@ -291,11 +340,34 @@ def test_both_bounds_are_raised_by_a_fifth_of_the_variance(variance, counts):
     assert contour[10:30, 29:31].all() == contour[10:30].any() == counts
 
 
+def test_above_noise_an_error_equal_to_the_bound_makes_no_hole():
+    flows = moving(0, 0.5), moving(0, 0)  # |w + v|^2 = 0.25
+    assert not hole_above_noise(*flows, slope=0, offset=0.25, change=9).any()
+    assert hole_above_noise(*flows, slope=0, offset=0.24, change=9)[5:-5, 5:-5].all()
+
+
+@pytest.mark.parametrize(("slope", "counts"), [(0.001, True), (0.01, False)])
+def test_above_noise_a_fast_object_needs_a_steeper_step(slope, counts):
+    forward, backward = moving(20, 0), moving(-10, 0)  # |w + v|^2 = 64 or 100, up to half of the offset
+    forward[:, 30:] = (18, 0)  # |grad u|^2 = 1, against slope * |w|^2 = 0.4 or 4
+    settings = {"offset": 200, "slope": 0, "boundary_slope": slope, "motion_boundaries": True}
+    hole = hole_above_noise(forward, backward, change=9, **settings)
+    assert hole[10:30, 29:31].all() == hole[10:30, :35].any() == counts
+
+
 def test_with_a_still_camera_only_changed_pixels_are_holes():
     changed = np.zeros((40, 60), bool)
     changed[10:30, 20:40] = True
     hole = hole_above_noise(moving(0, 0), moving(3, 0), is_still=True, changed=changed, change=9)
     assert np.array_equal(hole, changed)
+
+
+@pytest.mark.parametrize(("pixels", "counts"), [(63, False), (64, True)])
+def test_a_still_camera_gives_no_hole_where_fewer_pixels_have_changed_than_a_hole_has(pixels, counts):
+    changed = np.zeros((40, 60), bool)
+    changed[10:18, 20:28] = np.arange(64).reshape(8, 8) < pixels
+    hole = hole_above_noise(moving(0, 0), moving(3, 0), is_still=True, changed=changed, min_area=64)
+    assert hole.dtype == bool and np.array_equal(hole, changed & counts)
 
 
 def test_a_pixel_is_occluded_if_most_of_the_25_around_it_are():
@@ -357,6 +429,32 @@ def test_the_variance_is_noise_over_the_mean_squared_gradient_of_15_pixels():
     assert statistics.variance[40, 10] > 1e5  # no gradient within 15 px
 
 
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
+def test_gradients_count_along_both_axes(axes):
+    ramp = np.repeat(np.arange(40, dtype=np.float32)[None] * 16, 40, axis=0).transpose(axes)  # 8 a px of the full size
+    noisy = ramp + 2 * (np.indices((40, 40)).sum(0) % 2 * 2 - 1).astype(np.float32)  # 2 above or below
+    planes = np.zeros((80, 80), np.float32), np.zeros((80, 80), np.float32)
+    statistics = occlusion_module._flow_statistics(ramp, noisy, np.zeros_like(ramp), planes)
+    assert statistics.noise == pytest.approx(1.4826 * 2)  # the standard deviation of a normal distribution is that
+    assert statistics.variance[40, 40] == pytest.approx((1.4826 * 2) ** 2 / 8**2, rel=1e-4)  # times its median
+
+
+@pytest.mark.parametrize("shift", [(6, 0), (0, -4), (6, -4)])
+def test_frames_are_compared_along_the_flow(shift):
+    small = np.random.default_rng(0).uniform(0, 255, (60, 80)).astype(np.float32)
+    other = np.roll(small, (shift[1] // 2, shift[0] // 2), (0, 1))
+    planes = [np.full((120, 160), step, np.float32) for step in shift]
+    statistics = occlusion_module._flow_statistics(small, other, small, planes)
+    assert statistics.noise == 0 and statistics.variance.shape == (120, 160)
+
+
+def test_frames_are_smoothed_at_half_the_size_as_scipy_does():
+    grey = np.random.default_rng(0).integers(0, 256, (40, 64)).astype(np.uint8)
+    half = downscale_local_mean(grey.astype(float), (2, 2))
+    smooth = gaussian_filter(half, occlusion_module.NOISE_BLUR, mode="mirror")
+    assert occlusion_module._smooth_half_size(grey) == pytest.approx(smooth, abs=0.01)
+
+
 def test_noise_is_the_standard_deviation_of_what_differs_along_the_flow():
     small = np.zeros((100, 100), np.float32)
     noisy = np.random.default_rng(0).normal(0, 3, small.shape).astype(np.float32)
@@ -364,7 +462,7 @@ def test_noise_is_the_standard_deviation_of_what_differs_along_the_flow():
     assert occlusion_module._flow_statistics(small, noisy, small, planes).noise == pytest.approx(3, rel=0.05)
 
 
-@pytest.mark.parametrize(("in_place", "along", "is_still"), [(3.2, 2, 1), (3.4, 2, 0), (0.29, 0, 1), (0.31, 0, 0)])
+@pytest.mark.parametrize(("in_place", "along", "is_still"), [(3.2, 2, 1), (3.4, 2, 0), (0.3, 0, 1), (0.31, 0, 0)])
 def test_a_camera_is_still_if_frames_differ_in_place_as_little_as_along_the_flow(in_place, along, is_still):
     checkers = np.indices((60, 60)).sum(0) % 2 * -2 + 1  # of mean 0: no light
     difference = np.full((60, 60), in_place, np.float32)

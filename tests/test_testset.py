@@ -305,6 +305,36 @@ def test_ratios_are_spread_evenly_over_each_interval():
         assert (np.abs(steps - (np.arange(100) + 0.5)) <= 0.51).all(), name
 
 
+def test_ratios_are_whole_pixels_above_the_lower_edge_however_many_there_are():
+    for name, tasks in by_class(mask_tasks(FillConfig(per_category=4000, size=448), 50)).items():
+        pixels = np.array([task.ratio for task in tasks]) * 448**2
+        assert np.abs(pixels - np.round(pixels)).max() < 1e-6
+        low, high = (float(edge) * 448**2 for edge in name.split("_")[1].split("-"))
+        assert np.floor(low) + 1 <= pixels.min() + 1e-6 and pixels.max() <= high + 1e-6
+        assert pixels.min() < low + 30 and pixels.max() > high - 30
+
+
+def by_class(tasks):
+    return {name: [task for task in tasks if CATEGORIES[task.category] == name] for name in CATEGORIES}
+
+
+def test_one_seed_gives_one_set_of_tasks_and_each_class_has_its_own_ratios():
+    config = FillConfig(per_category=30)
+    tasks, others = mask_tasks(config, 50), mask_tasks(replace(config, seed=1), 50)
+    assert tasks == mask_tasks(config, 50) and not any(task.attempt for task in tasks)
+    assert [task.rank for task in tasks] != [task.rank for task in others]
+    for name, same_class in by_class(others).items():
+        ratios = {task.ratio for task in same_class}
+        assert len(ratios & {task.ratio for task in by_class(tasks)[name]}) < 10
+    interior, free = ([task.ratio for task in by_class(tasks)[f"{side}_0.1-0.2"]] for side in ("interior", "free"))
+    assert len(set(interior) & set(free)) < 10
+
+
+def test_fewer_masks_than_raw_masks_start_from_different_ones_of_all_sizes():
+    ranks = [task.rank for task in mask_tasks(FillConfig(per_category=5), 1000)]
+    assert len(set(ranks)) == 60 and min(ranks) < 100 and max(ranks) >= 900
+
+
 def test_ratios_come_in_no_order_within_a_class():
     tasks = mask_tasks(FillConfig(per_category=200), 50)
     for c in range(12):

@@ -97,12 +97,13 @@ def _is_row(row):
     """True for a row as `_make_batch` returns it, of a mask or of one that cannot be made."""
     try:
         texts = [row[key] for key in ("file_name", "sha256")]
+        numbers = [int(row["attempt"])]
         if row["sha256"]:
             texts += [row[key] for key in ("category", "source", "raw")]
-            numbers = int(row["border_distance"]), float(row["clipped"]), float(row["hole_ratio"])
-            texts += [] if numbers == numbers else [None]  # NaN is no number
-        return int(row["attempt"]) >= 0 and all(isinstance(text, str) for text in texts)
-    except (KeyError, TypeError, ValueError):
+            numbers += [int(row["border_distance"]), float(row["clipped"]), float(row["hole_ratio"])]
+        are_numbers = numbers[0] >= 0 and bool(np.isfinite(numbers).all())
+        return are_numbers and all(isinstance(text, str) for text in texts)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return False
 
 
