@@ -403,9 +403,9 @@ def test_nothing_is_made_where_all_masks_are_done(made_missing, tmp_path):
     assert asked.rows == [] and not asked.runs and not asked.scarce
 
 
-def test_the_progress_counts_masks(made_missing, tmp_path, capfd):
+def test_the_progress_counts_masks(made_missing, tmp_path, capsys):
     made_missing(Journal(tmp_path / "made.jsonl", "file_name"), THREE)
-    shown = capfd.readouterr().err
+    shown = capsys.readouterr().err
     assert "testset:" in shown and "3/3" in shown and "mask/s" in shown
 
 
