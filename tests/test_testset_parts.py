@@ -395,6 +395,17 @@ def test_missing_masks_are_made_twenty_at_a_time(made_missing, tmp_path):
     assert len(Journal(tmp_path / "made.jsonl", "file_name").rows) == 46
 
 
+def test_a_mask_is_made_again_only_if_its_file_is_not_intact(made_missing, tmp_path):
+    made = Journal(tmp_path / "made.jsonl", "file_name")
+    for name in NAMES[:2]:
+        path = tmp_path / "test" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(rows_of(0, 20)))
+        made.add({**describe(rows_of(0, 20), name, encode(rows_of(0, 20))), "attempt": 0})
+    path.write_bytes(b"changed")
+    assert made_missing(made, THREE).runs[0][1] == [THREE[1:]]
+
+
 def test_nothing_is_made_where_all_masks_are_done(made_missing, tmp_path):
     made = Journal(tmp_path / "made.jsonl", "file_name")
     for name in NAMES:
