@@ -437,7 +437,7 @@ def test_a_batch_writes_its_masks_and_returns_their_rows(monkeypatch, tmp_path):
     assert np.array_equal(read_hole(tmp_path / "set" / "test" / NAMES[0]), hole)
 
 
-def finished(monkeypatch, tmp_path, videos, dropped=()):
+def finished(monkeypatch, tmp_path, videos, dropped=(), raw_masks=40):
     """`_finish` of two classes with three masks each, of which the first class has two and the second one."""
     asked = SimpleNamespace()
     tasks = [*THREE, *(replace(task, category=7) for task in THREE)]
@@ -456,7 +456,7 @@ def finished(monkeypatch, tmp_path, videos, dropped=()):
 
     monkeypatch.setattr(run, "finish_set", finish)
     folder = SimpleNamespace(path=tmp_path)
-    assert run._finish(folder, tasks, rows, Counter(dropped), 0.12345, videos, 40) == "recipe"
+    assert run._finish(folder, tasks, rows, Counter(dropped), 0.12345, videos, raw_masks) == "recipe"
     assert asked.folder is folder and asked.part == "test" and asked.rows == rows
     asked.left = {path.relative_to(tmp_path / "test").as_posix() for path in tmp_path.rglob("*.png")}
     assert asked.left == {task.file_name for task in kept}
@@ -488,5 +488,14 @@ def test_only_videos_that_were_used_are_credited(monkeypatch, tmp_path):
 
 
 def test_without_a_recipe_of_the_raw_masks_their_index_names_the_videos(monkeypatch, tmp_path):
-    asked = finished(monkeypatch, tmp_path, None)
+    asked = finished(monkeypatch, tmp_path, None, raw_masks=1)
     assert asked.outcome["sources"] == [{"name": "a.mp4"}, {"name": "b.mp4"}]
+    assert asked.outcome["masks_begun_by_one_raw_mask"] == [3, 3]  # there is no other raw mask
+
+
+def test_a_summary_counts_free_masks_on_the_edge_and_rounds_shares_to_four_places():
+    free = [{**MADE, "border_distance": distance} for distance in ("0", "0", "0", "1", "7")]
+    interior = {**MADE, "category": "interior_0.1-0.2", "border_distance": "0"}
+    sums = run.summary([*free, {**interior, "clipped": "0.12346"}, {**interior, "clipped": "0.12345"}], 1)
+    assert sums["free_touching_the_edge"] == 3
+    assert sums["clipped"] == {"interior_0.1-0.2": {"mean": 0.1235, "max": 0.1235}}
