@@ -395,6 +395,17 @@ def test_missing_masks_are_made_twenty_at_a_time(made_missing, tmp_path):
     assert len(Journal(tmp_path / "made.jsonl", "file_name").rows) == 46
 
 
+def test_a_mask_is_made_again_only_if_its_file_is_not_intact(made_missing, tmp_path):
+    made = Journal(tmp_path / "made.jsonl", "file_name")
+    for name in NAMES[:2]:
+        path = tmp_path / "test" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(rows_of(0, 20)))
+        made.add({**describe(rows_of(0, 20), name, encode(rows_of(0, 20))), "attempt": 0})
+    path.write_bytes(b"changed")
+    assert made_missing(made, THREE).runs[0][1] == [THREE[1:]]
+
+
 def test_nothing_is_made_where_all_masks_are_done(made_missing, tmp_path):
     made = Journal(tmp_path / "made.jsonl", "file_name")
     for name in NAMES:
@@ -403,9 +414,9 @@ def test_nothing_is_made_where_all_masks_are_done(made_missing, tmp_path):
     assert asked.rows == [] and not asked.runs and not asked.scarce
 
 
-def test_the_progress_counts_masks(made_missing, tmp_path, capfd):
+def test_the_progress_counts_masks(made_missing, tmp_path, capsys):
     made_missing(Journal(tmp_path / "made.jsonl", "file_name"), THREE)
-    shown = capfd.readouterr().err
+    shown = capsys.readouterr().err
     assert "testset:" in shown and "3/3" in shown and "mask/s" in shown
 
 
@@ -426,7 +437,7 @@ def test_a_batch_writes_its_masks_and_returns_their_rows(monkeypatch, tmp_path):
     assert np.array_equal(read_hole(tmp_path / "set" / "test" / NAMES[0]), hole)
 
 
-def finished(monkeypatch, tmp_path, videos, dropped=()):
+def finished(monkeypatch, tmp_path, videos, dropped=(), raw_masks=40):
     """`_finish` of two classes with three masks each, of which the first class has two and the second one."""
     asked = SimpleNamespace()
     tasks = [*THREE, *(replace(task, category=7) for task in THREE)]
@@ -445,7 +456,7 @@ def finished(monkeypatch, tmp_path, videos, dropped=()):
 
     monkeypatch.setattr(run, "finish_set", finish)
     folder = SimpleNamespace(path=tmp_path)
-    assert run._finish(folder, tasks, rows, Counter(dropped), 0.12345, videos, 40) == "recipe"
+    assert run._finish(folder, tasks, rows, Counter(dropped), 0.12345, videos, raw_masks) == "recipe"
     assert asked.folder is folder and asked.part == "test" and asked.rows == rows
     asked.left = {path.relative_to(tmp_path / "test").as_posix() for path in tmp_path.rglob("*.png")}
     assert asked.left == {task.file_name for task in kept}
@@ -477,5 +488,14 @@ def test_only_videos_that_were_used_are_credited(monkeypatch, tmp_path):
 
 
 def test_without_a_recipe_of_the_raw_masks_their_index_names_the_videos(monkeypatch, tmp_path):
-    asked = finished(monkeypatch, tmp_path, None)
+    asked = finished(monkeypatch, tmp_path, None, raw_masks=1)
     assert asked.outcome["sources"] == [{"name": "a.mp4"}, {"name": "b.mp4"}]
+    assert asked.outcome["masks_begun_by_one_raw_mask"] == [3, 3]  # there is no other raw mask
+
+
+def test_a_summary_counts_free_masks_on_the_edge_and_rounds_shares_to_four_places():
+    free = [{**MADE, "border_distance": distance} for distance in ("0", "0", "0", "1", "7")]
+    interior = {**MADE, "category": "interior_0.1-0.2", "border_distance": "0"}
+    sums = run.summary([*free, {**interior, "clipped": "0.12346"}, {**interior, "clipped": "0.12345"}], 1)
+    assert sums["free_touching_the_edge"] == 3
+    assert sums["clipped"] == {"interior_0.1-0.2": {"mean": 0.1235, "max": 0.1235}}
