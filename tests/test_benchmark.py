@@ -14,6 +14,7 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import click
 import cv2
@@ -804,7 +805,7 @@ def test_a_retry_that_is_stopped_goes_on_without_being_asked_again(tmp_path, mon
     assert (score(tmp_path, ["moody"])["error"] != "").sum() == 2
     (tmp_path / "cured").touch()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(benchmark, "_fill_journals", lambda *arguments: signal.raise_signal(signal.SIGINT))
+        patch.setattr(benchmark, "_fill_journals", Mock(side_effect=KeyboardInterrupt))
         score(tmp_path, ["moody"], retry=True)
     assert (score(tmp_path, ["moody"])["error"] != "").sum() == 0
 
