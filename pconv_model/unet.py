@@ -1,5 +1,6 @@
 """The U-Net of Table 2, with partial convolutions (PConvUNet) or plain ones (ConvUNet, the paper's baseline)."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import torch
@@ -51,7 +52,7 @@ class Block(nn.Module):
         return x if valid is None else (x, new_valid)
 
 
-class UNet(nn.Module):
+class UNet(nn.Module, ABC):
     """Common parts of both networks: `depth` layers that halve the image, and as many that double it.
 
     Images are in [0, 1] at both ends.
@@ -126,9 +127,9 @@ class UNet(nn.Module):
             norm.eval()
         return self
 
+    @abstractmethod
     def output_valid(self, valid: torch.Tensor) -> torch.Tensor:
         """Where the receptive field of an output pixel holds a valid one: (B, 1, H, W) of 0. and 1., as `valid`."""
-        raise NotImplementedError
 
     def _finish(self, x):
         """From the last layer to an image in about [0, 1]."""

@@ -15,10 +15,15 @@ def moving(dx, dy, height=48, width=64):
     return np.full((height, width, 2), (dx, dy), np.float32)
 
 
-def test_wrong_flow_is_replaced_by_that_of_pixels_of_the_same_colour():
-    red, blue = (200, 30, 30), (30, 30, 200)
+def red_and_blue():
+    """A frame with a red and a blue half, uint8 (64, 128, 3)."""
     frame = np.zeros((64, 128, 3), np.uint8)
-    frame[:, :64], frame[:, 64:] = red, blue
+    frame[:, :64], frame[:, 64:] = (200, 30, 30), (30, 30, 200)
+    return frame
+
+
+def test_wrong_flow_is_replaced_by_that_of_pixels_of_the_same_colour():
+    frame = red_and_blue()
     forward = np.zeros((64, 128, 2), np.float32)
     forward[:, 64:, 0] = 2
     right = forward.copy()
@@ -28,9 +33,7 @@ def test_wrong_flow_is_replaced_by_that_of_pixels_of_the_same_colour():
 
 
 def test_both_flows_are_mended():
-    red, blue = (200, 30, 30), (30, 30, 200)
-    frame = np.zeros((64, 128, 3), np.uint8)
-    frame[:, :64], frame[:, 64:] = red, blue
+    frame = red_and_blue()
     right = np.zeros((64, 128, 2), np.float32)
     right[:, 64:, 0] = 2
     wrong = right.copy()
