@@ -1,21 +1,23 @@
 """From the text of `--method` to a function: which methods there are, what identifies them, how they are loaded.
 
-Each family of methods has a module: `classical`, `external` (dir: and cmd:), `onnx_model`, `networks` (ours), `rivals`
-(networks of other authors) and `plugins`. Modules that import torch or onnxruntime are imported when they are needed.
+Each family of methods has a module: `classical`, `external` (dir: and cmd:), `served` (serve:), `user_function` (py:),
+`model_file` (onnx:, torchscript: and exported:), `networks` (ours), `rivals` (networks of other authors) and `plugins`.
+Modules that import torch or onnxruntime are imported when they are needed.
 """
 
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evaluation.methods import classical, external, plugins
+from evaluation.methods import classical, external, plugins, user_function
 from evaluation.settings import NETWORKS, RIVALS
 from maskgen.errors import BadInput, warn
 from maskgen.runtime import files
 
-PREFIXES = ("dir", "cmd", "onnx")  # of methods that are named by a file, a folder or a command line
+PREFIXES = ("dir", "cmd", "serve", "py", "onnx")  # of methods outside this package
+FORMS = "dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}', serve:'PROGRAM', py:FILE.py:FUNCTION or onnx:FILE"
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,13 @@ class Method:
     """A method of a run."""
 
     label: str  # its name in every table
-    kind: str  # "classical", "plugin", "function", "network", "rival", "dir", "cmd" or "onnx"
+    kind: str  # "classical", "plugin", "function", "network", "rival" or one of PREFIXES
     argument: str  # the method's name, or what follows the colon of a prefix
     weights: str = ""  # file of a network; empty takes the one that ships
     folder: str = ""  # where a program is started; empty for the working folder
     function: Callable | None = None  # of (pair id, image, hole), for the kind "function"
+    per_worker: bool = False  # for "serve": every worker has a copy of the program
+    batched: bool = field(default=False, compare=False)  # for "py": takes several images; known when it is loaded
 
     def __getstate__(self):
         """A function stays in its process: workers score its results and never call it."""
@@ -52,7 +56,9 @@ class Method:
     @property
     def serial(self) -> bool:
         """True if one process takes all pairs: a network on all cores or the graphics card, or a function."""
-        return self.kind in ("network", "rival", "onnx", "function")
+        if self.kind == "serve":
+            return not self.per_worker
+        return self.batched or self.kind in ("network", "rival", "onnx", "function")
 
     @property
     def always_starts(self) -> bool:
@@ -63,7 +69,8 @@ class Method:
         """The same method with absolute paths, for workers in another folder."""
         argument = str(Path(self.argument).absolute()) if self.kind in ("dir", "onnx") else self.argument
         weights = self.weights and str(Path(self.weights).absolute())
-        return replace(self, argument=argument, weights=weights, folder=str(Path.cwd()) if self.kind == "cmd" else "")
+        folder = str(Path.cwd()) if self.kind in ("cmd", "serve", "py") else ""
+        return replace(self, argument=argument, weights=weights, folder=folder)
 
     def identity(self) -> dict:
         """All that decides the results, for recipe.json. Raises BadInput where a file or a folder is missing."""
@@ -76,8 +83,10 @@ class Method:
             return plugins.function_identity(self.function)
         if self.kind == "dir":
             return external.folder_identity(Path(self.argument))
-        if self.kind == "cmd":
-            return external.program_identity(self.argument, Path(self.folder))
+        if self.kind in ("cmd", "serve"):
+            return external.program_identity(self.argument, Path(self.folder), self.kind)
+        if self.kind == "py":
+            return user_function.identity(self.argument, Path(self.folder))
         if self.kind == "onnx":
             from evaluation.methods import onnx_model
 
@@ -108,6 +117,12 @@ def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int
         return external.Folder(Path(method.argument))
     if method.kind == "cmd":
         return external.Program(method.argument)
+    if method.kind == "serve":
+        from evaluation.methods import served
+
+        return served.ServedProgram(method)
+    if method.kind == "py":
+        return user_function.load(method.argument, Path(method.folder))
     if method.kind == "onnx":
         from evaluation.methods import onnx_model
 
@@ -129,7 +144,7 @@ def _without_pair(function):
 
 
 def parse(text: str, weights: dict[str, str] | None = None) -> Method:
-    """Read one --method: a name, `dir:FOLDER`, `cmd:PROGRAM ...` or `onnx:FILE`, each with an optional `LABEL=`.
+    """Read one --method: a name, or a prefix with its argument such as `dir:FOLDER`, each with an optional `LABEL=`.
 
     weights: files for networks by their label or name. Raises BadInput for an unknown name, with the nearest ones, for
     a label that is not valid, for a prefix with nothing after it, and for a program that is missing or whose command
@@ -140,8 +155,10 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
     if colon and prefix in PREFIXES:
         if not argument.strip():
             raise BadInput(f"--method {text!r} names nothing after {prefix}: - expected {prefix}:SOMETHING")
-        if prefix == "cmd":
-            external.words_of(argument)
+        if prefix in ("cmd", "serve"):
+            external.words_of(argument, prefix)
+        if prefix == "py":
+            user_function.split(argument)
         return Method(checked_label(label or _default_label(prefix, argument)), prefix, argument)
     if spec in NETWORKS:
         method = Method(checked_label(label or spec), "rival" if spec in RIVALS else "network", spec)
@@ -156,8 +173,7 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
         near = difflib.get_close_matches(spec.lower(), [*classical.METHODS, *NETWORKS, *installed])
         hint = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise BadInput(
-            f"no method {spec!r}{hint}: expected one of {', '.join([*classical.METHODS, *NETWORKS])}, "
-            "dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}' or onnx:FILE"
+            f"no method {spec!r}{hint}: expected one of {', '.join([*classical.METHODS, *NETWORKS])}, {FORMS}"
         )
     return Method(checked_label(label or spec), "plugin", spec)
 
@@ -219,6 +235,13 @@ def _default_label(prefix, argument):
     """The label of a method that has a prefix and no label: the name of its folder, program or file."""
     if prefix == "dir":
         name = Path(argument).absolute().name
+    elif prefix == "py":
+        name = argument.rpartition(":")[2]
+    elif prefix == "cmd":
+        name = Path(external.words_of(argument)[0]).stem
+    elif prefix == "serve":
+        program, *words = external.words_of(argument, prefix)
+        name = Path(next((word for word in words if Path(word).suffix and Path(word).is_file()), program)).stem
     else:
-        name = Path(external.words_of(argument)[0] if prefix == "cmd" else argument).stem
+        name = Path(argument).stem
     return files.shortened(re.sub(r"[^\w.+-]+", "_", name).strip("._")) or prefix
