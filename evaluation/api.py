@@ -17,7 +17,7 @@ from evaluation import metrics as metric_table
 from evaluation.methods import Method, parse_all
 from evaluation.methods.registry import check_labels, checked_label
 from evaluation.pairs import PairSet
-from evaluation.settings import METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportConfig
+from evaluation.settings import COPIES, METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportConfig
 from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime import files
 
@@ -38,6 +38,10 @@ def evaluate(
     threshold: int | None = None,
     raw: bool = BenchmarkConfig.raw,
     weights: Mapping[str, str | Path] | Iterable[str] = (),
+    range: Mapping[str, tuple[float, float]] | tuple[float, float] | Iterable[str] = (),
+    white: Mapping[str, str] | str | Iterable[str] = (),
+    bgr: bool | Iterable[str] = (),
+    copies: str = COPIES[0],
     out: str | Path | None = None,
     workers: int | None = None,
     cluster: str | None = None,
@@ -78,6 +82,12 @@ def evaluate(
         Score the method's own pixels everywhere, not only in the hole.
     weights
         Checkpoints of networks: a dict of label or name -> file.
+    range, white, bgr
+        How networks in files (`onnx:`, `torchscript:`, `exported:`) take images: the floats of black and white, such as
+        (-1, 1); what 1 means in the mask, "hole" or "valid"; True if blue is the first channel. One value for all of
+        them, or a dict of label -> value; for bgr a list of labels.
+    copies
+        Copies of a program of `serve:`, "one" or "per-worker".
     out
         Folder for the results. An interrupted run is resumed, and methods are added to finished results. None takes a
         temporary folder, which is removed together with the returned object.
@@ -115,7 +125,7 @@ def evaluate(
         raise BadInput(ONLY_DRAWN)
     size = (size, size) if isinstance(size, int) else size
     config = BenchmarkConfig(tuple(metrics), size or BenchmarkConfig.size, per_class or 0, raw, seed)
-    chosen = read_methods(methods, weights)
+    chosen = read_methods(methods, weights, range=range, white=white, bgr=bgr, copies=copies)
     check_metrics(config, by, size)
     temporary = None
     if not out:
@@ -159,11 +169,18 @@ def _path(folder):
 
 
 def read_methods(
-    methods: Mapping[str, str | Callable] | Iterable[str], weights: Mapping[str, str | Path] | Iterable[str] = ()
+    methods: Mapping[str, str | Callable] | Iterable[str],
+    weights: Mapping[str, str | Path] | Iterable[str] = (),
+    *,
+    range: Mapping[str, tuple[float, float]] | tuple[float, float] | Iterable[str] = (),
+    white: Mapping[str, str] | str | Iterable[str] = (),
+    bgr: bool | Iterable[str] = (),
+    copies: str = COPIES[0],
 ) -> dict[Method, dict]:
     """The methods of a run, each with its identity. weights: a dict of label or name -> file, or `--weights` options.
 
-    Raises BadInput for an unknown method, two methods of one name, and a file or folder of a method that is missing.
+    range, white, bgr, copies: as for `evaluate`, or as the command's options. Raises BadInput for an unknown method,
+    two methods of one name, options that belong to no method, and a file or folder of a method that is missing.
     """
     functions: dict[str, Callable] = {}
     if not isinstance(methods, Mapping):
@@ -175,7 +192,8 @@ def read_methods(
         functions = {label: method for label, method in methods.items() if callable(method)}
     if isinstance(weights, Mapping):
         weights = [f"{name}={file}" for name, file in weights.items()]
-    found = {method.label: method for method in parse_all(texts, weights)}
+    options = {"range": range, "white": white, "bgr": bgr, "copies": copies}
+    found = {method.label: method for method in parse_all(texts, weights, **options)}
     for label, function in functions.items():
         found[checked_label(label)] = Method(label, "function", label, function=function)
     order = list(methods) if isinstance(methods, Mapping) else list(found)

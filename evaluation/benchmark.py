@@ -95,6 +95,8 @@ def run(
                 _fill_journals(job, pairs, journals, workers, cluster, folder.recipe_file)
             finally:
                 close_processes()
+                if any(method.kind in ("serve", "py") and not method.serial for method in job.methods):
+                    parallel.end_workers()  # which would keep a model each for the next run
         scores = write_scores(out, pairs)
         empty = scores[(scores["hole_ratio"] == 0) & (scores["error"] == "")]["pair"].unique()
         if len(empty):

@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from evaluation.settings import (
+    COPIES,
     FACTOR,
     GROWTH,
     KINDS,
@@ -100,13 +101,40 @@ def run_options(methods=METHODS):
             multiple=True,
             default=methods,
             metavar="[LABEL=]METHOD",
-            help="Name, dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}' or onnx:FILE; repeatable.",
+            help="Name, dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}', serve:'PROGRAM', py:FILE.py:FUNCTION, "
+            "onnx:FILE, torchscript:FILE or exported:FILE; repeatable.",
         ),
         click.option(
             "--weights",
             multiple=True,
             metavar="[NAME=]FILE",
             help="Checkpoint of a network; NAME is its label or name.",
+        ),
+        click.option(
+            "--range",
+            multiple=True,
+            metavar="[LABEL=]LOW,HIGH",
+            help="Black and white for an onnx:, torchscript: or exported: network, such as -1,1. [default: 0,1]",
+        ),
+        click.option(
+            "--white",
+            multiple=True,
+            metavar="[LABEL=]hole|valid",
+            help="What 1 means in the mask of such a network. [default: hole; valid for an input of that name]",
+        ),
+        click.option(
+            "--bgr",
+            multiple=True,
+            is_flag=False,
+            flag_value="",
+            metavar="[LABEL]",
+            help="Such a network takes and returns blue first.",
+        ),
+        click.option(
+            "--copies",
+            type=click.Choice(COPIES),
+            default=COPIES[0],
+            help="Copies of a serve: program: one, or one in each of the --workers.",
         ),
         click.option(
             "--timeout",
@@ -158,10 +186,10 @@ def out_option(default):
 def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, **options):
     """Score inpainting methods on masks of every class, as in Table 1 of the paper.
 
-    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl or gntipt; a folder of results, a program
-    or an ONNX file; or a plug-in. pconv and conv run the network once, as in the paper; pconv+ and conv+ run it at all
-    scales and on the mirror image, as `pconv inpaint --mirror`. gl and gntipt are networks of other authors and need
-    --weights.
+    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl or gntipt; a folder of results, a
+    program, a Python function or a network in a file; or a plug-in. pconv and conv run the network once, as in the
+    paper; pconv+ and conv+ run it at all scales and on the mirror image, as `pconv inpaint --mirror`. gl and gntipt are
+    networks of other authors and need --weights.
     """
     if context.invoked_subcommand:
         return _pass_on(context)
@@ -200,14 +228,16 @@ def _pass_on(context):
                 raise click.UsageError(f"{option.opts[0]} stands before {path}: write it after the whole command")
             raise click.UsageError(f"{option.opts[0]} is no option of {path}: leave it out")
     given = {name: value for name, value in context.params.items() if _is_given(context, name)}
+    single = {option.name for option in command.params if not option.multiple}  # as --white of `evaluate pairs`
+    given |= {name: value[-1] for name, value in given.items() if name in single and isinstance(value, tuple) and value}
     context.default_map = {context.invoked_subcommand: given}
 
 
-def _run(pairs_of, config, out, *, methods, weights, by, **options):
+def _run(pairs_of, config, out, *, methods, weights, range, white, bgr, copies, by, **options):
     """Score on the pairs that `pairs_of` returns; the options are checked before any file is read."""
     from evaluation import api
 
-    chosen = api.read_methods(methods, weights)
+    chosen = api.read_methods(methods, weights, range=range, white=white, bgr=bgr, copies=copies)
     api.check_metrics(config, by, config.size)
     return int(api.score_pairs(chosen, pairs_of(), config, out, by=by, verbose=True, **options).all_failed)
 

@@ -10,6 +10,7 @@ BUILT_IN = "scikit-image"  # stands for the photos that scikit-image installs
 BUILT_IN_MASKS = "irregular-masks"  # stands for the masks that ship with this package
 TIMEOUT = 300.0  # s that a method may take for one image
 METHODS = ("telea", "ns")  # default of --method
+COPIES = ("one", "per-worker")  # of a program of serve:
 METRICS = (  # the names in evaluation.metrics.table, for --help
     *("l1_image", "l1_hole", "psnr", "ssim", "ms_ssim", "lpips", "lpips_vgg", "iscore"),
     *("inception_score", "fid", "kid"),

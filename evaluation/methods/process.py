@@ -29,6 +29,7 @@ from maskgen.errors import BadInput
 START_TIMEOUT = 600.0  # s for imports and for loading weights
 POLL_INTERVAL = 0.1  # s between two checks of the deadline
 READ_TIMEOUT = 0.5  # s for reading an answer that is already there
+END_TIMEOUT = 5  # s in which a process may end that has closed its stdout
 CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from evaluation.methods.worker import main; main()"
 
 
@@ -104,7 +105,7 @@ class ChildProcess:
     def _exit_message(self, who="its process"):
         """How the process ended, with the last line that it printed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)
+            self.process.wait(END_TIMEOUT)
         self.code, line = self.process.poll(), self._last_line()
         self.close()
         if self.code is None:

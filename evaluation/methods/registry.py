@@ -11,13 +11,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evaluation.methods import classical, external, plugins, user_function
-from evaluation.settings import NETWORKS, RIVALS
+from evaluation.methods import classical, conventions, external, plugins, user_function
+from evaluation.methods.conventions import Conventions, Option
+from evaluation.settings import COPIES, NETWORKS, RIVALS
+from maskgen import checks
 from maskgen.errors import BadInput, warn
 from maskgen.runtime import files
 
-PREFIXES = ("dir", "cmd", "serve", "py", "onnx")  # of methods outside this package
-FORMS = "dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}', serve:'PROGRAM', py:FILE.py:FUNCTION or onnx:FILE"
+PREFIXES = ("dir", "cmd", "serve", "py", *conventions.KINDS)  # of methods outside this package
+FORMS = (
+    "dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}', serve:'PROGRAM', py:FILE.py:FUNCTION, onnx:FILE, "
+    "torchscript:FILE or exported:FILE"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Method:
     function: Callable | None = None  # of (pair id, image, hole), for the kind "function"
     per_worker: bool = False  # for "serve": every worker has a copy of the program
     batched: bool = field(default=False, compare=False)  # for "py": takes several images; known when it is loaded
+    conventions: Conventions = field(default_factory=Conventions)  # of a network in a file
 
     def __getstate__(self):
         """A function stays in its process: workers score its results and never call it."""
@@ -58,7 +64,7 @@ class Method:
         """True if one process takes all pairs: a network on all cores or the graphics card, or a function."""
         if self.kind == "serve":
             return not self.per_worker
-        return self.batched or self.kind in ("network", "rival", "onnx", "function")
+        return self.batched or self.kind in ("network", "rival", "function", *conventions.KINDS)
 
     @property
     def always_starts(self) -> bool:
@@ -67,7 +73,8 @@ class Method:
 
     def absolute(self) -> "Method":
         """The same method with absolute paths, for workers in another folder."""
-        argument = str(Path(self.argument).absolute()) if self.kind in ("dir", "onnx") else self.argument
+        named = self.kind in ("dir", *conventions.KINDS)
+        argument = str(Path(self.argument).absolute()) if named else self.argument
         weights = self.weights and str(Path(self.weights).absolute())
         folder = str(Path.cwd()) if self.kind in ("cmd", "serve", "py") else ""
         return replace(self, argument=argument, weights=weights, folder=folder)
@@ -87,10 +94,10 @@ class Method:
             return external.program_identity(self.argument, Path(self.folder), self.kind)
         if self.kind == "py":
             return user_function.identity(self.argument, Path(self.folder))
-        if self.kind == "onnx":
-            from evaluation.methods import onnx_model
+        if self.kind in conventions.KINDS:
+            from evaluation.methods import model_file
 
-            return onnx_model.identity(Path(self.argument))
+            return model_file.identity(self.kind, Path(self.argument), self.conventions)
         if self.kind == "rival":
             from evaluation.methods.rivals import inference
 
@@ -123,10 +130,10 @@ def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int
         return served.ServedProgram(method)
     if method.kind == "py":
         return user_function.load(method.argument, Path(method.folder))
-    if method.kind == "onnx":
-        from evaluation.methods import onnx_model
+    if method.kind in conventions.KINDS:
+        from evaluation.methods import model_file
 
-        return onnx_model.Model(Path(method.argument), threads, size)
+        return model_file.Model(model_file.load(method.kind, Path(method.argument), threads), method.conventions, size)
     try:
         if method.kind == "rival":
             from evaluation.methods.rivals import inference
@@ -178,12 +185,22 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
     return Method(checked_label(label or spec), "plugin", spec)
 
 
-def parse_all(texts: Iterable[str], weights: Iterable[str] = ()) -> list[Method]:
+def parse_all(
+    texts: Iterable[str],
+    weights: Iterable[str] = (),
+    *,
+    range: Option = (),
+    white: Option = (),
+    bgr: Option = (),
+    copies: str = COPIES[0],
+) -> list[Method]:
     """Read every --method, with --weights as FILE or NAME=FILE, where NAME is the label or the name of a network.
 
-    Raises BadInput as `parse`, where two methods have one label, and for weights that are missing or belong to no
-    network of the run.
+    range, white, bgr: as for `conventions.read`. copies: of programs of serve:, one of COPIES. Raises BadInput as
+    `parse`, where two methods have one label, for weights that are missing or belong to no network of the run, and for
+    options that belong to no method.
     """
+    checks.expect("copies", copies, checks.one_of(COPIES))
     texts = list(texts)
     networks = [method for method in map(parse, texts) if method.kind in ("network", "rival")]
     labels = [method.label for method in networks]
@@ -203,7 +220,18 @@ def parse_all(texts: Iterable[str], weights: Iterable[str] = ()) -> list[Method]
         given[name] = file
     methods = [parse(text, given) for text in texts]
     check_labels([method.label for method in methods])
-    return methods
+    if copies != COPIES[0] and not any(method.kind == "serve" for method in methods):
+        raise BadInput(f"--copies {copies} is for programs: expected a method serve:'PROGRAM'")
+    forms = conventions.read([each.label for each in methods if each.kind in conventions.KINDS], range, white, bgr)
+    per_worker = copies != COPIES[0]
+    return [
+        replace(
+            each,
+            per_worker=per_worker and each.kind == "serve",
+            conventions=forms.get(each.label, each.conventions),
+        )
+        for each in methods
+    ]
 
 
 def check_labels(labels: Iterable[str]) -> None:
