@@ -145,7 +145,8 @@ def _function_of(module, where, name):
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is None:
-        own = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
+        functions = inspect.getmembers(module, inspect.isfunction)
+        own = [key for key, value in functions if value.__module__ == module.__name__ and key[0] != "_"]
         raise BadInput(f"{where} has no function {name}, it has {', '.join(own) or 'none'}: {EXPECTED}")
     if not callable(found) or inspect.isclass(found):
         kind = "a class" if inspect.isclass(found) else f"of type {type(found).__name__}"
