@@ -93,6 +93,11 @@ def maskgen():
 @click.option("--min-area", default=ExtractConfig.min_area, help="Components of fewer pixels are removed.")
 @click.option("--min-ratio", default=ExtractConfig.min_ratio, help="Masks with a smaller hole ratio are dropped.")
 @click.option("--max-ratio", default=ExtractConfig.max_ratio, help="Masks with a larger hole ratio are dropped.")
+@click.option(
+    "--max-share",
+    default=ExtractConfig.max_share,
+    help="Largest share of the training or test masks from one video or group.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first unreadable video instead of skipping it.")
 @seed_option
 @workers_option
