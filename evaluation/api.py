@@ -192,8 +192,8 @@ def read_methods(
         functions = {label: method for label, method in methods.items() if callable(method)}
     if isinstance(weights, Mapping):
         weights = [f"{name}={file}" for name, file in weights.items()]
-    options = {"range": range, "white": white, "bgr": bgr, "copies": copies}
-    found = {method.label: method for method in parse_all(texts, weights, **options)}
+    parsed = parse_all(texts, weights, range=range, white=white, bgr=bgr, copies=copies)
+    found = {method.label: method for method in parsed}
     for label, function in functions.items():
         found[checked_label(label)] = Method(label, "function", label, function=function)
     order = list(methods) if isinstance(methods, Mapping) else list(found)

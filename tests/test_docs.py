@@ -143,7 +143,7 @@ def test_the_commands_of_the_methods_page_run_word_for_word(door, tmp_path):
         (here / name).write_text(code, encoding="utf-8")
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     line = ["sh", "-ec", TYPED[door]]
-    done = subprocess.run(line, cwd=here, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(line, cwd=here, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     scores = pd.read_csv(here / "results/scores.csv")
     asked = TYPED[door].count("-m ")

@@ -2,16 +2,20 @@
 
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from small_run import SIDE, folders, photo
 
+from evaluation import commands
 from evaluation.api import evaluate
 from evaluation.methods import Failed, classical, load, parse, parse_all
 from evaluation.methods.conventions import Conventions
 from evaluation.methods.model_file import Input, Model
 from evaluation.methods.process import WorkerProcess
+from maskgen import maskset
 from maskgen.errors import BadInput
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
@@ -266,3 +270,24 @@ def test_an_option_without_a_network_in_a_file_is_refused():
         parse_all(["telea"], range=["-1,1"])
     with pytest.raises(BadInput, match="--bgr is for networks in files"):
         parse_all(["telea"], bgr=True)
+
+
+def test_the_command_takes_the_options(tmp_path):
+    images, masks = folders(tmp_path)
+    common = ["--images", str(images), "--masks", str(masks), "--size", "64"]
+    spec = saved("torchscript", tmp_path / "net.pt")
+    line = [*common, "-m", spec, "--range", "net=-1,1", "--bgr", "--white", "valid", "--metric", "psnr", "-j", "1"]
+    done = CliRunner().invoke(commands.evaluate, [*line, "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    recorded = maskset.read_recipe(tmp_path / "out")["methods"]["net"]
+    assert (recorded["range"], recorded["white"], recorded["bgr"]) == ([-1, 1], "valid", True)
+    done = CliRunner().invoke(commands.evaluate, ["-m", "telea", "--bgr", "-o", str(tmp_path / "none")])
+    assert done.exit_code == 2 and "--bgr is for networks in files" in done.output
+
+
+def test_an_option_of_a_run_and_of_a_command_may_stand_before_the_command(tmp_path):
+    images, masks = folders(tmp_path)
+    common = ["--images", str(images), "--masks", str(masks), "--size", "64", "-o", str(tmp_path / "pairs")]
+    done = CliRunner().invoke(commands.evaluate, ["--white", "valid", "pairs", *common])
+    assert done.exit_code == 0, done.output
+    assert cv2.imread(str(tmp_path / "pairs/masks/00000.png"), 0).mean() > 128

@@ -132,7 +132,7 @@ def program_identity(command: str, folder: Path, prefix: str = "cmd") -> dict:
     words, found = words_of(command, prefix), {}
     for word in words:
         for name in (word, word.partition("=")[2]):
-            if name and _is_file(folder / name):
+            if name and is_file(folder / name):
                 found[name] = files.sha256(folder / name)
     if words[0] not in found:
         found[words[0]] = files.sha256(Path(shutil.which(words[0])))
@@ -154,7 +154,7 @@ def _read(path):
         raise Failed(f"cannot read {path.name}: {error.strerror}") from None
 
 
-def _is_file(path):
+def is_file(path: Path) -> bool:
     """True if a word is the name of a file; many words are not valid file names."""
     try:
         return path.is_file()

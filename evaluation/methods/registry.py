@@ -68,7 +68,9 @@ class Method:
 
     @property
     def always_starts(self) -> bool:
-        """True if the method needs no optional package, file or program, which might be missing."""
+        """True if the method needs no optional package or file, which might be missing, or starts in the workers."""
+        if self.kind == "serve":
+            return self.per_worker
         return self.kind == "function" or (self.kind == "classical" and self.argument != "patchmatch")
 
     def absolute(self) -> "Method":
@@ -269,7 +271,7 @@ def _default_label(prefix, argument):
         name = Path(external.words_of(argument)[0]).stem
     elif prefix == "serve":
         program, *words = external.words_of(argument, prefix)
-        name = Path(next((word for word in words if Path(word).suffix and Path(word).is_file()), program)).stem
+        name = Path(next((word for word in words if external.is_file(Path(word))), program)).stem
     else:
         name = Path(argument).stem
     return files.shortened(re.sub(r"[^\w.+-]+", "_", name).strip("._")) or prefix
