@@ -17,7 +17,7 @@ from evaluation.methods import Method, registry
 from evaluation.methods.process import ChildProcess, InProcess, WorkerProcess
 from evaluation.methods.served import ServedProgram
 from evaluation.pairs import Pair, Sources, jpeg, load_pair
-from evaluation.settings import BenchmarkConfig
+from evaluation.settings import BATCH, BenchmarkConfig
 from maskgen.runtime import files
 from maskgen.runtime.memory import keep_memory
 
@@ -86,8 +86,9 @@ def fill_batches(
     done: names of pairs that have a result already. Neighbours in a batch can change the last bit of a result, so the
     batches are those of a run that was never interrupted: one with a pair left to do is filled as a whole.
     """
-    for first in range(0, len(pairs), process.batch):
-        batch = pairs[first : first + process.batch]
+    count = getattr(process, "batch", BATCH)
+    for first in range(0, len(pairs), count):
+        batch = pairs[first : first + count]
         if all(pair.pair in done for pair in batch):
             continue
         results = process.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])

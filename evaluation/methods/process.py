@@ -23,7 +23,6 @@ import numpy as np
 
 from evaluation.methods.registry import Method
 from evaluation.methods.results import fill_one
-from evaluation.settings import BATCH
 from maskgen.errors import BadInput
 
 START_TIMEOUT = 600.0  # s for imports and for loading weights
@@ -38,8 +37,6 @@ class ChildProcess:
 
     Subclasses have `start`, `_send(pairs)` and `_receive(pairs)`.
     """
-
-    batch = BATCH  # pairs that are sent together
 
     def __init__(self, method: Method, timeout: float):
         self.method, self.timeout = method, timeout
@@ -229,8 +226,6 @@ class InProcess:
 
     function: of (pair id, image, hole). timeout: s for one image, checked when its result is there.
     """
-
-    batch = BATCH
 
     def __init__(self, function: Callable, timeout: float = 300.0):
         self.function, self.timeout = function, timeout

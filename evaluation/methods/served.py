@@ -10,6 +10,7 @@ import io
 import json
 import os
 import queue
+import shlex
 import shutil
 import sys
 import tempfile
@@ -41,15 +42,15 @@ os.execvp(sys.argv[2], sys.argv[2:])
 class ServedProgram(ChildProcess):
     """A program that fills pair after pair. One that has ended is started again by the next pair.
 
-    timeout: s for one image; the first answer after a start may take `START_TIMEOUT` more. Raises BadInput where the
-    program is missing; `fill` does where it never answers.
+    timeout: s for one image; the first answer after a start may take `START_TIMEOUT` more. `fill` raises BadInput where
+    the program has ended `MOST_STARTS` times and never answered.
     """
 
-    batch = 1
+    batch = 1  # pair is in work, so that a run that is killed loses no other
 
     def __init__(self, method: Method, timeout: float = 300.0):
         super().__init__(method, timeout)
-        self.words = external.words_of(method.argument, "serve")
+        self.words = shlex.split(method.argument)
         self.starts, self.why = 0, ""  # before the first answer of all; why the last of them ended
         self.has_answered = self.ever_answered = False  # since its last start; since the first
 
