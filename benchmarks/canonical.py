@@ -263,11 +263,12 @@ def draw_sheets(folder, masks, pairs, of_all, hole_of):
     if marked:
         cells = [(f"{mask.in_bars:.0%} {Path(mask.name).stem}", [hole_of(mask.name)]) for mask in marked[::step]]
         draw(cells, folder / "bars.png")
-    chosen = np.random.default_rng(0).permutation(len(masks))[:SHEET]
+    chosen = np.random.default_rng(0).permutation(len(masks))[:SHEET] if pairs else []
     some = [(i, of_all[0][i], of_all[1][i], overlap(masks[i].packed, masks[of_all[0][i]].packed)) for i in chosen]
     for name, rows in (("closest", pairs[:SHEET]), ("neighbours", some)):
         cells = [(f"IoU {share:.2f} r {r:.2f}", [hole_of(masks[k].name) for k in (i, j)]) for i, j, r, share in rows]
-        draw(cells, folder / f"{name}.png")
+        if cells:
+            draw(cells, folder / f"{name}.png")
 
 
 def main():

@@ -90,7 +90,7 @@ def test_every_difference_from_the_index_is_a_fault(tmp_path, monkeypatch, capsy
 
 def test_grey_pixels_are_a_fault(tmp_path, monkeypatch, capsys):
     Image.fromarray(np.where(MASKS["a/0"], 254, 0).astype(np.uint8)).save(tmp_path / "grey.png")
-    code, text = run(monkeypatch, capsys, tmp_path)
+    code, text = run(monkeypatch, capsys, tmp_path, "--sheets", tmp_path / "sheets")
     assert code == 1 and "grey.png: has grey pixels" in text
 
 
