@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from maskgen.archives import open_archive
 from maskgen.errors import BadInput
 from maskgen.maskset import INDEX, read_recipe, write_index
 from maskgen.runtime.files import CHECKSUMS, read_rows, sha256, write_checksums
@@ -77,7 +78,9 @@ def _has_checksum(folder, name, digest):
 
 
 def sources_of(raw: Path) -> list[dict] | None:
-    """The videos of raw masks, from the recipe in their folder or the one above. None without a recipe."""
+    """The videos of raw masks, from the recipe in their folder or the one above, or their archive. None without one."""
+    if raw.is_file() and RECIPE in open_archive(raw).names():
+        return read_recipe(raw).get("sources", [])
     for folder in (raw, raw.parent):
         if folder.is_dir() and (folder / RECIPE).exists():
             return read_recipe(folder).get("sources", [])

@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, Masks, credit_lines, decode, read_recipe, split_of
+from maskgen.maskset import INDEX, Masks, credit_lines, decode, pixels_sha256, read_recipe, split_of
 from maskgen.runtime.files import natural, read_rows, sha256, write_whole
 from maskgen.runtime.recipe import RECIPE
 
@@ -30,11 +30,6 @@ RAW_MASKS = 8000
 SEED = 0  # of the choice of raw masks
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold; a fixed one, for reproducible bytes
 PIXELS = "pixels_sha256"  # column of the index
-
-
-def pixels_sha256(hole):
-    """SHA-256 of a hole's pixels, 8 to a byte, which is the same whatever file they are stored in."""
-    return hashlib.sha256(np.packbits(hole)).hexdigest()
 
 
 def encode_bilevel(hole):
