@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from maskgen.errors import BadInput
 from maskgen.maskset import INDEX, Masks, credit_lines, decode, pixels_sha256, read_recipe, split_of
+from maskgen.publish.archives import EPOCH
 from maskgen.runtime.files import natural, read_rows, sha256, write_whole
 from maskgen.runtime.recipe import RECIPE
 
 LICENCE = "CC-BY-4.0"  # of the masks
 RAW_MASKS = 8000
 SEED = 0  # of the choice of raw masks
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold; a fixed one, for reproducible bytes
 PIXELS = "pixels_sha256"  # column of the index
 
 
