@@ -11,11 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from maskgen import plots
+from maskgen.archive_writers import import_pyarrow, nvidia_order, parquet_bytes, webdataset_shard, zip_bytes
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 from maskgen.extraction.video import read_credits
 from maskgen.maskset import INDEX, read_index, read_recipe
-from maskgen.publish.archives import import_pyarrow, nvidia_order, parquet_bytes, webdataset_shard, zip_bytes
 from maskgen.publish.croissant import croissant
 from maskgen.publish.texts import card, citation, datasheet, licence_text
 from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whole

@@ -48,7 +48,7 @@ def webdataset_shard(rows: "pd.DataFrame", read: Callable[[str], bytes]) -> byte
     return data.getvalue()
 
 
-def import_pyarrow(otherwise: str):
+def import_pyarrow(otherwise: str = "write another archive"):
     """The package pyarrow. Raises BadInput if it is missing. otherwise: what the user can do instead."""
     try:
         import pyarrow
