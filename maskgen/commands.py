@@ -20,6 +20,7 @@ from maskgen.runtime.command import (
 from maskgen.settings import (
     BORDER,
     EDGES,
+    GET,
     PRESETS,
     RAW,
     SHAPES,
@@ -52,6 +53,7 @@ def maskgen():
     """Make irregular inpainting masks from video: extract, augment, sort into classes, publish.
 
     \b
+    maskgen get testset        masks/testset: 12,000 test masks, as they come with this package
     maskgen extract videos/    videos -> masks/raw
     maskgen testset            masks/raw -> masks/testset, 12 classes
     maskgen augment            masks/raw -> masks/augmented, for training
@@ -256,6 +258,35 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
     click.echo(sort.count_table(rows, config.edges))
     if layout == "nvidia":
         click.echo(sort.classes_by_block(rows))
+
+
+@maskgen.command()
+@click.argument("what", type=click.Choice(list(GET)), default="testset")
+@click.argument("out", type=FOLDER, required=False)
+@workers_option
+def get(what, out, workers):
+    """Write the canonical masks, which come with the package, to a folder.
+
+    WHAT is one of these [default: testset]:
+
+    \b
+    testset       12,000 test masks, 1,000 in each of 12 classes, as PNG files
+    raw           8,000 raw masks of other videos, for `maskgen augment` and training
+    nvidia-order  the test masks as 00000.png to 11999.png, in the order of NVIDIA's archive
+    webdataset    the test masks as a tar for each class
+    parquet       the test masks as one table for Hugging Face's `datasets`
+
+    White (255) is the hole. There is an index, metadata.csv, with the class, the hole ratio and the source of each
+    mask, and CREDITS.md. Each mask is compared with the hash of its pixels. OUT is the folder [default: masks/WHAT].
+    The command can be stopped at any time; run it again to continue.
+
+    Training code needs no files: see MaskSampler and MaskDataset in the Python API.
+    """
+    from maskgen.unpack import get_masks
+
+    out = out or Path(GET[what])
+    number = get_masks(what, out, workers=workers, say=print_stderr)
+    click.echo(f"{number} masks in {out}, all with the pixels of v1")
 
 
 @maskgen.command()
