@@ -22,6 +22,7 @@ from .settings import FillConfig as FillConfig
 from .sort import measure_masks as measure_masks
 from .testset import make_testset as make_testset
 from .training_set import augment_folder as augment_folder
+from .unpack import get_masks as get_masks
 from .verify import find_faults as find_faults
 
 __version__: str
