@@ -14,6 +14,7 @@ from .maskset import read_hole as read_hole
 from .maskset import read_index as read_index
 from .maskset import read_recipe as read_recipe
 from .maskset import write_index as write_index
+from .pil_mask import random_mask as random_mask
 from .plots import draw_figures as draw_figures
 from .sampler import MaskSampler as MaskSampler
 from .settings import AugmentConfig as AugmentConfig
