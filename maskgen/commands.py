@@ -11,6 +11,7 @@ from maskgen.runtime.command import (
     FILE,
     FOLDER,
     Numbers,
+    PathType,
     Tool,
     cluster_option,
     print_stderr,
@@ -328,14 +329,14 @@ def publish(masks, out, layout, archives, sources, **texts):
 
 
 @maskgen.command()
-@click.argument("masks", type=FOLDER, default=TESTSET)
+@click.argument("masks", type=PathType(path_type=Path), default=TESTSET)
 @workers_option
 @cluster_option
 def verify(masks, workers, cluster):
     """Check a mask set against its index and checksums.
 
     Measures every mask of MASKS [default: masks/testset] again, and lists all differences. Exit code 1 if there are
-    any.
+    any. MASKS may be a zip or tar with an index, and v1 is the test set that comes with the package.
     """
     from maskgen.verify import find_faults
 
