@@ -11,6 +11,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from PIL import Image
 from rawmasks import streaks
 from test_docs import BLOCK, FILE, ROOT
@@ -168,8 +169,6 @@ def test_the_function_of_diffusers_scripts_with_its_changes():
 
 @pytest.mark.parametrize("name", ["irregular", "irregular_files"])
 def test_a_mask_generator_of_lama(folder, name):
-    import torch
-
     write_masks(folder / "masks/train")
     names = {}
     changed = with_the_changes("NotImplementedError").replace("data.irregular ", f"data.{name} ")
@@ -187,21 +186,24 @@ def test_a_mask_generator_of_lama(folder, name):
     assert np.array_equal(generator(np.zeros((3, 40, 60), np.float32)), masks[0])
 
 
+class AsInLama(torch.utils.data.Dataset):
+    """Calls a mask generator as LaMa's data set does: iter_i starts at 0 in each worker."""
+
+    def __init__(self, generator):
+        self.generator, self.iter_i = generator, 0
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, item):
+        self.iter_i += 1
+        return self.generator(np.zeros((3, 64, 64)), iter_i=self.iter_i - 1)
+
+
 def test_workers_of_lama_draw_other_masks(folder):
-    import torch
     from saicinpainting.training.data.irregular import IrregularMasks
 
-    class Dataset(torch.utils.data.Dataset):  # as LaMa's: iter_i starts at 0 in each worker
-        generator, iter_i = IrregularMasks(), 0
-
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, item):
-            self.iter_i += 1
-            return self.generator(np.zeros((3, 64, 64)), iter_i=self.iter_i - 1)
-
-    loader = torch.utils.data.DataLoader(Dataset(), num_workers=2)
+    loader = torch.utils.data.DataLoader(AsInLama(IrregularMasks()), num_workers=2)
     assert len({crc32(batch.numpy()) for _ in range(2) for batch in loader}) == 8
 
 
@@ -230,7 +232,6 @@ def test_loss_masks_have_the_names_and_sizes_of_the_photos(folder):
 
 @needs("diffusers")
 def test_a_training_step_and_a_pipeline_of_diffusers(folder):
-    import torch
     from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
     from diffusion_loss import diffusion_loss
     from fill import fill_at_random
