@@ -106,6 +106,9 @@ def extract(videos, out, workers, cluster, strict, **settings):
     VIDEOS are video files, folders of frames, or folders of both [default: videos/]. Each of two frames of a video
     shows parts of the scene that are occluded in the other. Optical flow finds these parts; they are the holes.
 
+    A file SOURCES.csv beside the videos may name the origin, licence, split and group of each; docs/extract.md
+    describes it.
+
     Writes masks as PNG files (255: hole) with an index, for training and testing, to --out. The command can be stopped
     at any time; run it again to continue.
     """

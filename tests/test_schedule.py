@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskgen.errors import BadInput
 from maskgen.extraction import run, schedule, task, video
 from maskgen.settings import ExtractConfig
 
@@ -140,6 +141,51 @@ def test_sources_are_assigned_so_that_each_split_gets_its_share_of_the_frames():
     films = [video.Source(Path(f"{i}.mp4"), str(i), 100, 640, 480, f"{i:064x}", 100) for i in range(20)]
     segments = schedule.assign_splits(films, replace(SMALL, train=75, test=25))
     assert Counter(segment.split for segment in segments) == {"train": 15, "test": 5}
+
+
+def films_of(*rows):
+    """Films of 100 frames each, from (name, split, group)."""
+    return [replace(FILM, name=name, frames=100, split=split, group=group) for name, split, group in rows]
+
+
+def test_a_film_goes_to_the_split_that_it_is_assigned_to_and_the_others_even_the_shares_out():
+    films = films_of(("a", "test", ""), ("b", "", ""), ("c", "", ""), ("d", "test", ""))
+    for seed in range(9):
+        segments = schedule.assign_splits(films, replace(SMALL, train=50, test=50, seed=seed))
+        assert [one.split for one in segments] == ["test", "train", "train", "test"]
+
+
+def test_a_film_for_a_split_that_is_not_wanted_is_left_out():
+    films = films_of(("a", "test", ""), ("b", "train", ""), ("c", "", ""))
+    assert [one.source.name for one in schedule.assign_splits(films, replace(SMALL, test=0))] == ["b", "c"]
+    assert [one.source.name for one in schedule.assign_splits(films, replace(SMALL, train=0))] == ["a", "c"]
+
+
+def test_the_films_of_a_group_go_to_one_split():
+    films = films_of(("a", "", "room"), ("b", "", "park"), ("c", "", "room"), ("d", "test", "park"))
+    for seed in range(9):
+        a, b, c, d = (one.split for one in schedule.assign_splits(films, replace(SMALL, train=50, test=50, seed=seed)))
+        assert (a, b, c, d) == ("train", "test", "train", "test")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "test", "room"), ("b", "train", "room")], "b is for train, but others of its group room are for test"),
+        ([("a", "test", ""), ("b", "test", "")], "assigns no video to train: assign one, or .* --train 0"),
+        ([("a", "train", "")], "assigns no video to test"),
+    ],
+)
+def test_splits_that_cannot_be_kept_are_refused(rows, message):
+    with pytest.raises(BadInput, match=message):
+        schedule.assign_splits(films_of(*rows), SMALL)
+
+
+def test_a_group_is_asked_for_as_many_masks_as_one_film():
+    films = films_of(("a", "", ""), ("b", "", "room"), ("c", "", "room"), ("d", "", "room"))
+    segments = schedule.assign_splits(films, replace(SMALL, train=120, test=0))
+    requests = schedule.plan_round(segments, {"train": 120, "test": 0}, 0)
+    assert [(one.segment.source.name, one.wanted) for one in requests] == [("a", 60), ("b", 20), ("c", 20), ("d", 20)]
 
 
 @pytest.mark.parametrize(

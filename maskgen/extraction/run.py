@@ -22,7 +22,8 @@ from tqdm import tqdm
 from maskgen import maskset
 from maskgen.errors import BadInput
 from maskgen.extraction import flow, schedule, task, video
-from maskgen.extraction.schedule import SPLITS, Request
+from maskgen.extraction.schedule import Request
+from maskgen.extraction.video import SPLITS
 from maskgen.runtime import files, parallel
 from maskgen.runtime.lock import locked
 from maskgen.runtime.output import OutputFolder
@@ -147,6 +148,7 @@ def _check(config):
 def _probe_sources(paths, out, workers, cluster, strict, say):
     """The usable sources, and a row with the reason for each of the others."""
     found = video.find(paths, outside=out)
+    described = video.described([path for path, _ in found])
     probes = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, shared_files=[found[0][0]])
     sources, unusable, first = [], [], {}
     bar = tqdm(found, "probing videos", unit="", leave=False)
@@ -157,7 +159,8 @@ def _probe_sources(paths, out, workers, cluster, strict, say):
         elif first.setdefault(probe.content, path) is not path:  # a copy, or a link to a folder
             reason = f"{path} holds the same frames as {first[probe.content]}: they are used once"
         else:
-            sources.append(replace(probe, path=path))
+            table = described.get(path, {})
+            sources.append(replace(probe, path=path, **{key: table.get(key, "") for key in video.SPLITTING}))
             fault, remarks = _truncation(sources[-1]), probe.remarks
         if reason:
             unusable.append({"name": name, "file": _printable(path.name), "reason": _printable(reason)})
@@ -199,10 +202,12 @@ def _probe(found):
 
 def _recipe(sources, segments, config):
     """All that decides the result, and the credits of the sources."""
-    credits = video.credits([source.path for source in sources])
-    rows = []
+    described, rows = video.described([source.path for source in sources]), []
     for source in sources:
         of_source = [segment for segment in segments if segment.source is source]
+        if not of_source:  # its split is not wanted
+            continue
+        table = described.get(source.path, {})
         frames = {segment.split: [segment.start, segment.stop] for segment in of_source}
         rows.append(
             {
@@ -213,7 +218,7 @@ def _recipe(sources, segments, config):
                 "width": source.width,
                 "height": source.height,
                 "split": of_source[0].split if len(of_source) == 1 else frames,
-                **credits.get(source.path, {}),
+                **{key: value for key, value in table.items() if key != "split"},
             }
         )
     return {
