@@ -323,6 +323,16 @@ def test_augmented_masks_credit_the_videos_of_packed_raw_masks(small):
     assert read_recipe("augmented")["sources"][0]["licence"] == "CC-BY-4.0"
 
 
+def test_augment_takes_the_packaged_raw_masks_where_there_are_no_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in ([], ["v1", "named"]):
+        result = CliRunner().invoke(maskgen, ["augment", *arguments, "--count", "2", "--size", "64", "-j1"])
+        assert result.exit_code == 0 and "2 masks in" in result.stdout
+    masks = [read_hole(Path(folder, "train/0000/000001.png")) for folder in ("masks/augmented", "named")]
+    assert np.array_equal(*masks) and np.array_equal(masks[0], MaskSampler(size=64)[1])
+    assert all(source["licence"] for source in read_recipe("named")["sources"])
+
+
 def test_the_commands_get_and_verify(small):
     result = CliRunner().invoke(maskgen, ["get", "testset", "my masks", "-j1"])
     assert result.stdout == "12 masks in my masks, all with the pixels of v1\n"
