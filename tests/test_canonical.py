@@ -103,10 +103,11 @@ def pack():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A test set with a mask of each class, and 24 raw masks, as the commands make them."""
+    """A test set with a mask of each class, its raw masks, and 24 for training, as the commands make them."""
     folder = tmp_path_factory.mktemp("made")
-    make_testset(write_raw(folder / "raw"), folder / "testset", FillConfig(per_category=1), workers=1, say=quiet)
-    return folder / "testset", write_raw(folder / "train", 24, "train")
+    raw = write_raw(folder / "raw")
+    make_testset(raw, folder / "testset", FillConfig(per_category=1), workers=1, say=quiet)
+    return folder / "testset", raw, write_raw(folder / "train", 24, "train")
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_a_changed_mask_is_not_packed(made, pack, tmp_path):
     testset = shutil.copytree(made[0], tmp_path / "testset")
     shutil.copy(testset / "test" / "free_0.1-0.2" / "00000.png", testset / "test" / "free_0.2-0.3" / "00000.png")
     with pytest.raises(BadInput, match=r"free_0.2-0.3/00000.png differs from the index"):
-        pack.main([str(testset), str(made[1]), str(tmp_path)])
+        pack.main([str(testset), str(made[1]), str(made[2]), str(tmp_path)])
 
 
 @pytest.mark.parametrize("what", FORMS)
@@ -321,6 +322,16 @@ def test_verify_finds_what_is_missing_twice_or_too_many_in_an_archive(packed, tm
 def test_augmented_masks_credit_the_videos_of_packed_raw_masks(small):
     augment_folder(MaskSampler(small / "raw.zip", 64), "augmented", 2, workers=1, say=quiet)
     assert read_recipe("augmented")["sources"][0]["licence"] == "CC-BY-4.0"
+
+
+def test_augment_takes_the_packaged_raw_masks_where_there_are_no_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in ([], ["v1", "named"]):
+        result = CliRunner().invoke(maskgen, ["augment", *arguments, "--count", "2", "--size", "64", "-j1"])
+        assert result.exit_code == 0 and "2 masks in" in result.stdout
+    masks = [read_hole(Path(folder, "train/0000/000001.png")) for folder in ("masks/augmented", "named")]
+    assert np.array_equal(*masks) and np.array_equal(masks[0], MaskSampler(size=64)[1])
+    assert all(source["licence"] for source in read_recipe("named")["sources"])
 
 
 def test_the_commands_get_and_verify(small):
