@@ -4,7 +4,7 @@
 
 SET: a zip or a folder of masks, white = hole, with the index `metadata.csv` or without; by default the test set in the
 package. Prints the number of masks in each class, what differs from the index, statistics of each class, and how alike
-the most similar masks are. Exit code 1 if anything differs from the index. 12,000 masks take some minutes on one core.
+the most similar masks are. Exit code 1 if anything differs from the index. 12,000 masks take a minute on one core.
 """
 
 import argparse
