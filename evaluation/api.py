@@ -59,8 +59,9 @@ def evaluate(
         (H, W, 3) RGB, black in the hole, hole bool (H, W), True where pixels are missing. It returns uint8 (H, W, 3).
         Functions run in this process, one image after another, and their scores are computed anew in every run.
     images, masks
-        A folder each; None takes those that ship. Or two lists of arrays of the same length, images as uint8 (H, W, 3)
-        and holes as bool (H, W): the first image has the first hole, and so on.
+        A folder each; None takes those that ship, the images "reference" are the 60 reference photos. Or two lists of
+        arrays of the same length, images as uint8 (H, W, 3) and holes as bool (H, W): the first image has the first
+        hole, and so on.
     metrics
         Names of metrics, as for the option `--metric`.
     per_class

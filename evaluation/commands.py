@@ -63,7 +63,9 @@ def together(*options):
 
 
 images_option = click.option(
-    "--images", type=FOLDER, help="Folder of photos. [default: those that scikit-image installs]"
+    "--images",
+    type=FOLDER,
+    help="Folder of photos, or `reference`: the 60 that ship. [default: those that scikit-image installs]",
 )
 size_option = click.option(
     "--size", type=Size(), default=f"{SIZE}", help="Height and width to which all images are cut."

@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation.pairs import Pair, PairSet, Sources
-from evaluation.settings import BUILT_IN, BUILT_IN_MASKS, BenchmarkConfig
+from evaluation.settings import BUILT_IN, BUILT_IN_MASKS, REFERENCE, BenchmarkConfig
 from maskgen import maskset
 from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
@@ -25,6 +25,7 @@ PHOTOS = (  # the photographs among the images that scikit-image installs
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
     *("gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
 )
+REFERENCE_PHOTOS = Path(__file__).parent / "data" / "photos"
 OWN_MASKS = Path(__file__).parent / "data" / "masks"  # ten of each class
 OTHER = "other"  # class of holes outside all classes of the paper
 PAIRS_CSV = "pairs.csv"
@@ -36,11 +37,16 @@ def default_masks() -> Path:
 
 
 def image_folder(images: Path | None) -> Path:
-    """The folder of images: the given one, or that of scikit-image's photos. Raises BadInput where it is missing."""
+    """The folder of images; None takes scikit-image's photos, `reference` those that ship with this package.
+
+    A folder `reference` in the working folder comes first. Raises BadInput where the folder is missing.
+    """
     if images is None:
         import skimage.data
 
         return Path(skimage.data.__file__).parent
+    if images == Path(REFERENCE) and not images.exists():
+        return REFERENCE_PHOTOS
     if not images.is_dir():
         raise BadInput(f"no such folder: {images} (expected a folder of images, PNG or JPEG)")
     return images
@@ -217,7 +223,7 @@ def listed_pairs(
 
 def _pair_set(pairs, sources):
     """Pairs with the names of their folders, as recipe.json and the first line of output give them."""
-    photos = BUILT_IN if sources.images == image_folder(None) else str(sources.images)
+    photos = {image_folder(None): BUILT_IN, REFERENCE_PHOTOS: REFERENCE}.get(sources.images, str(sources.images))
     count, name = len({pair.mask for pair in pairs}), mask_name(sources.masks)
     text = f"{count:,} of {name}"
     if name == BUILT_IN_MASKS:
@@ -320,7 +326,7 @@ def open_pairs(
         elif named not in (None, BUILT_IN, BUILT_IN_MASKS) and Path(named).is_dir():
             places[kind] = Path(named)
         elif kind == "images":
-            places[kind] = image_folder(None)
+            places[kind] = image_folder(Path(REFERENCE) if named == REFERENCE else None)
         else:
             places[kind] = OWN_MASKS if named == BUILT_IN_MASKS else default_masks()
         for pair in pairs:

@@ -7,6 +7,7 @@ from maskgen.settings import RESULTS, SIZE
 OUT = RESULTS
 PAIRS = "pairs"
 BUILT_IN = "scikit-image"  # stands for the photos that scikit-image installs
+REFERENCE = "reference"  # stands for the 60 photos that ship with this package
 BUILT_IN_MASKS = "irregular-masks"  # stands for the masks that ship with this package
 TIMEOUT = 300.0  # s that a method may take for one image
 METHODS = ("telea", "ns")  # default of --method
