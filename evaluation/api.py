@@ -14,6 +14,7 @@ import pandas as pd
 
 from evaluation import benchmark, experiments, pairing, report
 from evaluation import metrics as metric_table
+from evaluation.masks import default_per_class
 from evaluation.methods import Method, parse_all
 from evaluation.methods.registry import check_labels, checked_label
 from evaluation.pairs import PairSet
@@ -59,13 +60,14 @@ def evaluate(
         (H, W, 3) RGB, black in the hole, hole bool (H, W), True where pixels are missing. It returns uint8 (H, W, 3).
         Functions run in this process, one image after another, and their scores are computed anew in every run.
     images, masks
-        A folder each; None takes those that ship, the images "reference" are the 60 reference photos. Or two lists of
-        arrays of the same length, images as uint8 (H, W, 3) and holes as bool (H, W): the first image has the first
-        hole, and so on.
+        A folder each; masks may also be a zip or tar. None takes those that ship. The images "reference" are the 60
+        reference photos, the masks "v1" the 12,000 canonical test masks. Or two lists of arrays of the same length,
+        images as uint8 (H, W, 3) and holes as bool (H, W): the first image has the first hole, and so on.
     metrics
         Names of metrics, as for the option `--metric`.
     per_class
-        Number of masks drawn of each class. None takes all.
+        Number of masks of each class: of the canonical masks the first ones, of all others drawn by the seed. 0 takes
+        all, and so does None; without `masks`, None takes ten of each class of v1.
     size
         Height and width in px to which all images are cut, or one number for both. None takes 512, or the size of
         `pairs` or of the arrays.
@@ -114,6 +116,8 @@ def evaluate(
     """
     if pairs is not None and per_class is not None:
         raise BadInput(ONLY_DRAWN)
+    if per_class is None and pairs is None:
+        per_class = default_per_class(masks)
     size = (size, size) if isinstance(size, int) else size
     config = BenchmarkConfig(tuple(metrics), size or BenchmarkConfig.size, per_class or 0, raw, seed)
     chosen = read_methods(methods, weights)

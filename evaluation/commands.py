@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from evaluation.settings import (
     FACTOR,
+    FIRST,
     GROWTH,
     KINDS,
     LAYOUTS,
@@ -24,6 +25,7 @@ from maskgen.runtime.command import (
     CONTEXT,
     FOLDER,
     POLARITIES,
+    PathType,
     Tool,
     cluster_option,
     seed_option,
@@ -32,6 +34,7 @@ from maskgen.runtime.command import (
 from maskgen.settings import SIZE, TESTSET
 
 PATH = click.Path(path_type=Path)
+MASKS = PathType(path_type=Path)
 
 
 class Size(click.ParamType):
@@ -71,7 +74,11 @@ size_option = click.option(
     "--size", type=Size(), default=f"{SIZE}", help="Height and width to which all images are cut."
 )
 mask_options = together(
-    click.option("--masks", type=FOLDER, help=f"Folder of masks. [default: {TESTSET}]"),
+    click.option(
+        "--masks",
+        type=MASKS,
+        help=f"Folder, zip or tar of masks, or `v1`: the 12,000 that ship. [default: {TESTSET}, else v1]",
+    ),
     click.option(
         "--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in the masks."
     ),
@@ -84,8 +91,7 @@ mask_options = together(
 per_class_option = click.option(
     "--per-class",
     type=click.IntRange(0),
-    default=BenchmarkConfig.per_class,
-    help="Masks of each class; 0 takes all.",
+    help=f"Masks of each class, of v1 the first ones; 0 takes all. [default: all; {FIRST} of v1 without --masks]",
 )
 
 
@@ -170,11 +176,11 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
     from evaluation import api
 
     given = {name: context.params[name] if _is_given(context, name) else None for name in ("polarity", "size")}
-    given["per_class"] = per_class if _is_given(context, "per_class") else None
     result = api.evaluate(
         images=images,
         masks=masks,
         threshold=threshold,
+        per_class=per_class,
         seed=seed,
         pairs=listed,
         raw=raw,
@@ -226,8 +232,10 @@ def _run(pairs_of, config, out, *, methods, weights, by, **options):
 def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layout, white, out):
     """Write pairs of image and mask as files, to be filled by another program."""
     from evaluation import experiments, pairing
+    from evaluation.masks import default_per_class
 
-    config = BenchmarkConfig(size=size, per_class=per_class, seed=seed)
+    count = default_per_class(masks) if per_class is None else per_class
+    config = BenchmarkConfig(size=size, per_class=count, seed=seed)
     pair_set = pairing.pair_folders(images, masks, config, polarity, threshold, out=out)
     pairs, names = pair_set.pairs, pair_set.names
     click.echo(pair_set.description)

@@ -10,10 +10,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation import drawn_holes, pairing
+from evaluation import masks as mask_files
 from evaluation.benchmark import DRAWN
 from evaluation.pairs import Pair, PairSet, Sources, load_pair
 from evaluation.settings import BUILT_IN, LAYOUTS, BenchmarkConfig
-from maskgen import maskset
+from maskgen import canonical, maskset
 from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
 from maskgen.runtime import files, images
@@ -69,19 +70,21 @@ def growing_holes(
     The dilated masks are `masks/grown_05/00000.png` below out; a hole keeps its image as it grows. The brush is a
     square of that side, as in the augmentation of the mask's authors. masks: None takes the default masks.
     """
-    masks = masks or pairing.default_masks()
-    table = pairing.find_masks(masks, polarity, threshold)
+    masks = canonical.masks_path(masks) if masks else mask_files.default_masks()
+    table = mask_files.find_masks(masks, polarity, threshold)
     ratio = table.groupby("category", sort=False)["hole_ratio"].mean()
     small = table[table["category"] == ratio.idxmin()]
-    drawn = pairing.draw_pairs(pairing.find_images(photos, outside=(masks, out)), small, config)
+    images = pairing.find_images(photos, outside=(masks, out))
+    drawn = pairing.draw_pairs(images, small, config, first=masks == canonical.TESTSET)
     drawing = _Drawing(photos)
     for side in growth:
         for i, (image, row) in enumerate(drawn):
-            hole = maskset.read_hole(masks / row["mask"], polarity=polarity, threshold=threshold)
+            data = mask_files.read(masks, row["mask"])
+            hole = maskset.decode(data, masks / row["mask"], polarity=polarity, threshold=threshold)
             if side > 1:
                 hole = cv2.dilate(hole.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
             drawing.add(image, f"grown_{side:02d}/{i:05d}.png", hole, f"grown_{side:02d}")
-    text = f"{len(drawn)} of {pairing.mask_name(masks)}, widened by {', '.join(map(str, growth))} px"
+    text = f"{len(drawn)} of {mask_files.mask_name(masks)}, widened by {', '.join(map(str, growth))} px"
     experiment = {"made_by": "evaluate dilation", "growth": growth}
     return _pair_set(drawing, photos, out, "grown holes", text, experiment)
 
@@ -146,7 +149,7 @@ def array_pairs(
         image, mask = f"{ARRAYS}/{i:05d}.png", f"{DRAWN}/{i:05d}.png"
         data |= {image: images.encode(photo, ".png"), mask: maskset.encode(hole)}
         hashes = (hashlib.sha256(data[name]).hexdigest() for name in (image, mask))
-        class_ = category(measures.hole_ratio, measures.border_distance) or pairing.OTHER
+        class_ = category(measures.hole_ratio, measures.border_distance) or mask_files.OTHER
         pairs.append(_pair(f"{i:05d}", image, mask, class_, hole, *hashes))
     if size is None and len(sizes) > 1:
         raise BadInput("the images have several sizes: give the size to which all are cut")

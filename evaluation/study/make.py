@@ -14,7 +14,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation.benchmark import TRUTH
-from evaluation.pairing import image_folder, in_order, read_pairs
+from evaluation.masks import in_order
+from evaluation.pairing import image_folder, read_pairs
 from evaluation.pairs import fit, jpeg
 from evaluation.settings import BUILT_IN
 from evaluation.study import store
