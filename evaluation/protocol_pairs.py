@@ -37,9 +37,7 @@ def check_options(protocol: str, size: tuple[int, int] | None, images: object, *
     sizes = [(side, side) for side in chosen.sizes]
     if size is not None and size not in sizes:
         expected = " or ".join(str(side) for side in chosen.sizes)
-        raise BadInput(
-            f"--size {size[0]}x{size[1]}: --protocol {protocol} is defined at {expected} px, use --size {expected}"
-        )
+        raise BadInput(f"--protocol {protocol} is defined at {expected} px, got --size {size[0]}x{size[1]}")
     return size or sizes[0]
 
 
@@ -78,16 +76,20 @@ def recognised(pair_set: PairSet, path: Path, size: tuple[int, int]) -> PairSet:
     recorded = settings.get("protocol")
     if recorded is None:
         return pair_set
-    protocol = protocols.find(recorded.get("name") if isinstance(recorded, dict) else recorded)
-    if recorded.get("sha256") != protocol.sha256 or list(size) != recorded.get("size"):
+    protocol = protocols.find(recorded.get("name") if isinstance(recorded, dict) else None)
+    if recorded.get("sha256") != protocol.sha256:
         raise BadInput(
-            f"{file.parent / RECIPE} names another version or size of {protocol.name}: write the pairs again"
+            f"{file.parent / RECIPE} names another version of the protocol {protocol.name}: write the pairs again"
         )
-    pairing_rows, indices, hashes = protocols.read(protocol), [], []
+    if list(size) != recorded.get("size"):
+        raise BadInput(
+            f"{file.parent / RECIPE} says that the pairs of {protocol.name} have another size: leave out --size"
+        )
+    rows, indices, hashes = protocols.read(protocol), [], []
     for row in files.read_rows(file):
         names = [row.get(f"source_{key}") or row[key] for key in ("image", "mask", "image_sha256")]
-        i = int(row["pair"]) if row["pair"].isdecimal() else len(pairing_rows)
-        image, mask = pairing_rows[i] if i < len(pairing_rows) else ("", "")
+        i = int(row["pair"]) if row["pair"].isdecimal() else len(rows)
+        image, mask = rows[i] if i < len(rows) else ("", "")
         if not mask or _number(protocol, names[0]) != _number(protocol, image) or _mask_name(names[1]) != mask:
             raise BadInput(
                 f"{file}: the pair {row['pair']}, {names[0]} and {names[1]}, is not of the protocol {protocol.name}: "
@@ -182,8 +184,8 @@ def _read(rows, paths, images, masks):
         hashes = image_sha256, mask_hashes[row["mask"]]
         pairs.append(Pair(f"{i:05d}", path, row["mask"], row["category"], *measures, *hashes))
     if damaged:
-        more = f"; and {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
-        raise BadInput(f"{next(iter(damaged.values()))}{more}")
+        start = f"{len(damaged):,} images cannot be read; the first: " if len(damaged) > 1 else ""
+        raise BadInput(f"{start}{next(iter(damaged.values()))}")
     return pairs
 
 

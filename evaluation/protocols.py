@@ -182,18 +182,22 @@ def extent(record: dict) -> str:
     """Which part of a protocol a run scored: "all 12,000 pairs", or "11,997 of 12,000 pairs" and why."""
     if is_whole(record):
         return f"all {record['of']:,} pairs"
-    reasons = [f"the first {record['per_class']:,} of each class"] if "per_class" in record else []
+    reasons = [f"the first {_count(record['per_class'], 'mask')} of each class"] if "per_class" in record else []
     if record["missing_images"]:
         total = record["images"] + record["missing_images"]
-        reasons.append(f"{record['missing_images']:,} of {total:,} images missing")
+        reasons.append(f"{record['missing_images']:,} of {_count(total, 'image')} missing")
     return f"{record['pairs']:,} of {record['of']:,} pairs" + f" ({'; '.join(reasons)})" * bool(reasons)
+
+
+def _count(number, noun):
+    """The number and its noun; "mask" for one."""
+    return noun if number == 1 else f"{number:,} {noun}s"
 
 
 def caption(record: dict) -> str:
     """A protocol as results name it: name, version, hash, size, and which part was scored."""
-    height, width = record["size"]
     name = f"{record['name']}, {record['version']} (sha256 {record['sha256'][:8]})"
-    return f"protocol {name}, {height} x {width} px, {extent(record)}"
+    return f"protocol {name}, {record['size'][0]} px, {extent(record)}"
 
 
 def last_line(record: dict, *, raw: bool) -> str:
