@@ -116,12 +116,12 @@ def evaluate(
     >>> sorted(result.scores["method"].unique())
     ['mine', 'telea']
     """
-    if pairs is not None and per_class is not None:
-        raise BadInput(ONLY_DRAWN)
     size = (size, size) if isinstance(size, int) else size
     if protocol is not None:
         others = {"masks": masks, "pairs": pairs, "polarity": polarity, "threshold": threshold, "seed": seed or None}
         size = protocol_pairs.check_options(protocol, size, images, **others)
+    if pairs is not None and per_class is not None:
+        raise BadInput(ONLY_DRAWN)
     config = BenchmarkConfig(tuple(metrics), size or BenchmarkConfig.size, per_class or 0, raw, seed)
     chosen = read_methods(methods, weights)
     check_metrics(config, by, size)
