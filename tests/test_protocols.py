@@ -91,6 +91,12 @@ def test_a_street_has_ten_masks_of_every_class():
     assert len(counts) == 100 * 12 and set(counts) == {10}
 
 
+def test_the_documentation_states_the_hashes_and_the_first_row():
+    page = (Path(__file__).parents[1] / "docs" / "protocols.md").read_text()
+    assert all(f"| `{name}`, v1 | `{sha256}` |" in page for name, sha256 in FROZEN.items())
+    assert ",".join(protocols.read(ALL["places2"])[0]) in page
+
+
 def test_the_files_are_small():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 300_000
 
