@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation import benchmark, experiments, pairing, report
+from evaluation import benchmark, experiments, pairing, protocol_pairs, protocols, report
 from evaluation import metrics as metric_table
 from evaluation.masks import default_per_class
 from evaluation.methods import Method, parse_all
@@ -35,6 +35,7 @@ def evaluate(
     size: int | tuple[int, int] | None = None,
     seed: int = BenchmarkConfig.seed,
     pairs: str | Path | None = None,
+    protocol: str | None = None,
     polarity: str | None = None,
     threshold: int | None = None,
     raw: bool = BenchmarkConfig.raw,
@@ -75,6 +76,10 @@ def evaluate(
         Draws the pairs and the bootstrap samples.
     pairs
         A `pairs.csv` or its folder, as `evaluate pairs` and earlier runs write it: these pairs are scored.
+    protocol
+        "places2", "imagenet", "celebahq" or "paris": the canonical masks lie over the images of that data set as a list
+        in the package says, and `images` is its folder. `per_class` takes the first masks of each class. What else
+        decides the pairs is refused: `masks`, `pairs`, `seed`, `polarity`, `threshold` and other sizes.
     polarity, threshold
         How mask files are read: "hole-white" or "hole-black", and the grey level from which on they are white.
     raw
@@ -114,11 +119,14 @@ def evaluate(
     >>> sorted(result.scores["method"].unique())
     ['mine', 'telea']
     """
+    size = (size, size) if isinstance(size, int) else size
+    if protocol is not None:
+        others = {"masks": masks, "pairs": pairs, "polarity": polarity, "threshold": threshold, "seed": seed or None}
+        size = protocol_pairs.check_options(protocol, size, images, **others)
     if pairs is not None and per_class is not None:
         raise BadInput(ONLY_DRAWN)
-    if per_class is None and pairs is None:
+    if per_class is None and pairs is None and protocol is None:
         per_class = default_per_class(masks)
-    size = (size, size) if isinstance(size, int) else size
     config = BenchmarkConfig(tuple(metrics), size or BenchmarkConfig.size, per_class or 0, raw, seed)
     chosen = read_methods(methods, weights)
     check_metrics(config, by, size)
@@ -127,12 +135,15 @@ def evaluate(
         temporary = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
         out = Path(temporary.name, OUT)
     folder = Path(out)
-    if isinstance(images, Sequence | np.ndarray) and not isinstance(images, str):
+    if protocol is not None:
+        pair_set = protocol_pairs.protocol_pairs(protocol, _path(images), size, config.per_class, out=folder)
+    elif isinstance(images, Sequence | np.ndarray) and not isinstance(images, str):
         pair_set, size = experiments.array_pairs(images, masks, size, out=folder)
         config = replace(config, size=size)
     elif pairs is not None:
         folders = {"images": _path(images), "masks": _path(masks)}
         pair_set, size = pairing.listed_pairs(Path(pairs), **folders, polarity=polarity, threshold=threshold, size=size)
+        pair_set = protocol_pairs.recognised(pair_set, Path(pairs), size)
         config = replace(config, size=size)
     else:
         reading = polarity or "hole-white", threshold
@@ -215,6 +226,9 @@ def score_pairs(
         text = report.write(out, scores, pairs, sources, config, ReportConfig(by=by or ""), paper=paper, pages=pages)
 
     say(pair_set.description)
+    protocol = (pair_set.experiment or {}).get("protocol")
+    if protocol:
+        say(protocols.caption(protocol))
     scores = benchmark.run(
         list(methods),
         pairs,
@@ -231,6 +245,8 @@ def score_pairs(
     )
     say(text)
     say(f"\nscores, tables and pictures are in {out}; look at {out / 'report.html'}")
+    if protocol:
+        say(protocols.last_line(protocol, raw=config.raw))
     result = Evaluation(out, scores, text, [method.label for method in methods])
     if verbose:
         for line in result.failures:

@@ -16,6 +16,7 @@ from evaluation.settings import (
     METRICS,
     OUT,
     PAIRS,
+    PROTOCOLS,
     TIMEOUT,
     BenchmarkConfig,
 )
@@ -95,6 +96,11 @@ per_class_option = click.option(
 )
 
 
+protocol_option = click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    help="Take the canonical masks and the images of this data set, below --images, in pairs that never change.",
+)
 raw_option = click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 
 
@@ -159,11 +165,12 @@ def out_option(default):
     type=PATH,
     help="Score the pairs of a pairs.csv, or of its folder.",
 )
+@protocol_option
 @raw_option
 @click.option("--paper", is_flag=True, help="Add the published Table 1 to the tables.")
 @out_option(OUT)
 @click.pass_context
-def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, **options):
+def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, protocol, raw, out, **options):
     """Score inpainting methods on masks of every class, as in Table 1 of the paper.
 
     A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl or gntipt; a folder of results, a program
@@ -183,6 +190,7 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
         per_class=per_class,
         seed=seed,
         pairs=listed,
+        protocol=protocol,
         raw=raw,
         out=out,
         verbose=True,
@@ -226,20 +234,32 @@ def _run(pairs_of, config, out, *, methods, weights, by, **options):
 @size_option
 @per_class_option
 @seed_option
+@protocol_option
 @click.option("--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="Two folders, or as LaMa reads it.")
 @click.option("--white", type=click.Choice(("hole", "valid")), default="hole", help="What white means in the masks.")
 @click.option("--out", "-o", type=FOLDER, default=PAIRS, help="Folder for the files.")
-def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layout, white, out):
+@click.pass_context
+def export_pairs(context, images, masks, polarity, threshold, size, per_class, seed, protocol, layout, white, out):
     """Write pairs of image and mask as files, to be filled by another program."""
-    from evaluation import experiments, pairing
+    from evaluation import experiments, pairing, protocol_pairs, protocols
     from evaluation.masks import default_per_class
 
-    count = default_per_class(masks) if per_class is None else per_class
-    config = BenchmarkConfig(size=size, per_class=count, seed=seed)
-    pair_set = pairing.pair_folders(images, masks, config, polarity, threshold, out=out)
-    pairs, names = pair_set.pairs, pair_set.names
+    if protocol is None:
+        count = default_per_class(masks) if per_class is None else per_class
+        config = BenchmarkConfig(size=size, per_class=count, seed=seed)
+        pair_set = pairing.pair_folders(images, masks, config, polarity, threshold, out=out)
+    else:
+        others = ("size", "masks", "polarity", "threshold", "seed")
+        given = {name: context.params[name] if _is_given(context, name) else None for name in others}
+        size = protocol_pairs.check_options(protocol, images=images, **given)
+        config = BenchmarkConfig(size=size, per_class=per_class or 0)
+        pair_set = protocol_pairs.protocol_pairs(protocol, images, config.size, per_class, out=out)
+    pairs, names, record = pair_set.pairs, pair_set.names, (pair_set.experiment or {}).get("protocol")
     click.echo(pair_set.description)
-    experiments.export(pairs, pair_set.sources, out, config, layout=layout, white=white, names=names, say=click.echo)
+    if record:
+        click.echo(protocols.caption(record))
+    how = {"layout": layout, "white": white, "names": names, "protocol": record, "say": click.echo}
+    experiments.export(pairs, pair_set.sources, out, config, **how)
     click.echo(f"{len(pairs):,} pairs in {out}; --method NAME=dir:FOLDER is for results, {pairs[0].pair}.png and so on")
     click.echo(f"score them with: evaluate --pairs {shlex.quote(str(out.resolve()))}")
 

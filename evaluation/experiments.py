@@ -167,6 +167,7 @@ def export(
     layout: str = "folders",
     white: str = "hole",
     names: tuple[str, str] = ("images", "masks"),
+    protocol: dict | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Write every pair as PNG files for another program, with all that is needed to score its results.
@@ -174,7 +175,8 @@ def export(
     layout: "folders" writes `images/00000.png`, black where pixels are missing, and `masks/00000.png`; "lama" writes
     `00000.png` and `00000_mask001.png` side by side. white: what white means in the masks, "hole" or "valid". The true
     images are `truth/00000.png`; `pairs.csv` names them, the masks, and the files they were made from. names: what
-    recipe.json calls the two sources. say: takes a line for the user.
+    recipe.json calls the two sources. protocol: what it says of the protocol of the pairs, if they have one. say: takes
+    a line for the user.
 
     Resumes an interrupted run. Raises BadInput where `out` holds pairs of other settings.
     """
@@ -182,6 +184,7 @@ def export(
         raise BadInput(f"layout is one of {', '.join(LAYOUTS)}, got {layout!r}")
     settings = {"size": config.size, "per_class": config.per_class, "seed": config.seed, "layout": layout}
     settings |= {"white": white, "polarity": sources.polarity, "threshold": sources.threshold}
+    settings |= {"protocol": protocol} if protocol else {}
     recipe = {
         "made_by": "evaluate pairs",
         "settings": settings,

@@ -54,3 +54,9 @@ GROWTH = (0, 5, 15, 35, 55, 95)  # px, side of the brush that dilates a hole, fi
 FACTOR = 4  # K of the paper's super-resolution, section 5.2
 LAYOUTS = ("folders", "lama")  # of exported pairs
 KINDS = ("box", "free-form")  # of drawn holes
+PROTOCOLS = (
+    "places2",
+    "imagenet",
+    "celebahq",
+    "paris",
+)  # the names in evaluation.protocols, for --help; new ones come last
