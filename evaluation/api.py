@@ -136,7 +136,7 @@ def evaluate(
         out = Path(temporary.name, OUT)
     folder = Path(out)
     if protocol is not None:
-        pair_set = protocol_pairs.protocol_pairs(protocol, _path(images), size, config.per_class, out=folder)
+        pair_set = protocol_pairs.protocol_pairs(protocol, _path(images), config.size, config.per_class, out=folder)
     elif isinstance(images, Sequence | np.ndarray) and not isinstance(images, str):
         pair_set, size = experiments.array_pairs(images, masks, size, out=folder)
         config = replace(config, size=size)

@@ -56,8 +56,8 @@ def protocol_pairs(name: str, images: Path, size: tuple[int, int], per_class: in
     found = _find(protocol, images, set(wanted.values()), outside=[out])
     missing = [image for image, number in wanted.items() if number not in found]
     if missing:
-        names = ", ".join(missing[:NAMED]) + ", ..." * (len(missing) > NAMED)
-        warn(f"{len(missing):,} of {len(wanted):,} images of {name} are not in {images}: {names}")
+        first = ", ".join(missing[:NAMED]) + ", ..." * (len(missing) > NAMED)
+        warn(f"{len(missing):,} of {len(wanted):,} images of {name} are not in {images}: {first}")
     rows = [row for row in rows if wanted[row[1][0]] in found]
     paths = {image: found[number] for image, number in wanted.items() if number in found}
     _check_sizes(protocol, images, list(paths.values()), size)
@@ -77,7 +77,7 @@ def recognised(pair_set: PairSet, path: Path, size: tuple[int, int]) -> PairSet:
     recorded = settings.get("protocol")
     if recorded is None:
         return pair_set
-    protocol = protocols.find(recorded.get("name") if isinstance(recorded, dict) else None)
+    protocol = protocols.find(str(recorded["name"]) if isinstance(recorded, dict) and "name" in recorded else "")
     if recorded.get("sha256") != protocol.sha256:
         raise BadInput(
             f"{file.parent / RECIPE} names another version of the protocol {protocol.name}: write the pairs again"
