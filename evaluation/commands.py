@@ -13,6 +13,7 @@ from evaluation.settings import (
     LAYOUTS,
     METHODS,
     METRICS,
+    NATIVE,
     OUT,
     PAIRS,
     TIMEOUT,
@@ -34,20 +35,21 @@ from maskgen.settings import SIZE, TESTSET
 PATH = click.Path(path_type=Path)
 
 
-class Size(click.ParamType):
-    """Height and width in px: 512 or 384x512."""
+class SizeType(click.ParamType):
+    """Height and width in px, 512 or 384x512, or the word native."""
 
     name = "H[xW]"
 
     def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
+        if isinstance(value, tuple) or value == NATIVE:
             return value
         try:
             sides = [int(side) for side in str(value).lower().split("x")]
         except ValueError:
             sides = []
         if len(sides) not in (1, 2) or min(sides) < 16:
-            self.fail(f"expected pixels as 512 or 384x512 (height x width), at least 16, got {value!r}", param, ctx)
+            expected = f"expected pixels as 512 or 384x512 (height x width), at least 16, or {NATIVE}"
+            self.fail(f"{expected}, got {value!r}", param, ctx)
         return sides[0], sides[-1]
 
 
@@ -66,18 +68,23 @@ images_option = click.option(
     "--images", type=FOLDER, help="Folder of photos. [default: those that scikit-image installs]"
 )
 size_option = click.option(
-    "--size", type=Size(), default=f"{SIZE}", help="Height and width to which all images are cut."
+    "--size",
+    type=SizeType(),
+    default=f"{SIZE}",
+    help="Height and width to which all images are cut; native keeps each image at its own size.",
+)
+polarity_option = click.option(
+    "--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in the masks."
+)
+threshold_option = click.option(
+    "--threshold",
+    type=click.IntRange(1, 255),
+    help="Lowest grey level that is white. [default: masks have two values, the larger is white]",
 )
 mask_options = together(
     click.option("--masks", type=FOLDER, help=f"Folder of masks. [default: {TESTSET}]"),
-    click.option(
-        "--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in the masks."
-    ),
-    click.option(
-        "--threshold",
-        type=click.IntRange(1, 255),
-        help="Lowest grey level that is white. [default: masks have two values, the larger is white]",
-    ),
+    polarity_option,
+    threshold_option,
 )
 per_class_option = click.option(
     "--per-class",
@@ -208,8 +215,34 @@ def _run(pairs_of, config, out, *, methods, weights, by, **options):
     from evaluation import api
 
     chosen = api.read_methods(methods, weights)
-    api.check_metrics(config, by, config.size)
+    api.check_metrics(config, by, config.common_size)
     return int(api.score_pairs(chosen, pairs_of(), config, out, by=by, verbose=True, **options).all_failed)
+
+
+@evaluate.command()
+@click.option("--truth", type=PATH, required=True, help="Folder of the true images.")
+@click.option("--masks", type=PATH, required=True, help="Folder of masks, or one mask for all images.")
+@polarity_option
+@threshold_option
+@run_options(())
+@raw_option
+@out_option(f"{OUT}-folders")
+def folders(truth, masks, polarity, threshold, raw, out, methods, metrics, **options):
+    """Score results that were made elsewhere, each image at its own size.
+
+    Images, masks and the results of each --method LABEL=dir:FOLDER are matched by their names: the same path or name,
+    also with a word such as _input, _mask, _out or _mask001 at its beginning or end. For other names, write the form of
+    the name with {} for what all have in common, as in --truth 'DIR/{}_real.png'. All three may be one folder. The
+    classes are measured; masks of less than 0.01 or more than 0.6 of the image are in a class of their own, `other`.
+    Other methods can run on the same pairs.
+    """
+    from evaluation import matching
+
+    if not methods:
+        raise click.UsageError("no results are named: write --method LABEL=dir:FOLDER")
+    reading = {"polarity": polarity, "threshold": threshold, "outside": [out, *matching.result_folders(methods)]}
+    config = BenchmarkConfig(metrics, NATIVE, raw=raw)
+    return _run(lambda: matching.match_folders(truth, masks, **reading), config, out, methods=methods, **options)
 
 
 @evaluate.command("pairs")

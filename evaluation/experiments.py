@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from evaluation import drawn_holes, pairing
+from evaluation import drawn_holes, listed, pairing
 from evaluation.benchmark import DRAWN
-from evaluation.pairs import Pair, PairSet, Sources, load_pair
-from evaluation.settings import BUILT_IN, LAYOUTS, BenchmarkConfig
+from evaluation.pairs import Pair, PairSet, Sources, fit_hole, load_pair
+from evaluation.settings import BUILT_IN, LAYOUTS, NATIVE, BenchmarkConfig, Size
 from maskgen import maskset
 from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
@@ -31,6 +31,10 @@ class _Drawing:
         self.pairs: list[Pair] = []
         self.files: dict[str, bytes] = {}
         self.hashes = pairing.Hashes(pairing.image_folder(photos))
+
+    def size(self, image: str) -> tuple[int, int]:
+        """Height and width of an image in px."""
+        return images.read_rgb(self.hashes.folder / image).shape[:2]
 
     def add(self, image: str, name: str, hole: np.ndarray, category: str) -> None:
         """Add a pair. name: of the mask file, below the folder of drawn masks. hole: bool (H, W)."""
@@ -78,6 +82,8 @@ def growing_holes(
     for side in growth:
         for i, (image, row) in enumerate(drawn):
             hole = maskset.read_hole(masks / row["mask"], polarity=polarity, threshold=threshold)
+            if config.common_size is None:  # the brush is measured in px of the image
+                hole = fit_hole(hole, drawing.size(image))
             if side > 1:
                 hole = cv2.dilate(hole.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
             drawing.add(image, f"grown_{side:02d}/{i:05d}.png", hole, f"grown_{side:02d}")
@@ -93,7 +99,8 @@ def drawn_pairs(photos: Path | None, kind: str, config: BenchmarkConfig, *, out:
     drawing = _Drawing(photos)
     for i, image in enumerate(order):
         category = CATEGORIES[i // per_class]
-        hole = drawn_holes.draw(kind, category, config.size, np.random.default_rng([config.seed, 2, i]))
+        size = config.common_size or drawing.size(image)
+        hole = drawn_holes.draw(kind, category, size, np.random.default_rng([config.seed, 2, i]))
         drawing.add(image, f"{category}/{i:05d}.png", hole, category)
     text = f"{len(drawing.pairs):,} drawn {kind} holes"
     return _pair_set(drawing, photos, out, f"{kind} holes", text, {"made_by": "evaluate holes", "kind": kind})
@@ -106,7 +113,7 @@ def _pair_set(drawing, photos, out, name, text, experiment):
 
 def enlarged_pairs(photos: Path | None, config: BenchmarkConfig, *, out: Path) -> PairSet:
     """One super-resolution problem for each image. Raises BadInput where the size is no multiple of the factor."""
-    if any(side % config.factor for side in config.size):
+    if config.common_size and any(side % config.factor for side in config.common_size):
         raise BadInput(f"--size {config.size[0]}x{config.size[1]} is no multiple of the factor {config.factor}")
     hashes, missing = pairing.Hashes(pairing.image_folder(photos)), round(1 - 1 / config.factor**2, 6)
     pairs = [
@@ -115,17 +122,17 @@ def enlarged_pairs(photos: Path | None, config: BenchmarkConfig, *, out: Path) -
     ]
     names = str(photos or BUILT_IN), f"{config.factor} times smaller"
     sources = Sources(pairing.image_folder(photos), out)
-    return PairSet(pairs, sources, names, "none", experiment={"made_by": "evaluate superres"})
+    return PairSet(pairs, sources, names, "none", experiment={"made_by": "evaluate superres"}, factor=config.factor)
 
 
 def array_pairs(
     photos: Sequence[np.ndarray],
     holes: Sequence[np.ndarray] | str | Path | None,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     *,
     out: Path,
-) -> tuple[PairSet, tuple[int, int]]:
-    """Pairs of arrays, the first image with the first hole and so on, and their size; files are written below out.
+) -> PairSet:
+    """Pairs of arrays, the first image with the first hole and so on; files are written below out.
 
     photos: uint8 (H, W, 3) RGB each. holes: bool (H, W) each, True where pixels are missing. size: None takes that of
     the images. Raises BadInput for other types, shapes and numbers, and for images of several sizes without `size`.
@@ -149,10 +156,9 @@ def array_pairs(
         class_ = category(measures.hole_ratio, measures.border_distance) or pairing.OTHER
         pairs.append(_pair(f"{i:05d}", image, mask, class_, hole, *hashes))
     if size is None and len(sizes) > 1:
-        raise BadInput("the images have several sizes: give the size to which all are cut")
-    return PairSet(pairs, Sources(out, out), ("arrays", "arrays"), f"{len(pairs):,} arrays", data), size or next(
-        iter(sizes)
-    )
+        raise BadInput(f"the images have several sizes: give the size to which all are cut, or {NATIVE!r}")
+    text, size = f"{len(pairs):,} arrays", size or next(iter(sizes))
+    return PairSet(pairs, Sources(out, out), ("arrays", "arrays"), text, data, size=size)
 
 
 def export(
@@ -183,7 +189,7 @@ def export(
         "made_by": "evaluate pairs",
         "settings": settings,
         "pairs": len(pairs),
-        "pairs_sha256": pairing.pairs_sha256(pairs),
+        "pairs_sha256": listed.pairs_sha256(pairs),
         "libraries": library_versions("numpy", "pillow", "opencv"),
     }
     info = {"folders": dict(zip(("images", "masks"), names, strict=True))}
@@ -196,7 +202,7 @@ def export(
                 if pair.pair not in journal.rows:
                     journal.add(_write_pair(pair, load_pair(pair, sources, config), out, layout, white))
             table = pd.DataFrame([journal.rows[pair.pair] for pair in pairs])
-        files.write_whole(out / pairing.PAIRS_CSV, table.to_csv(index=False, lineterminator="\n").encode())
+        files.write_whole(out / listed.PAIRS_CSV, table.to_csv(index=False, lineterminator="\n").encode())
         folder.finish()
 
 
