@@ -33,6 +33,7 @@ from maskgen.runtime.command import (
 from maskgen.settings import SIZE, TESTSET
 
 PATH = click.Path(path_type=Path)
+FACTORS = click.IntRange(2, 16)
 
 
 class SizeType(click.ParamType):
@@ -253,13 +254,22 @@ def folders(truth, masks, polarity, threshold, raw, out, methods, metrics, **opt
 @seed_option
 @click.option("--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="Two folders, or as LaMa reads it.")
 @click.option("--white", type=click.Choice(("hole", "valid")), default="hole", help="What white means in the masks.")
+@click.option("--factor", type=FACTORS, help="Write small images, to be enlarged this many times, and no masks.")
 @click.option("--out", "-o", type=FOLDER, default=PAIRS, help="Folder for the files.")
-def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layout, white, out):
+@click.pass_context
+def export_pairs(context, images, masks, polarity, threshold, size, per_class, seed, layout, white, factor, out):
     """Write pairs of image and mask as files, to be filled by another program."""
     from evaluation import experiments, pairing
 
-    config = BenchmarkConfig(size=size, per_class=per_class, seed=seed)
-    pair_set = pairing.pair_folders(images, masks, config, polarity, threshold, out=out)
+    config = BenchmarkConfig(size=size, per_class=per_class, seed=seed, factor=factor or 0)
+    if factor:
+        for name in ("masks", "polarity", "threshold", "per_class", "layout", "white", "seed"):
+            if _is_given(context, name):
+                option = name.replace("_", "-")
+                raise click.UsageError(f"--factor writes small images without masks: leave --{option} out")
+        pair_set = experiments.enlarged_pairs(images, config, out=out)
+    else:
+        pair_set = pairing.pair_folders(images, masks, config, polarity, threshold, out=out)
     pairs, names = pair_set.pairs, pair_set.names
     click.echo(pair_set.description)
     experiments.export(pairs, pair_set.sources, out, config, layout=layout, white=white, names=names, say=click.echo)
@@ -304,7 +314,7 @@ def holes(kind, images, size, per_class, seed, raw, out, metrics, **options):
 
 
 @evaluate.command()
-@click.option("--factor", type=click.IntRange(2, 16), default=FACTOR, help="Factor of enlargement.")
+@click.option("--factor", type=FACTORS, default=FACTOR, help="Factor of enlargement.")
 @run_options(("bicubic",))
 @images_option
 @size_option

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from evaluation import drawn_holes, listed, pairing
 from evaluation.benchmark import DRAWN
-from evaluation.pairs import Pair, PairSet, Sources, fit_hole, load_pair
+from evaluation.pairs import Pair, PairSet, Sources, fit_hole, load_pair, reduced
 from evaluation.settings import BUILT_IN, LAYOUTS, NATIVE, BenchmarkConfig, Size
 from maskgen import maskset
 from maskgen.categories import CATEGORIES, category, measure
@@ -176,7 +177,8 @@ def export(
 
     layout: "folders" writes `images/00000.png`, black where pixels are missing, and `masks/00000.png`; "lama" writes
     `00000.png` and `00000_mask001.png` side by side. white: what white means in the masks, "hole" or "valid". The true
-    images are `truth/00000.png`; `pairs.csv` names them, the masks, and the files they were made from. names: what
+    images are `truth/00000.png`; `pairs.csv` names them, the masks, and the files they were made from. With a factor in
+    config, `images/00000.png` is the small image of a super-resolution problem, and there is no mask. names: what
     recipe.json calls the two sources. say: takes a line for the user.
 
     Resumes an interrupted run. Raises BadInput where `out` holds pairs of other settings.
@@ -185,6 +187,8 @@ def export(
         raise BadInput(f"layout is one of {', '.join(LAYOUTS)}, got {layout!r}")
     settings = {"size": config.size, "per_class": config.per_class, "seed": config.seed, "layout": layout}
     settings |= {"white": white, "polarity": sources.polarity, "threshold": sources.threshold}
+    if config.factor:
+        settings = {"size": config.size, "factor": config.factor}
     recipe = {
         "made_by": "evaluate pairs",
         "settings": settings,
@@ -200,10 +204,25 @@ def export(
         with Journal(folder.progress / "written.jsonl", "pair") as journal:
             for pair in tqdm(pairs, desc="writing pairs", unit="pair", disable=None):
                 if pair.pair not in journal.rows:
-                    journal.add(_write_pair(pair, load_pair(pair, sources, config), out, layout, white))
+                    arrays = load_pair(pair, sources, config)
+                    if config.factor:
+                        row = _write_small(pair, arrays[0], out, config.factor)
+                    else:
+                        row = _write_pair(pair, arrays, out, layout, white)
+                    journal.add(row)
             table = pd.DataFrame([journal.rows[pair.pair] for pair in pairs])
         files.write_whole(out / listed.PAIRS_CSV, table.to_csv(index=False, lineterminator="\n").encode())
         folder.finish()
+
+
+def _write_small(pair, truth, out, factor):
+    """Write the files of a super-resolution problem. Returns its row of `pairs.csv`."""
+    data, truth_file = images.encode(truth, ".png"), f"truth/{pair.pair}.png"
+    images.write(out / f"images/{pair.pair}.png", reduced(truth, factor))
+    (out / truth_file).parent.mkdir(parents=True, exist_ok=True)
+    files.write_whole(out / truth_file, data)
+    row = replace(pair, image=truth_file, image_sha256=hashlib.sha256(data).hexdigest())
+    return {**vars(row), "source_image": pair.image, "source_image_sha256": pair.image_sha256}
 
 
 def _write_pair(pair, arrays, out, layout, white):

@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -142,7 +142,8 @@ def open_pairs(
     if by_hand:
         pairs = _completed(table, sources, size, file)
     called = {pair.pair: (key_of(pair.mask), key_of(pair.image)) for pair in pairs} if by_hand else None
-    return pair_set(pairs, sources, size=size, factor=factor, called=called)
+    found = pair_set(pairs, sources, size=size, factor=factor, called=called)
+    return replace(found, masks="none") if factor else found
 
 
 def _place_of(kind, names, folder, named, file, by_hand):

@@ -126,10 +126,7 @@ def with_results(method: Method, pair_set: PairSet) -> Method:
     if method.kind != "dir" or (not called and _is_named_after(pairs, Path(method.argument))):
         return method
     results = _results_of(method, pair_set)
-    choices = [{pair: pair for pair in pairs}]
-    if called:
-        choices += [_single({pair: keys[i] for pair, keys in called.items()}) for i in range(2)]
-    found = names.best_match(results.names, choices)
+    found = names.best_match(results.names, choices := _target_names(pairs, called))
     if not found:
         if not called and COMMON not in method.argument:
             return method  # each pair fails, and says which name was expected
@@ -170,6 +167,17 @@ def _only_one(keys, method, results):
             f"{method.label}=dir:'{results.folder / COMMON}_NAME.png' for the names of results"
         )
     return keys[0]
+
+
+def _target_names(pairs, called):
+    """The names after which results may be called, for each kind of name: name -> pair."""
+    choices = [{pair: pair for pair in pairs}]
+    if called:
+        choices += [_single({pair: keys[i] for pair, keys in called.items()}) for i in range(2)]
+        (_, masks, images) = choices
+        if all(masks.get(key, pair) == pair for key, pair in images.items()):
+            choices.append(masks | images)  # where a mask serves several images, some results are called after those
+    return choices
 
 
 def _single(keys):

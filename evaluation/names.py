@@ -108,11 +108,12 @@ def core_of(key: str) -> str:
 
 
 def _split(key):
+    """(role, core) of a key; a word at the end of the name counts more than one at its beginning."""
     folder, slash, stem = key.rpartition("/")
-    for role, words in WORDS.items():
-        between = f"[{re.escape(SEPARATORS)}]+"
-        for form in (f"(?P<core>.+?){between}(?:{words})", f"(?:{words}){between}(?P<core>.+)"):
-            if found := re.fullmatch(form, stem, re.IGNORECASE):
+    between = f"[{re.escape(SEPARATORS)}]+"
+    for form in (f"(?P<core>.+?){between}(?:%s)", f"(?:%s){between}(?P<core>.+)"):
+        for role, words in WORDS.items():
+            if found := re.fullmatch(form % words, stem, re.IGNORECASE):
                 return role, f"{folder}{slash}{found['core']}"
     return "", key
 
