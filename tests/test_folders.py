@@ -144,7 +144,7 @@ def test_a_pair_whose_mask_has_no_hole_is_left_out_and_named(tmp_path):
     with pytest.warns(InputWarning, match=r"1 of 2 pairs are left out, as their masks have no hole: b\.png"):
         assert len(match_folders(tmp_path / "truth", tmp_path / "masks").pairs) == 1
     picture(tmp_path / "masks/a.png", np.zeros(SIZES[0], np.uint8))
-    with pytest.raises(BadInput, match="no mask in .* has a hole, read as hole-white.*--polarity hole-black"):
+    with pytest.raises(BadInput, match=r"no mask in .* has a hole, read as hole-white.*--polarity hole-black"):
         match_folders(tmp_path / "truth", tmp_path / "masks")
 
 
@@ -377,7 +377,7 @@ def test_a_list_may_name_pairs_and_classes_and_a_size_may_be_given(tmp_path, mon
         ("truth/a.png,masks/a.png\n", "has no image: expected a first line `image,mask`"),
         ("image;mask\ntruth/a.png;masks/a.png\n", "has no image: expected a first line `image,mask`"),
         ("image,mask\n", "has no row: expected a first line `image,mask`, then pairs"),
-        ("image,mask\ntruth/a.png,masks/no.png\n", "masks/no.png, which is not in"),
+        ("image,mask\ntruth/a.png,masks/no.png\n", "masks/no.png, which is not beside it"),
         ("image,mask\nno.png,masks/a.png\n", "no.png, which is not beside it, nor in the working folder"),
         ("image,mask\n/no/a.png,masks/a.png\n", "no such file: /no/a.png"),
         ("image,mask\ntruth/a.png,\n", "a pair without a mask"),
