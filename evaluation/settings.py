@@ -29,7 +29,7 @@ NETWORKS = ("pconv", "conv", "pconv+", "conv+", *RIVALS)  # methods with weights
 class BenchmarkConfig:
     """What a benchmark computes. Runs with different settings have different results."""
 
-    metrics: tuple[str, ...] = ("l1_image", "l1_hole", "psnr", "ssim")  # names in evaluation.metrics.table
+    metrics: tuple[str, ...] = ("l1_image", "l1_hole", "psnr", "ssim", "iscore")  # names in evaluation.metrics.table
     size: tuple[int, int] = (SIZE, SIZE)  # px, height and width of all images
     per_class: int = 0  # masks drawn from each class; 0 takes all
     raw: bool = False  # score the method's own pixels everywhere, not the composited image
