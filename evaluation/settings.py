@@ -59,4 +59,5 @@ PROTOCOLS = (
     "imagenet",
     "celebahq",
     "paris",
+    "reference",
 )  # the names in evaluation.protocols, for --help; new ones come last
