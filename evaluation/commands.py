@@ -253,7 +253,7 @@ def export_pairs(context, images, masks, polarity, threshold, size, per_class, s
         given = {name: context.params[name] if _is_given(context, name) else None for name in others}
         size = protocol_pairs.check_options(protocol, images=images, **given)
         config = BenchmarkConfig(size=size, per_class=per_class or 0)
-        pair_set = protocol_pairs.protocol_pairs(protocol, images, config.size, per_class, out=out)
+        pair_set = protocol_pairs.protocol_pairs(protocol, images, size, config.per_class, out=out)
     pairs, names, record = pair_set.pairs, pair_set.names, (pair_set.experiment or {}).get("protocol")
     click.echo(pair_set.description)
     if record:

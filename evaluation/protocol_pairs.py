@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from evaluation import pairing, protocols
+from evaluation.masks import find_masks
 from evaluation.pairs import Pair, PairSet, Sources
 from evaluation.protocols import VERSION
 from evaluation.settings import REFERENCE
@@ -125,8 +126,6 @@ def _find(protocol, folder, wanted, *, outside):
     try:
         paths = pictures.find(folder, exclude=outside)
     except BadInput:
-        if not folder.is_dir():
-            raise
         paths = []
     numbered: dict[int, str] = {}
     for path in paths:
@@ -169,10 +168,10 @@ def _check_sizes(protocol, folder, names, size):
 
 def _read(rows, paths, images, masks):
     """The pairs of the rows, with the hashes of their files. Raises BadInput that counts all damaged images."""
-    table = {_mask_name(row["mask"]): row for row in pairing.find_masks(masks).to_dict("records")}
+    table = {_mask_name(row["mask"]): row for row in find_masks(masks).to_dict("records")}
     lacking = next((mask for _, (_, mask) in rows if mask not in table), None)
     if lacking:
-        raise BadInput(f"{masks} has no mask {lacking}: install irregular-masks again, or give a smaller --per-class")
+        raise BadInput(f"{masks} has no mask {lacking}, which the protocol names: install irregular-masks again")
     image_hashes, mask_hashes, damaged, pairs = pairing.Hashes(images), pairing.Hashes(masks), {}, []
     for i, (image, mask) in tqdm(rows, desc="reading pairs", unit="pair", disable=None, leave=False):
         path, row = paths[image], table[mask]

@@ -56,7 +56,9 @@ def test_drawing_again_gives_the_same_pairing(protocol):
 
 def test_every_mask_is_used_once_and_every_image_equally_often(protocol):
     rows = protocols.read(protocol)
-    assert [mask for _, mask in rows] == [f"{category}/{i:05d}" for category in CATEGORIES for i in range(each(protocol))]
+    assert [mask for _, mask in rows] == [
+        f"{category}/{i:05d}" for category in CATEGORIES for i in range(each(protocol))
+    ]
     assert set(Counter(image for image, _ in rows).values()) == {len(rows) // protocol.images}
 
 
@@ -313,7 +315,9 @@ def test_python_takes_the_same_options(tmp_path):
         evaluate(["grey"], *arrays, protocol="paris")
     with pytest.raises(BadInput, match="--protocol paris needs --images"):
         evaluate(["grey"], arrays[0], protocol="paris")
-    with pytest.raises(BadInput, match="protocol is one of places2, imagenet, celebahq, paris, reference, got 'places'"):
+    with pytest.raises(
+        BadInput, match="protocol is one of places2, imagenet, celebahq, paris, reference, got 'places'"
+    ):
         evaluate(["grey"], tmp_path, protocol="places")
 
 
