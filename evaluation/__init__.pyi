@@ -10,3 +10,4 @@ from .metrics.pixel import l1_image as l1_image
 from .metrics.pixel import ms_ssim as ms_ssim
 from .metrics.pixel import psnr as psnr
 from .metrics.pixel import ssim as ssim
+from .protocols import read_protocol as read_protocol

@@ -237,7 +237,9 @@ def write_inputs(out: Path, pairs: list[Pair], drawn: dict[str, bytes]) -> None:
 
 def _fill_journals(job, pairs, journals, workers, cluster, recipe_file):
     """Fill and score all pairs that the journals lack."""
-    shared_files = [recipe_file, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
+    masks = job.sources.masks
+    first_mask = masks if masks.is_file() else masks / pairs[0].mask
+    shared_files = [recipe_file, job.sources.images / pairs[0].image, first_mask]
     on_workers = partial(parallel.run, workers=workers, cluster=cluster, shared_files=shared_files)
     groups = by_image(pairs)
     try:

@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from evaluation.settings import (
     FACTOR,
+    FIRST,
     GROWTH,
     KINDS,
     LAYOUTS,
@@ -16,6 +17,7 @@ from evaluation.settings import (
     NATIVE,
     OUT,
     PAIRS,
+    PROTOCOLS,
     TIMEOUT,
     BenchmarkConfig,
 )
@@ -25,6 +27,7 @@ from maskgen.runtime.command import (
     CONTEXT,
     FOLDER,
     POLARITIES,
+    PathType,
     Tool,
     cluster_option,
     seed_option,
@@ -34,6 +37,7 @@ from maskgen.settings import SIZE, TESTSET
 
 PATH = click.Path(path_type=Path)
 FACTORS = click.IntRange(2, 16)
+MASKS = PathType(path_type=Path)
 
 
 class SizeType(click.ParamType):
@@ -66,7 +70,9 @@ def together(*options):
 
 
 images_option = click.option(
-    "--images", type=FOLDER, help="Folder of photos. [default: those that scikit-image installs]"
+    "--images",
+    type=FOLDER,
+    help="Folder of photos, or `reference`: the 60 that ship. [default: those that scikit-image installs]",
 )
 size_option = click.option(
     "--size",
@@ -83,18 +89,26 @@ threshold_option = click.option(
     help="Lowest grey level that is white. [default: masks have two values, the larger is white]",
 )
 mask_options = together(
-    click.option("--masks", type=FOLDER, help=f"Folder of masks. [default: {TESTSET}]"),
+    click.option(
+        "--masks",
+        type=MASKS,
+        help=f"Folder, zip or tar of masks, or `v1`: the 12,000 that ship. [default: {TESTSET}, else v1]",
+    ),
     polarity_option,
     threshold_option,
 )
 per_class_option = click.option(
     "--per-class",
     type=click.IntRange(0),
-    default=BenchmarkConfig.per_class,
-    help="Masks of each class; 0 takes all.",
+    help=f"Masks of each class, of v1 the first ones; 0 takes all. [default: all; {FIRST} of v1 without --masks]",
 )
 
 
+protocol_option = click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    help="Take the canonical masks and the images of this data set, below --images, in pairs that never change.",
+)
 raw_option = click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 
 
@@ -159,11 +173,12 @@ def out_option(default):
     type=PATH,
     help="Score the pairs of a pairs.csv, or of its folder.",
 )
+@protocol_option
 @raw_option
 @click.option("--paper", is_flag=True, help="Add the published Table 1 to the tables.")
 @out_option(OUT)
 @click.pass_context
-def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, **options):
+def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, protocol, raw, out, **options):
     """Score inpainting methods on masks of every class, as in Table 1 of the paper.
 
     A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl or gntipt; a folder of results, a program
@@ -176,13 +191,14 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
     from evaluation import api
 
     given = {name: context.params[name] if _is_given(context, name) else None for name in ("polarity", "size")}
-    given["per_class"] = per_class if _is_given(context, "per_class") else None
     result = api.evaluate(
         images=images,
         masks=masks,
         threshold=threshold,
+        per_class=per_class,
         seed=seed,
         pairs=listed,
+        protocol=protocol,
         raw=raw,
         out=out,
         verbose=True,
@@ -252,27 +268,40 @@ def folders(truth, masks, polarity, threshold, raw, out, methods, metrics, **opt
 @size_option
 @per_class_option
 @seed_option
+@protocol_option
 @click.option("--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="Two folders, or as LaMa reads it.")
 @click.option("--white", type=click.Choice(("hole", "valid")), default="hole", help="What white means in the masks.")
 @click.option("--factor", type=FACTORS, help="Write small images, to be enlarged this many times, and no masks.")
 @click.option("--out", "-o", type=FOLDER, default=PAIRS, help="Folder for the files.")
 @click.pass_context
-def export_pairs(context, images, masks, polarity, threshold, size, per_class, seed, layout, white, factor, out):
+def export_pairs(context, images, masks, polarity, threshold, size, per_class, seed, protocol, factor, out, **layout):
     """Write pairs of image and mask as files, to be filled by another program."""
-    from evaluation import experiments, pairing
+    from evaluation import experiments, pairing, protocol_pairs, protocols
+    from evaluation.masks import default_per_class
 
-    config = BenchmarkConfig(size=size, per_class=per_class, seed=seed, factor=factor or 0)
+    others = ("masks", "polarity", "threshold", "seed")
     if factor:
-        for name in ("masks", "polarity", "threshold", "per_class", "layout", "white", "seed"):
+        for name in (*others, "per_class", "protocol", "layout", "white"):
             if _is_given(context, name):
                 option = name.replace("_", "-")
                 raise click.UsageError(f"--factor writes small images without masks: leave --{option} out")
+        config = BenchmarkConfig(size=size, factor=factor)
         pair_set = experiments.enlarged_pairs(images, config, out=out)
-    else:
+    elif protocol is None:
+        count = default_per_class(masks) if per_class is None else per_class
+        config = BenchmarkConfig(size=size, per_class=count, seed=seed)
         pair_set = pairing.pair_folders(images, masks, config, polarity, threshold, out=out)
-    pairs, names = pair_set.pairs, pair_set.names
+    else:
+        given = {name: context.params[name] if _is_given(context, name) else None for name in ("size", *others)}
+        size = protocol_pairs.check_options(protocol, images=images, **given)
+        config = BenchmarkConfig(size=size, per_class=per_class or 0)
+        pair_set = protocol_pairs.protocol_pairs(protocol, images, size, config.per_class, out=out)
+    pairs, names, record = pair_set.pairs, pair_set.names, (pair_set.experiment or {}).get("protocol")
     click.echo(pair_set.description)
-    experiments.export(pairs, pair_set.sources, out, config, layout=layout, white=white, names=names, say=click.echo)
+    if record:
+        click.echo(protocols.caption(record))
+    how = {**layout, "names": names, "protocol": record, "say": click.echo}
+    experiments.export(pairs, pair_set.sources, out, config, **how)
     click.echo(f"{len(pairs):,} pairs in {out}; --method NAME=dir:FOLDER is for results, {pairs[0].pair}.png and so on")
     click.echo(f"score them with: evaluate --pairs {shlex.quote(str(out.resolve()))}")
 

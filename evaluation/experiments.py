@@ -11,10 +11,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation import drawn_holes, listed, pairing
+from evaluation import masks as mask_files
 from evaluation.benchmark import DRAWN
 from evaluation.pairs import Pair, PairSet, Sources, fit_hole, load_pair, reduced
 from evaluation.settings import BUILT_IN, LAYOUTS, NATIVE, BenchmarkConfig, Size
-from maskgen import maskset
+from maskgen import canonical, maskset
 from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
 from maskgen.runtime import files, images
@@ -74,21 +75,23 @@ def growing_holes(
     The dilated masks are `masks/grown_05/00000.png` below out; a hole keeps its image as it grows. The brush is a
     square of that side, as in the augmentation of the mask's authors. masks: None takes the default masks.
     """
-    masks = masks or pairing.default_masks()
-    table = pairing.find_masks(masks, polarity, threshold)
+    masks = canonical.masks_path(masks) if masks else mask_files.default_masks()
+    table = mask_files.find_masks(masks, polarity, threshold)
     ratio = table.groupby("category", sort=False)["hole_ratio"].mean()
     small = table[table["category"] == ratio.idxmin()]
-    drawn = pairing.draw_pairs(pairing.find_images(photos, outside=(masks, out)), small, config)
+    images = pairing.find_images(photos, outside=(masks, out))
+    drawn = pairing.draw_pairs(images, small, config, first=masks == canonical.TESTSET)
     drawing = _Drawing(photos)
     for side in growth:
         for i, (image, row) in enumerate(drawn):
-            hole = maskset.read_hole(masks / row["mask"], polarity=polarity, threshold=threshold)
+            data = mask_files.read(masks, row["mask"])
+            hole = maskset.decode(data, masks / row["mask"], polarity=polarity, threshold=threshold)
             if config.common_size is None:  # the brush is measured in px of the image
                 hole = fit_hole(hole, drawing.size(image))
             if side > 1:
                 hole = cv2.dilate(hole.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
             drawing.add(image, f"grown_{side:02d}/{i:05d}.png", hole, f"grown_{side:02d}")
-    text = f"{len(drawn)} of {pairing.mask_name(masks)}, widened by {', '.join(map(str, growth))} px"
+    text = f"{len(drawn)} of {mask_files.mask_name(masks)}, widened by {', '.join(map(str, growth))} px"
     experiment = {"made_by": "evaluate dilation", "growth": growth}
     return _pair_set(drawing, photos, out, "grown holes", text, experiment)
 
@@ -154,7 +157,7 @@ def array_pairs(
         image, mask = f"{ARRAYS}/{i:05d}.png", f"{DRAWN}/{i:05d}.png"
         data |= {image: images.encode(photo, ".png"), mask: maskset.encode(hole)}
         hashes = (hashlib.sha256(data[name]).hexdigest() for name in (image, mask))
-        class_ = category(measures.hole_ratio, measures.border_distance) or pairing.OTHER
+        class_ = category(measures.hole_ratio, measures.border_distance) or mask_files.OTHER
         pairs.append(_pair(f"{i:05d}", image, mask, class_, hole, *hashes))
     if size is None and len(sizes) > 1:
         raise BadInput(f"the images have several sizes: give the size to which all are cut, or {NATIVE!r}")
@@ -171,6 +174,7 @@ def export(
     layout: str = "folders",
     white: str = "hole",
     names: tuple[str, str] = ("images", "masks"),
+    protocol: dict | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Write every pair as PNG files for another program, with all that is needed to score its results.
@@ -179,7 +183,8 @@ def export(
     `00000.png` and `00000_mask001.png` side by side. white: what white means in the masks, "hole" or "valid". The true
     images are `truth/00000.png`; `pairs.csv` names them, the masks, and the files they were made from. With a factor in
     config, `images/00000.png` is the small image of a super-resolution problem, and there is no mask. names: what
-    recipe.json calls the two sources. say: takes a line for the user.
+    recipe.json calls the two sources. protocol: what it says of the protocol of the pairs, if they have one. say: takes
+    a line for the user.
 
     Resumes an interrupted run. Raises BadInput where `out` holds pairs of other settings.
     """
@@ -189,6 +194,7 @@ def export(
     settings |= {"white": white, "polarity": sources.polarity, "threshold": sources.threshold}
     if config.factor:
         settings = {"size": config.size, "factor": config.factor}
+    settings |= {"protocol": protocol} if protocol else {}
     recipe = {
         "made_by": "evaluate pairs",
         "settings": settings,

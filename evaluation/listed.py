@@ -11,11 +11,13 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 from tqdm import tqdm
 
+from evaluation import masks as mask_files
+from evaluation.masks import OTHER, check_masks, default_masks, in_order
 from evaluation.names import key_of
-from evaluation.pairing import OTHER, OWN_MASKS, Hashes, check_masks, default_masks, image_folder, in_order, pair_set
+from evaluation.pairing import Hashes, image_folder, pair_set
 from evaluation.pairs import Pair, PairSet, Sources, fit_hole
-from evaluation.settings import BUILT_IN, BUILT_IN_MASKS, NATIVE, Size
-from maskgen import maskset
+from evaluation.settings import BUILT_IN, NATIVE, REFERENCE, Size
+from maskgen import canonical, maskset
 from maskgen.categories import category, measure
 from maskgen.errors import BadInput, warn
 from maskgen.runtime import files, images
@@ -148,21 +150,20 @@ def open_pairs(
 
 def _place_of(kind, names, folder, named, file, by_hand):
     """The folder of listed images or masks: the given one, that of the list, the recorded one or the default."""
-    first = names.iloc[0]
     if folder is not None:
-        place = image_folder(folder)
-    elif _is_there(file.parent / first):
+        place = image_folder(folder) if kind == "images" else canonical.masks_path(folder)
+    elif _is_there(file.parent / names.iloc[0]):
         place = file.parent
-    elif named not in (None, BUILT_IN, BUILT_IN_MASKS) and Path(named).is_dir():
+    elif named not in (None, BUILT_IN, REFERENCE, *canonical.VERSIONS) and Path(named).exists():
         place = Path(named)
     elif by_hand:
         place = Path()
     elif kind == "images":
-        place = image_folder(None)
+        place = image_folder(Path(REFERENCE) if named == REFERENCE else None)
     else:
-        place = OWN_MASKS if named == BUILT_IN_MASKS else default_masks()
+        place = canonical.path_of(named) if named in canonical.VERSIONS else default_masks()
     for name in names:
-        if not _is_there(place / name):
+        if not mask_files.exists(place, name):
             where = f"in {place}" if place != Path() else f"beside it, nor in the working folder {Path.cwd()}"
             raise BadInput(f"{file} names {name}, which is not {where}: give its folder with --{kind}")
     return place
@@ -213,7 +214,9 @@ def measured_pairs(
             sizes[image] = images.read_rgb(sources.images / image).shape[:2]
         size = sizes.get(image)
         if (mask, size) not in measures:
-            hole = maskset.read_hole(sources.masks / mask, polarity=sources.polarity, threshold=sources.threshold)
+            data = mask_files.read(sources.masks, mask)
+            name = sources.masks / mask
+            hole = maskset.decode(data, name, polarity=sources.polarity, threshold=sources.threshold)
             measures[mask, size] = measure(fit_hole(hole, size) if size else hole), hole.shape
         measured, shape = measures[mask, size]
         if size and shape != size:

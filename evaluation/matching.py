@@ -6,10 +6,10 @@ from pathlib import Path
 
 from evaluation import names
 from evaluation.listed import measured_pairs
+from evaluation.masks import check_masks, mask_name
 from evaluation.methods import Method, parse
 from evaluation.methods.external import results_in
 from evaluation.names import COMMON, Files
-from evaluation.pairing import check_masks, mask_name
 from evaluation.pairs import PairSet, Sources
 from evaluation.settings import NATIVE
 from maskgen.errors import BadInput, warn

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from evaluation import masks as mask_files
 from evaluation.settings import BenchmarkConfig, ReportConfig, Size
 from maskgen import maskset
 from maskgen.errors import BadInput
@@ -19,7 +20,7 @@ class Pair:
 
     pair: str  # its name, "00000" onwards
     image: str  # path below the folder of images
-    mask: str  # path below the folder of masks
+    mask: str  # path below the folder of masks, or in their archive
     category: str
     hole_ratio: float  # of the mask file; at another size the ratio in scores.csv differs slightly
     border_distance: int
@@ -29,7 +30,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sources:
-    """The folders of the pairs' files, and how to read the masks."""
+    """The folders of the pairs' files, and how to read the masks, which may be in a zip or tar."""
 
     images: Path
     masks: Path
@@ -97,9 +98,8 @@ def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np
         truth = _truth(sources.images / pair.image, pair.image_sha256, config.common_size)
     if config.factor:
         return truth, *sparse(reduced(truth, config.factor), config.factor)
-    mask = sources.masks / pair.mask
-    data = images.read_bytes(mask, pair.mask_sha256)
-    hole = maskset.decode(data, mask, polarity=sources.polarity, threshold=sources.threshold)
+    data = mask_files.read(sources.masks, pair.mask, pair.mask_sha256)
+    hole = maskset.decode(data, sources.masks / pair.mask, polarity=sources.polarity, threshold=sources.threshold)
     hole = fit_hole(hole, truth.shape[:2])
     return truth, cv2.copyTo(truth, (~hole).view(np.uint8)), hole
 

@@ -3,6 +3,7 @@ from .augment import dilate as dilate
 from .categories import border_distance as border_distance
 from .categories import category as category
 from .categories import measure as measure
+from .dataset import MaskDataset as MaskDataset
 from .errors import BadInput as BadInput
 from .errors import InputWarning as InputWarning
 from .extraction.occlusion import motion_boundaries as motion_boundaries

@@ -11,6 +11,7 @@ from maskgen.runtime.command import (
     FILE,
     FOLDER,
     Numbers,
+    PathType,
     Tool,
     cluster_option,
     print_stderr,
@@ -20,6 +21,7 @@ from maskgen.runtime.command import (
 from maskgen.settings import (
     BORDER,
     EDGES,
+    GET,
     PRESETS,
     RAW,
     SHAPES,
@@ -52,6 +54,7 @@ def maskgen():
     """Make irregular inpainting masks from video: extract, augment, sort into classes, publish.
 
     \b
+    maskgen get testset        masks/testset: 12,000 test masks, as they come with this package
     maskgen extract videos/    videos -> masks/raw
     maskgen testset            masks/raw -> masks/testset, 12 classes
     maskgen augment            masks/raw -> masks/augmented, for training
@@ -267,6 +270,35 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
 
 
 @maskgen.command()
+@click.argument("what", type=click.Choice(list(GET)), default="testset")
+@click.argument("out", type=FOLDER, required=False)
+@workers_option
+def get(what, out, workers):
+    """Write the canonical masks, which come with the package, to a folder.
+
+    WHAT is one of these [default: testset]:
+
+    \b
+    testset       12,000 test masks, 1,000 in each of 12 classes, as PNG files
+    raw           8,000 raw masks of other videos, for `maskgen augment` and training
+    nvidia-order  the test masks as 00000.png to 11999.png, in the order of NVIDIA's archive
+    webdataset    the test masks as a tar for each class
+    parquet       the test masks as one table for Hugging Face's `datasets`
+
+    White (255) is the hole. There is an index, metadata.csv, with the class, the hole ratio and the source of each
+    mask, and CREDITS.md. Each mask is compared with the hash of its pixels. OUT is the folder [default: masks/WHAT].
+    The command can be stopped at any time; run it again to continue.
+
+    Training code needs no files: see MaskSampler and MaskDataset in the Python API.
+    """
+    from maskgen.unpack import get_masks
+
+    out = out or Path(GET[what])
+    number = get_masks(what, out, workers=workers, say=print_stderr)
+    click.echo(f"{number} masks in {out}, all with the pixels of v1")
+
+
+@maskgen.command()
 @click.argument("masks", type=FOLDER, default=TESTSET)
 @click.argument("out", type=FOLDER, default="dist")
 @click.option(
@@ -305,14 +337,14 @@ def publish(masks, out, layout, archives, sources, **texts):
 
 
 @maskgen.command()
-@click.argument("masks", type=FOLDER, default=TESTSET)
+@click.argument("masks", type=PathType(path_type=Path), default=TESTSET)
 @workers_option
 @cluster_option
 def verify(masks, workers, cluster):
     """Check a mask set against its index and checksums.
 
     Measures every mask of MASKS [default: masks/testset] again, and lists all differences. Exit code 1 if there are
-    any.
+    any. MASKS may be a zip or tar with an index, and v1 is the test set that comes with the package.
     """
     from maskgen.verify import find_faults
 

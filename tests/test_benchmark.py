@@ -507,7 +507,7 @@ def test_the_recipe_names_the_masks_that_ship_and_not_where_they_lie(tmp_path, m
     asked = ["--per-class", "1", "--method", "grey", "--metric", "psnr", "--size", "64", "--workers", "1"]
     assert CliRunner().invoke(evaluate, asked).exit_code == 0
     recorded = json.loads((tmp_path / "results" / "recipe.json").read_text())["folders"]
-    assert recorded == {"images": "scikit-image", "masks": "irregular-masks"}
+    assert recorded == {"images": "scikit-image", "masks": "v1"}
 
 
 def test_without_masks_the_set_that_ships_is_scored(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 from small_run import SIDE, folders, photo, score
 
-from evaluation import benchmark, experiments, metrics, pairing
+from evaluation import benchmark, experiments, metrics
 from evaluation.commands import evaluate
 from evaluation.listed import open_pairs, read_pairs
 from evaluation.methods import parse_all
@@ -108,7 +108,7 @@ def test_soft_masks_need_a_threshold_and_it_decides_the_result(tmp_path):
 
 def test_options_that_contradict_the_index_of_a_mask_set_are_refused():
     for words in (("--polarity", "hole-black"), ("--threshold", 9)):
-        done = typed("--masks", pairing.OWN_MASKS, *words)
+        done = typed("--masks", "v1", *words)
         assert done.exit_code == 2 and words[0] in done.stderr and "has an index" in done.stderr
 
 
@@ -153,7 +153,7 @@ def test_a_hole_that_vanishes_at_the_size_gives_a_warning(tmp_path):
         ("superres", "masks: none; photos: 3 of images"),
         (
             "--per-class 1",
-            "masks: 12 that ship with irregular-masks, as there is no masks/testset; photos: 3 of images",
+            "masks: 12 of v1, which come with this package, as there is no masks/testset; photos: 3 of images",
         ),
     ],
 )
@@ -340,6 +340,7 @@ def test_exported_pairs_go_on_where_a_run_was_stopped_and_are_complete_once(tmp_
 
 VALUES = {"--size": "64", "--per-class": "3", "--seed": "7", "--method": "mean", "--metric": "psnr"}
 VALUES |= {"--timeout": "9", "--by": "psnr", "--workers": "1", "--polarity": "hole-black", "--threshold": "9"}
+VALUES |= {"--protocol": "paris"}
 FLAGS = [option.opts[0] for option in evaluate.params if getattr(option, "is_flag", False)]
 GIVEN = [option.opts[0] for option in evaluate.params if option.name not in ("version", "help", "cluster")]
 

@@ -65,8 +65,8 @@ def _write_files(out, results, pictures, *, pages):
     selected = select_pairs(pictures.scores, by) if by else {}
     medians = [pairs["median"] for pairs in selected.values() if "median" in pairs]
     for name, text in {
-        "table.csv": results.table.to_csv(index=False, lineterminator="\n"),
-        "tests.csv": results.tests.to_csv(index=False, lineterminator="\n"),
+        "table.csv": tables.with_protocol(results.table, results.recipe).to_csv(index=False, lineterminator="\n"),
+        "tests.csv": tables.with_protocol(results.tests, results.recipe).to_csv(index=False, lineterminator="\n"),
         "table.md": tables.as_markdown(results),
         "table.tex": tables.as_latex(results),
     }.items():

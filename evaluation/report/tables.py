@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from evaluation import protocols
+from evaluation.masks import OTHER
 from evaluation.metrics import ALL
-from evaluation.pairing import OTHER
 from evaluation.report.statistics import OVERALL
 from evaluation.settings import NATIVE, ReportConfig
 from maskgen.categories import CATEGORIES
@@ -117,10 +118,26 @@ def _cell(summary, name):
 
 
 def title(name: str, recipe: dict) -> str:
-    """The heading of a metric's table: unit, direction, scored pixels, number of pairs."""
+    """The heading of a metric's table: unit, direction, scored pixels, number of pairs or protocol."""
     metric = ALL[name]
     unit = f" ({metric.unit})" if metric.unit else ""
-    return f"{name}{unit}, {metric.better} is better; {pixels(recipe)}, {recipe['sources']['pairs']} pairs"
+    pairs = protocol_of(recipe) or f"{recipe['sources']['pairs']} pairs"
+    return f"{name}{unit}, {metric.better} is better; {pixels(recipe)}, {pairs}"
+
+
+def protocol_of(recipe: dict) -> str:
+    """The protocol of a run and the part of it that was scored, in words; empty for a run without one."""
+    record = recipe["settings"].get("protocol")
+    return protocols.caption(record) if record else ""
+
+
+def with_protocol(table: pd.DataFrame, recipe: dict) -> pd.DataFrame:
+    """Add the column `protocol` to a table that is written as CSV, if the run scored one. Published rows have none."""
+    caption = protocol_of(recipe)
+    if not caption:
+        return table
+    published = table["source"] == "published" if "source" in table else pd.Series(False, table.index)
+    return table.assign(protocol=np.where(published, "", caption))
 
 
 def pixels(recipe: dict) -> str:

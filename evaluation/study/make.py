@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from evaluation.benchmark import TRUTH
 from evaluation.listed import read_pairs
-from evaluation.pairing import image_folder, in_order
+from evaluation.masks import in_order
+from evaluation.pairing import image_folder
 from evaluation.pairs import fit, jpeg
 from evaluation.settings import BUILT_IN, NATIVE, Size
 from evaluation.study import store
