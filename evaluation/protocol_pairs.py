@@ -7,10 +7,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from evaluation import pairing, protocols
+from evaluation import listed, pairing, protocols
 from evaluation.masks import find_masks
 from evaluation.pairs import Pair, PairSet, Sources
-from evaluation.protocols import PER_CLASS, VERSION
+from evaluation.protocols import VERSION
+from evaluation.settings import REFERENCE
 from maskgen import canonical
 from maskgen.errors import BadInput, warn
 from maskgen.maskset import read_recipe
@@ -33,24 +34,25 @@ def check_options(protocol: str, size: tuple[int, int] | None, images: object, *
     given = [name for name, value in others.items() if value is not None]
     if given:
         raise BadInput(f"--protocol says which mask lies over which image: leave out --{given[0]}")
-    if not isinstance(images, str | Path):
+    if not isinstance(images, str | Path) and not (chosen.ships and images is None):
         raise BadInput(f"--protocol {protocol} needs --images: the folder of {chosen.data}, with {chosen.expected}")
     sizes = [(side, side) for side in chosen.sizes]
     if size is not None and size not in sizes:
         expected = " or ".join(str(side) for side in chosen.sizes)
-        raise BadInput(f"--protocol {protocol} is defined at {expected} px, got --size {size[0]}x{size[1]}")
+        got = size if isinstance(size, str) else "{}x{}".format(*size)
+        raise BadInput(f"--protocol {protocol} is defined at {expected} px, got --size {got}")
     return size or sizes[0]
 
 
-def protocol_pairs(name: str, images: Path, size: tuple[int, int], per_class: int = 0, *, out: Path) -> PairSet:
+def protocol_pairs(name: str, images: Path | None, size: tuple[int, int], per_class: int = 0, *, out: Path) -> PairSet:
     """The pairs of a protocol whose images are below a folder, at any depth and with any ending.
 
-    per_class: takes the first masks of each class; 0 takes all. out: the folder of results, which is skipped. Missing
+    images: None takes those that come with the package, if the protocol's images do. per_class: takes the first masks of each class; 0 takes all. out: the folder of results, which is skipped. Missing
     images are counted in a warning, and in `experiment["protocol"]`. Raises BadInput where no image is found, one is
     found twice or cannot be read, or all are reduced copies.
     """
-    protocol, images = protocols.find(name), pairing.image_folder(images)
-    masks = canonical.path_of(VERSION)
+    protocol = protocols.find(name)
+    masks, images = canonical.path_of(VERSION), pairing.image_folder(images or Path(REFERENCE))
     rows = _asked(protocol, per_class)
     wanted = {image: _number(protocol, image) for _, (image, _) in rows}
     found = _find(protocol, images, set(wanted.values()), outside=[out])
@@ -63,7 +65,7 @@ def protocol_pairs(name: str, images: Path, size: tuple[int, int], per_class: in
     _check_sizes(protocol, images, list(paths.values()), size)
     pairs = _read(rows, paths, images, masks)
     record = _record(protocol, [i for i, _ in rows], per_class, size, [pair.image_sha256 for pair in pairs])
-    text, names = f"{len(pairs):,} of {VERSION}", (str(images), VERSION)
+    text, names = f"{len(pairs):,} of {VERSION}", (pairing.image_name(images), VERSION)
     return PairSet(pairs, Sources(images, masks), names, text, experiment=_experiment(record))
 
 
@@ -72,7 +74,7 @@ def recognised(pair_set: PairSet, path: Path, size: tuple[int, int]) -> PairSet:
 
     path: the `pairs.csv` or its folder. Raises BadInput where a pair is not the protocol's, or the size is another one.
     """
-    file = path / pairing.PAIRS_CSV if path.is_dir() else path
+    file = path / listed.PAIRS_CSV if path.is_dir() else path
     settings = read_recipe(file.parent).get("settings", {}) if (file.parent / RECIPE).is_file() else {}
     recorded = settings.get("protocol")
     if recorded is None:
@@ -109,8 +111,8 @@ def _experiment(record):
 
 def _asked(protocol, per_class):
     """The rows of a protocol of which `per_class` masks of each class are asked for, by their place."""
-    rows = enumerate(protocols.read(protocol))
-    return [(i, row) for i, row in rows if not 0 < per_class < PER_CLASS or i % PER_CLASS < per_class]
+    rows, each = enumerate(protocols.read(protocol)), protocol.per_class
+    return [(i, row) for i, row in rows if not 0 < per_class < each or i % each < per_class]
 
 
 def _number(protocol, path):
@@ -208,7 +210,7 @@ def _record(protocol, indices, per_class, size, hashes):
         "sha256": protocol.sha256,
         "size": list(size),
         "fit": FIT,
-        **({"per_class": per_class} if 0 < per_class < PER_CLASS else {}),
+        **({"per_class": per_class} if 0 < per_class < protocol.per_class else {}),
         "pairs": len(indices),
         "of": len(rows),
         "images": len(used),

@@ -39,11 +39,13 @@ class Protocol:
     data: str  # the data set, for messages
     file_name: str  # of an image, by its number
     stem: str  # pattern of the names that are recognised, without ending and in any case; group 1 is the number
-    numbers: range  # of the images that may be drawn
+    numbers: range | tuple[int, ...]  # of the images that may be drawn
     images: int  # images drawn
     sizes: tuple[int, ...]  # px, side of the square that images are cut to; the first is the default
     smallest: int | None  # px; if the longer sides of all images are below it, they are a reduced copy; None: the size
     sha256: str  # of the CSV, unpacked
+    per_class: int = PER_CLASS  # masks of a class, the first ones of the test set
+    ships: bool = False  # True if its images come with the package
 
     @property
     def expected(self) -> str:
@@ -52,6 +54,14 @@ class Protocol:
         return f"{first} to {last}"
 
 
+PHOTOS = (  # numbers of the reference photos
+    *(33162, 53435, 146083, 159741, 162520, 208560, 225284, 258947, 333963, 631292),
+    *(792079, 844297, 951408, 1001682, 1025469, 1029604, 1044329, 1080721, 1130683, 1147124),
+    *(1173777, 1287145, 1292115, 1370704, 1420710, 1459534, 1531677, 1546166, 1570264, 1583339),
+    *(1933873, 1938351, 2127969, 2272939, 2387876, 2444429, 2599868, 2811087, 2866385, 2908983),
+    *(3311574, 3363331, 3396657, 3571065, 3653963, 3680501, 3705529, 3779828, 4210863, 4405455),
+    *(4672246, 5398956, 5617414, 6096399, 7062197, 7062219, 7078290, 7078476, 7263002, 7266811),
+)
 _ALL = (
     Protocol(
         name="places2",
@@ -96,6 +106,19 @@ _ALL = (
         sizes=(256,),  # the images have 227 x 227 px
         smallest=0,
         sha256="b238abf708e96d0da89b91b5ef3ac29bb4297be3424f992e33f52f25bc2abb1f",
+    ),
+    Protocol(
+        name="reference",
+        data="the 60 photos that come with this package",
+        file_name="{}.jpg",
+        stem=r"(\d+)",
+        numbers=PHOTOS,
+        images=60,
+        sizes=(512,),
+        smallest=512,
+        sha256="b28532829276de9fc58823d80144adda551dd3f0c55213fe8d2257a1c23672d9",
+        per_class=100,
+        ships=True,
     ),
 )
 ALL = dict(zip(PROTOCOLS, _ALL, strict=True))  # the place of a protocol is part of its seed
@@ -152,7 +175,7 @@ def draw(protocol: Protocol) -> list[tuple[str, str]]:
     rows = []
     for category in CATEGORIES:
         start = TURNS.index(category) * protocol.images // len(TURNS)
-        for i in range(PER_CLASS):
+        for i in range(protocol.per_class):
             number = protocol.numbers[int(circle[(start + i) % protocol.images])]
             rows.append((protocol.file_name.format(number), f"{category}/{i:05d}"))
     return rows

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from evaluation import evaluate, protocols, read_protocol
 from evaluation.commands import evaluate as command
 from evaluation.protocol_pairs import protocol_pairs
-from evaluation.protocols import ALL, FOLDER, PER_CLASS
+from evaluation.protocols import ALL, FOLDER
 from evaluation.settings import PROTOCOLS
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput, InputWarning
@@ -28,13 +28,18 @@ FROZEN = {
     "imagenet": "463070ea977a740343a5407d387cf7add0eacb5f522ebb81bdfaf7c5550798f9",
     "celebahq": "ef602e2b6fb29ca3fc9ec26a46d97a12f48f669892f2862cc0cde1197a96b584",
     "paris": "b238abf708e96d0da89b91b5ef3ac29bb4297be3424f992e33f52f25bc2abb1f",
+    "reference": "b28532829276de9fc58823d80144adda551dd3f0c55213fe8d2257a1c23672d9",
 }
-MASKS = [f"{category}/{i:05d}" for category in CATEGORIES for i in range(PER_CLASS)]  # of the test set
 
 
 @pytest.fixture(params=PROTOCOLS)
 def protocol(request):
     return ALL[request.param]
+
+
+def each(protocol):
+    """Masks of a class: all of the test set, or the first 100."""
+    return 100 if protocol.name == "reference" else 1000
 
 
 # ---- the pairings ----
@@ -51,15 +56,17 @@ def test_drawing_again_gives_the_same_pairing(protocol):
 
 def test_every_mask_is_used_once_and_every_image_equally_often(protocol):
     rows = protocols.read(protocol)
-    assert [mask for _, mask in rows] == MASKS
-    assert set(Counter(image for image, _ in rows).values()) == {len(MASKS) // protocol.images}
+    assert [mask for _, mask in rows] == [
+        f"{category}/{i:05d}" for category in CATEGORIES for i in range(each(protocol))
+    ]
+    assert set(Counter(image for image, _ in rows).values()) == {len(rows) // protocol.images}
 
 
 def test_the_first_masks_of_each_class_use_the_images_equally_often_for_any_number_of_them(protocol):
     images = [image for image, _ in protocols.read(protocol)]
     uses = Counter(dict.fromkeys(set(images), 0))
-    for n in range(PER_CLASS):
-        uses.update(images[n::PER_CLASS])  # mask n of each class
+    for n in range(each(protocol)):
+        uses.update(images[n :: each(protocol)])  # mask n of each class
         if n < 60 or n % 50 == 49:
             assert max(uses.values()) - min(uses.values()) <= 1
 
@@ -71,6 +78,7 @@ def test_the_first_masks_of_each_class_use_the_images_equally_often_for_any_numb
         ("imagenet", r"ILSVRC2012_val_([0-9]{8})\.JPEG", 1, 50000),
         ("celebahq", r"(0|[1-9][0-9]*)\.jpg", 0, 29999),
         ("paris", r"([0-9]{3})_im\.png", 1, 100),
+        ("reference", r"([1-9][0-9]*)\.jpg", 33162, 7266811),
     ],
 )
 def test_the_images_have_names_of_their_data_set(name, pattern, first, last):
@@ -152,7 +160,7 @@ def test_every_result_names_the_protocol_and_how_much_of_it_was_scored(tmp_path,
 
 
 def test_a_whole_run_says_how_to_cite_it_and_a_run_without_one_image_is_no_whole_run(tmp_path, monkeypatch):
-    rows = [row for i, row in enumerate(protocols.read(ALL["paris"])) if i % PER_CLASS == 0]
+    rows = [row for i, row in enumerate(protocols.read(ALL["paris"])) if i % 1000 == 0]
     monkeypatch.setattr(protocols, "read", lambda protocol: rows)  # as if the protocol had one mask of each class
     images = data_set(tmp_path / "photos", "paris")
     words = [*QUICK, "--protocol", "paris", "--images", tmp_path / "photos", "--out"]
@@ -307,7 +315,9 @@ def test_python_takes_the_same_options(tmp_path):
         evaluate(["grey"], *arrays, protocol="paris")
     with pytest.raises(BadInput, match="--protocol paris needs --images"):
         evaluate(["grey"], arrays[0], protocol="paris")
-    with pytest.raises(BadInput, match="protocol is one of places2, imagenet, celebahq, paris, got 'places'"):
+    with pytest.raises(
+        BadInput, match="protocol is one of places2, imagenet, celebahq, paris, reference, got 'places'"
+    ):
         evaluate(["grey"], tmp_path, protocol="places")
 
 

@@ -9,12 +9,12 @@ import cv2
 from click.testing import CliRunner
 from small_run import SIDE, folders
 
-from evaluation import pairing
+from evaluation import pairing, read_protocol
 from evaluation.commands import evaluate
 from evaluation.pairing import REFERENCE_PHOTOS
 from maskgen.runtime import images
 
-FROZEN = "69500baceaf87df5b3991c864217debe9939c3be4f44d98257447f2a7260e960"  # sha256 of the index
+FROZEN = "974fd127897c4a78540133b11f737a1ac30f0a86744c3ded32fc13a7c437b22b"  # sha256 of the index
 QUICK = f"--method grey --metric psnr --size {SIDE} --workers 1 --no-pictures".split()
 
 
@@ -57,3 +57,19 @@ def test_a_folder_named_reference_comes_before_the_photos_that_ship(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     folders(tmp_path, images=1)[0].rename("reference")
     assert pairing.find_images(Path("reference")) == ["photo0.png"]
+
+
+def test_the_protocol_takes_the_photos_that_ship_and_a_partial_run_says_so(tmp_path):
+    words = "--protocol reference --per-class 1 --method grey --metric psnr --workers 1 --no-pictures".split()
+    done = typed(*words, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0] == "masks: 12 of v1; photos: 12 of reference"
+    assert "12 of 1,200 pairs (the first mask of each class)" in lines[-1] and lines[-1].startswith("partial run:")
+
+
+def test_the_protocol_uses_each_photo_twenty_times_and_the_first_five_masks_of_the_classes_use_all_photos():
+    table = read_protocol("reference")
+    assert set(table["image"].value_counts()) == {20} and len(table) == 1200
+    assert set(table["image"]) == {row["file_name"] for row in index()}
+    assert table.groupby("category").head(5)["image"].is_unique
