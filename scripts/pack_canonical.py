@@ -114,13 +114,14 @@ def _check(path, index):
             raise BadInput(f"{path}: {name} is not read as it was written")
 
 
-def main():
+def main(arguments=None):
+    """Pack both parts. arguments: of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("testset", type=Path, help="of maskgen testset")
     parser.add_argument("raw", type=Path, help="of maskgen extract")
     parser.add_argument("out", type=Path, help="folder of the two files")
     parser.add_argument("--raw-masks", type=int, default=RAW_MASKS, help="number of raw masks")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     part = split_of(options.raw, "train")
     extraction = read_recipe(part if (part / RECIPE).exists() else part.parent)
