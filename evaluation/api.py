@@ -151,7 +151,7 @@ def evaluate(
     elif pairs is not None:
         reading = {"polarity": polarity, "threshold": threshold, "size": size}
         pair_set = listed.open_pairs(Path(pairs), images=_path(images), masks=_path(masks), **reading)
-        pair_set = protocol_pairs.recognised(pair_set, Path(pairs), pair_set.size)
+        pair_set = protocol_pairs.recognised(pair_set, Path(pairs))
     else:
         reading = polarity or "hole-white", threshold
         pair_set = pairing.pair_folders(_path(images), _path(masks), config, *reading, out=folder)

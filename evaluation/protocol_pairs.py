@@ -70,7 +70,7 @@ def protocol_pairs(name: str, images: Path | None, size: tuple[int, int], per_cl
     return PairSet(pairs, Sources(images, masks), names, text, experiment=_experiment(record))
 
 
-def recognised(pair_set: PairSet, path: Path, size: tuple[int, int]) -> PairSet:
+def recognised(pair_set: PairSet, path: Path) -> PairSet:
     """Listed pairs with the protocol that the recipe beside them names; without one, the pairs as they are.
 
     path: the `pairs.csv` or its folder. Raises BadInput where a pair is not the protocol's, or the size is another one.
@@ -85,7 +85,8 @@ def recognised(pair_set: PairSet, path: Path, size: tuple[int, int]) -> PairSet:
         raise BadInput(
             f"{file.parent / RECIPE} names another version of the protocol {protocol.name}: write the pairs again"
         )
-    if list(size) != recorded.get("size"):
+    size = pair_set.size
+    if not isinstance(size, tuple) or list(size) != recorded.get("size"):
         raise BadInput(
             f"{file.parent / RECIPE} says that the pairs of {protocol.name} have another size: leave out --size"
         )
