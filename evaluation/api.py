@@ -143,7 +143,9 @@ def evaluate(
         out = Path(temporary.name, OUT)
     folder = Path(out)
     if protocol is not None:
-        pair_set = protocol_pairs.protocol_pairs(protocol, _path(images), config.size, config.per_class, out=folder)
+        pair_set = protocol_pairs.protocol_pairs(
+            protocol, _path(images), config.common_size, config.per_class, out=folder
+        )
     elif isinstance(images, Sequence | np.ndarray) and not isinstance(images, str):
         pair_set = experiments.array_pairs(images, masks, size, out=folder)
     elif isinstance(pairs, PairSet):
