@@ -7,7 +7,7 @@ Modules that import torch or onnxruntime are imported when they are needed.
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Method:
     per_worker: bool = False  # for "serve": every worker has a copy of the program
     batched: bool = field(default=False, compare=False)  # for "py": takes several images; known when it is loaded
     conventions: Conventions = field(default_factory=Conventions)  # of a network in a file
+    results: Mapping[str, str] | None = field(default=None, hash=False)  # of dir: the file of each pair, if known
 
     def __getstate__(self):
         """A function stays in its process: workers score its results and never call it."""
@@ -91,7 +92,7 @@ class Method:
         if self.kind == "function":
             return plugins.function_identity(self.function)
         if self.kind == "dir":
-            return external.folder_identity(Path(self.argument))
+            return external.folder_identity(Path(self.argument), self.results)
         if self.kind in ("cmd", "serve"):
             return external.program_identity(self.argument, Path(self.folder), self.kind)
         if self.kind == "py":
@@ -123,7 +124,7 @@ def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int
     if method.kind == "plugin":
         return _without_pair(plugins.entry_point(method.argument).load())
     if method.kind == "dir":
-        return external.Folder(Path(method.argument))
+        return external.Folder(Path(method.argument), method.results)
     if method.kind == "cmd":
         return external.Program(method.argument)
     if method.kind == "serve":
