@@ -103,10 +103,11 @@ def pack():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A test set with a mask of each class, and 24 raw masks, as the commands make them."""
+    """A test set with a mask of each class, its raw masks, and 24 for training, as the commands make them."""
     folder = tmp_path_factory.mktemp("made")
-    make_testset(write_raw(folder / "raw"), folder / "testset", FillConfig(per_category=1), workers=1, say=quiet)
-    return folder / "testset", write_raw(folder / "train", 24, "train")
+    raw = write_raw(folder / "raw")
+    make_testset(raw, folder / "testset", FillConfig(per_category=1), workers=1, say=quiet)
+    return folder / "testset", raw, write_raw(folder / "train", 24, "train")
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_a_changed_mask_is_not_packed(made, pack, tmp_path):
     testset = shutil.copytree(made[0], tmp_path / "testset")
     shutil.copy(testset / "test" / "free_0.1-0.2" / "00000.png", testset / "test" / "free_0.2-0.3" / "00000.png")
     with pytest.raises(BadInput, match=r"free_0.2-0.3/00000.png differs from the index"):
-        pack.main([str(testset), str(made[1]), str(tmp_path)])
+        pack.main([str(testset), str(made[1]), str(made[2]), str(tmp_path)])
 
 
 @pytest.mark.parametrize("what", FORMS)
