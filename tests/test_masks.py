@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 from small_run import SIDE, folders
 
-from evaluation import experiments, masks, pairing
+from evaluation import experiments, listed, masks, pairing
 from evaluation.commands import evaluate
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
@@ -100,8 +100,8 @@ def test_pairs_of_v1_go_to_another_program_and_come_back(tmp_path, monkeypatch):
     assert typed(*common, *QUICK, "--workers", 1, "--method", "filled=dir:given/truth").exit_code == 0
     psnr = pd.read_csv("results/scores.csv").groupby("method")["psnr"].min()
     assert psnr["filled"] == np.inf and np.isfinite(psnr["grey"])
-    pairs, sources, _ = pairing.open_pairs(Path("results"), images=images)
-    assert len(pairs) == 12 and sources.masks == canonical.TESTSET
+    found = listed.open_pairs(Path("results"), images=images)
+    assert len(found.pairs) == 12 and found.sources.masks == canonical.TESTSET
 
 
 def test_growing_holes_are_the_first_small_masks_of_v1(tmp_path):

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from evaluation import protocols
+from evaluation.masks import OTHER
 from evaluation.metrics import ALL
-from evaluation.settings import ReportConfig
+from evaluation.report.statistics import OVERALL
+from evaluation.settings import NATIVE, ReportConfig
 from maskgen.categories import CATEGORIES
 from maskgen.settings import EDGES
 
@@ -143,6 +145,11 @@ def pixels(recipe: dict) -> str:
     return "the method's own pixels (raw)" if recipe["settings"]["raw"] else "composited images"
 
 
+def size(settings: dict) -> str:
+    """The size of the images in words. settings: of the recipe."""
+    return "each image at its own size" if settings["size"] == NATIVE else "{} x {} px".format(*settings["size"])
+
+
 def legend(results: Results, name: str = "", best: str = "*") -> list[str]:
     """The lines below a table: the meaning of the marks in it, and the pairs that are not in its means.
 
@@ -163,6 +170,8 @@ def legend(results: Results, name: str = "", best: str = "*") -> list[str]:
             marks.append(f"~: not significantly different from the best {rule}")
         else:
             marks.append("~: not tested against the best: a test needs six images in a class")
+    if OTHER in set(table["category"]):
+        marks.append(f"{OTHER}: masks outside all classes; the paper's have holes of {EDGES[0]:g} to {EDGES[-1]:g}")
     if table["low"].notna().any():
         marks.append(f"±: half of the {100 * results.report.confidence:g} % bootstrap interval")
     return ["; ".join(marks)] * bool(marks) + _left_out(table)
@@ -171,6 +180,7 @@ def legend(results: Results, name: str = "", best: str = "*") -> list[str]:
 def _left_out(table):
     """A line for each method with pairs that are not in its means."""
     lines = []
+    table = table[table["category"] != OVERALL]
     counts = table.groupby(["method", "category"], sort=False)[["identical", "failed", "n"]].max()
     for method, row in counts.groupby("method", sort=False).sum().iterrows():
         if row["identical"]:
