@@ -132,7 +132,7 @@ def extract(videos, out, workers, cluster, strict, **settings):
 
 
 @maskgen.command()
-@click.argument("raw", type=click.Path(path_type=Path), default=RAW)
+@click.argument("raw", type=click.Path(path_type=Path), required=False)
 @click.argument("out", type=FOLDER, default="masks/augmented")
 @click.option("--count", type=click.IntRange(1), default=1000, help="Number of masks.")
 @preset_option
@@ -171,8 +171,9 @@ def extract(videos, out, workers, cluster, strict, **settings):
 def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_ratio, polarity, threshold, **options):
     """Make random training masks from raw masks.
 
-    RAW is a mask set, of which the train part is used, a folder or archive of other masks, or NVIDIA's train archive
-    [default: masks/raw]. A raw mask is dilated, moved, rotated and cropped at random.
+    RAW is a mask set, of which the train part is used, a folder or archive of other masks, NVIDIA's train archive, or
+    v1 for the raw masks that come with the package [default: masks/raw, otherwise v1]. A raw mask is dilated, moved,
+    rotated and cropped at random.
 
     Writes masks and an index to OUT [default: masks/augmented]. The command can be stopped at any time; run it again to
     continue, or with a larger --count to add masks.
@@ -180,6 +181,7 @@ def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_rat
     from maskgen.sampler import MaskSampler
     from maskgen.training_set import augment_folder
 
+    raw = raw or (Path(RAW) if Path(RAW).exists() else None)
     sampler = MaskSampler(raw, ratio=(min_ratio, max_ratio), polarity=polarity, threshold=threshold, **options)
     sampler.config = replace(sampler.config, shape=shape, rotate=rotate)
     made = augment_folder(sampler, out, count, workers=workers, cluster=cluster, say=print_stderr)

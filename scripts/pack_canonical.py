@@ -1,10 +1,10 @@
 """Pack masks into the two files that come with the package: maskgen/data/v1/testset.zip and raw.zip.
 
-    python scripts/pack_canonical.py masks/testset masks/raw maskgen/data/v1
+    python scripts/pack_canonical.py masks/testset masks/raw-test masks/raw-train maskgen/data/v1
 
 Both are stored zips of bilevel TIFF files (CCITT Group 4, 255 is the hole), with their index, metadata.csv, and
-recipe.json. raw.zip has 8,000 masks of the train part of masks/raw, evenly spread over the videos and within each. The
-same masks give the same bytes with the same version of Pillow. CREDITS.md lists the videos and their licences.
+recipe.json. raw.zip has 8,000 masks of masks/raw-train, evenly spread over the videos and within each. The same masks
+give the same bytes with the same version of Pillow. CREDITS.md lists the videos and their licences.
 """
 
 import argparse
@@ -114,21 +114,23 @@ def _check(path, index):
             raise BadInput(f"{path}: {name} is not read as it was written")
 
 
-def main():
+def main(arguments=None):
+    """Pack both parts. arguments: of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("testset", type=Path, help="of maskgen testset")
-    parser.add_argument("raw", type=Path, help="of maskgen extract")
+    parser.add_argument("raw_test", type=Path, help="of maskgen extract, from which the test set was made")
+    parser.add_argument("raw_train", type=Path, help="of maskgen extract")
     parser.add_argument("out", type=Path, help="folder of the two files")
     parser.add_argument("--raw-masks", type=int, default=RAW_MASKS, help="number of raw masks")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    part = split_of(options.raw, "train")
-    extraction = read_recipe(part if (part / RECIPE).exists() else part.parent)
+    extraction = read_recipe(options.raw_test)
     made = {key: extraction[key] for key in ("version", "settings", "libraries") if key in extraction}
     rows = read_rows(options.testset / "test" / INDEX)  # in the paper's order of classes
     named = [(Path(row["file_name"]).with_suffix(".tif").as_posix(), row) for row in rows]
     recipe = {**read_recipe(options.testset), "extraction": made}
     test_sources = pack(named, options.testset / "test", recipe, options.out / "testset.zip")
+    part, extraction = split_of(options.raw_train, "train"), read_recipe(options.raw_train)
     rows = sorted(read_rows(part / INDEX), key=lambda row: natural(row["file_name"]))
     chosen = chosen_evenly(rows, min(options.raw_masks, len(rows)))
     recipe = {**extraction, "chosen": {"of": len(rows), "seed": SEED}, "counts": {"train": len(chosen)}}
