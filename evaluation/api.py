@@ -80,8 +80,9 @@ def evaluate(
         and `mask`: these pairs are scored. Or the pairs that `match_folders` finds.
     protocol
         "places2", "imagenet", "celebahq" or "paris": the canonical masks lie over the images of that data set as a list
-        in the package says, and `images` is its folder. `per_class` takes the first masks of each class. What else
-        decides the pairs is refused: `masks`, `pairs`, `seed`, `polarity`, `threshold` and other sizes.
+        in the package says, and `images` is its folder. "reference": over the reference photos, without `images`.
+        `per_class` takes the first masks of each class. What else decides the pairs is refused: `masks`, `pairs`,
+        `seed`, `polarity`, `threshold` and other sizes.
     polarity, threshold
         How mask files are read: "hole-white" or "hole-black", and the grey level from which on they are white.
     raw

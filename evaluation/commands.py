@@ -107,7 +107,8 @@ per_class_option = click.option(
 protocol_option = click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
-    help="Take the canonical masks and the images of this data set, below --images, in pairs that never change.",
+    help="Take the canonical masks and the images of this data set, below --images, in pairs that never change; "
+    "reference has its own images.",
 )
 raw_option = click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 

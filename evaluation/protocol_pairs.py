@@ -47,9 +47,10 @@ def check_options(protocol: str, size: tuple[int, int] | None, images: object, *
 def protocol_pairs(name: str, images: Path | None, size: tuple[int, int], per_class: int = 0, *, out: Path) -> PairSet:
     """The pairs of a protocol whose images are below a folder, at any depth and with any ending.
 
-    images: None takes those that come with the package, if the protocol's images do. per_class: takes the first masks of each class; 0 takes all. out: the folder of results, which is skipped. Missing
-    images are counted in a warning, and in `experiment["protocol"]`. Raises BadInput where no image is found, one is
-    found twice or cannot be read, or all are reduced copies.
+    images: None takes those that come with the package, if the protocol's images do. per_class: takes the first masks
+    of each class; 0 takes all. out: the folder of results, which is skipped. Missing images are counted in a warning,
+    and in `experiment["protocol"]`. Raises BadInput where no image is found, one is found twice or cannot be read, or
+    all are reduced copies.
     """
     protocol = protocols.find(name)
     masks, images = canonical.path_of(VERSION), pairing.image_folder(images or Path(REFERENCE))

@@ -133,9 +133,9 @@ def find(name: str) -> Protocol:
 def read_protocol(name: str) -> "pd.DataFrame":
     """The pairs of a protocol as a DataFrame, one row for each mask of the canonical test set.
 
-    name: "places2", "imagenet", "celebahq" or "paris". Columns: `image`, the file name in the data set; `mask`, such as
-    `free_0.1-0.2/00007`; and `category`, the mask's class. The first n rows of each class are what `per_class=n` takes.
-    Raises BadInput for an unknown name.
+    name: "places2", "imagenet", "celebahq", "paris" or "reference". Columns: `image`, the file name in the data set;
+    `mask`, such as `free_0.1-0.2/00007`; and `category`, the mask's class. The first n rows of each class are what
+    `per_class=n` takes. Raises BadInput for an unknown name.
 
     Examples
     --------
