@@ -238,7 +238,7 @@ def score_pairs(
 
     def write_report(scores: pd.DataFrame) -> None:
         nonlocal text
-        shown = ReportConfig(by=by or "", overall=bool(pair_set.called))
+        shown = ReportConfig(by=by or "", overall=pair_set.by_name)
         text = report.write(out, scores, pairs, sources, config, shown, paper=paper, pages=pages)
 
     say(pair_set.description)
