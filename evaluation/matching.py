@@ -130,8 +130,9 @@ def with_results(method: Method, pair_set: PairSet) -> Method:
     if not found:
         if not pair_set.by_name and COMMON not in method.argument:
             return method  # each pair fails, and says which name was expected
-        written = any(names.key_of(pair.image) not in choices[-1] for pair in pair_set.pairs)  # a form of their names
-        raise BadInput(_no_match(results, "result", choices[-1], COMMON if written else pair_set.names[0]))
+        targets = next(filter(None, reversed(choices[:3])))  # images, else masks, else pairs
+        written = any(names.key_of(pair.image) not in targets for pair in pair_set.pairs)  # a form of their names
+        raise BadInput(_no_match(results, "result", targets, COMMON if written else pair_set.names[0]))
     chosen = {pair: results.names[_only_one(found[pair], method, results)] for pair in pairs if pair in found}
     if len(chosen) < len(pairs):
         missing = [pair for pair in pairs if pair not in chosen]

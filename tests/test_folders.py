@@ -257,6 +257,11 @@ def test_images_and_masks_without_a_partner_are_counted_and_named(tmp_path):
             ("none of the 3 results in x belongs to a pair", "mat01v2.png", "with 'x/mat{}v2.png', 3 would match"),
         ),
         (
+            ("t/case{}_raw.png", "t/case{}_mask.png", "x/{}.png"),
+            "--truth t --masks t -m x=dir:x",
+            ("none of the 3 results in x", "'x/{}.png' and 't/case{}_raw' for the images, 3 would match"),
+        ),
+        (
             ("t/{}_gt.png", "m/{}.png", "t/{}_input.png"),
             "--truth t --masks m -m x=dir:x",
             ("t holds 01_gt.png and 01_input.png, two true images of one name", "--truth 't/{}_gt.png'"),
