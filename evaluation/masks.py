@@ -57,14 +57,15 @@ def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None
         check_finished(masks)
         if (masks / "test" / "made.jsonl").exists() and not (masks / RECIPE).exists():  # as earlier versions left it
             raise BadInput(f"{masks} is unfinished: finish it first with the same `maskgen testset` command")
-    index = masks / name if masks.is_file() and (name := index_name(masks)) else maskset.index_of(masks)
+    shown = mask_name(masks)
+    index = f"{shown}/{name}" if masks.is_file() and (name := index_name(masks)) else maskset.index_of(masks)
     if index and polarity == "hole-black":
         raise BadInput(
-            f"{masks} has an index, {index}, and in a mask set with an index white is a hole: "
+            f"{shown} has an index, {index}, and in a mask set with an index white is a hole: "
             "leave --polarity hole-black out"
         )
     if index and threshold is not None:
-        raise BadInput(f"{masks} has an index, {index}: its masks have two values, leave out --threshold")
+        raise BadInput(f"{shown} has an index, {index}: its masks have two values, leave out --threshold")
 
 
 def find_masks(masks: Path, polarity: str = "hole-white", threshold: int | None = None) -> "pd.DataFrame":
