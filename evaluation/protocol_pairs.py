@@ -11,7 +11,7 @@ from evaluation import listed, pairing, protocols
 from evaluation.masks import find_masks
 from evaluation.pairs import Pair, PairSet, Sources
 from evaluation.protocols import VERSION
-from evaluation.settings import REFERENCE
+from evaluation.settings import REFERENCE, Size
 from maskgen import canonical
 from maskgen.errors import BadInput, warn
 from maskgen.maskset import read_recipe
@@ -24,7 +24,7 @@ SAMPLE = 100  # images whose size is looked at
 NAMED = 5  # missing images that a warning names
 
 
-def check_options(protocol: str, size: tuple[int, int] | None, images: object, **others: object) -> tuple[int, int]:
+def check_options(protocol: str, size: Size | None, images: object, **others: object) -> tuple[int, int]:
     """The size of a run by a protocol. others: options that a protocol has no use for, by name; None where not given.
 
     Raises BadInput for an unknown protocol, without a folder of images, for a size that is none of the protocol's, and
@@ -44,7 +44,7 @@ def check_options(protocol: str, size: tuple[int, int] | None, images: object, *
     return size or sizes[0]
 
 
-def protocol_pairs(name: str, images: Path | None, size: tuple[int, int], per_class: int = 0, *, out: Path) -> PairSet:
+def protocol_pairs(name: str, images: Path | None, size: Size, per_class: int = 0, *, out: Path) -> PairSet:
     """The pairs of a protocol whose images are below a folder, at any depth and with any ending.
 
     images: None takes those that come with the package, if the protocol's images do. per_class: takes the first masks
@@ -70,7 +70,7 @@ def protocol_pairs(name: str, images: Path | None, size: tuple[int, int], per_cl
     return PairSet(pairs, Sources(images, masks), names, text, experiment=_experiment(record))
 
 
-def recognised(pair_set: PairSet, path: Path, size: tuple[int, int]) -> PairSet:
+def recognised(pair_set: PairSet, path: Path, size: Size) -> PairSet:
     """Listed pairs with the protocol that the recipe beside them names; without one, the pairs as they are.
 
     path: the `pairs.csv` or its folder. Raises BadInput where a pair is not the protocol's, or the size is another one.
