@@ -143,7 +143,9 @@ def evaluate(
         out = Path(temporary.name, OUT)
     folder = Path(out)
     if protocol is not None:
-        pair_set = protocol_pairs.protocol_pairs(protocol, _path(images), config.size, config.per_class, out=folder)
+        pair_set = protocol_pairs.protocol_pairs(
+            protocol, _path(images), config.common_size, config.per_class, out=folder
+        )
     elif isinstance(images, Sequence | np.ndarray) and not isinstance(images, str):
         pair_set = experiments.array_pairs(images, masks, size, out=folder)
     elif isinstance(pairs, PairSet):
@@ -151,7 +153,7 @@ def evaluate(
     elif pairs is not None:
         folders = {"images": _path(images), "masks": _path(masks)}
         pair_set = listed.open_pairs(Path(pairs), **folders, polarity=polarity, threshold=threshold, size=size)
-        pair_set = protocol_pairs.recognised(pair_set, Path(pairs), pair_set.size or config.size)
+        pair_set = protocol_pairs.recognised(pair_set, Path(pairs))
     else:
         reading = polarity or "hole-white", threshold
         pair_set = pairing.pair_folders(_path(images), _path(masks), config, *reading, out=folder)

@@ -44,23 +44,26 @@ def check_options(protocol: str, size: Size | None, images: object, **others: ob
     return size or sizes[0]
 
 
-def protocol_pairs(name: str, images: Path | None, size: Size, per_class: int = 0, *, out: Path) -> PairSet:
+def protocol_pairs(
+    name: str, images: Path | None, size: tuple[int, int] | None = None, per_class: int = 0, *, out: Path
+) -> PairSet:
     """The pairs of a protocol whose images are below a folder, at any depth and with any ending.
 
-    images: None takes those that come with the package, if the protocol's images do. per_class: takes the first masks
-    of each class; 0 takes all. out: the folder of results, which is skipped. Missing images are counted in a warning,
-    and in `experiment["protocol"]`. Raises BadInput where no image is found, one is found twice or cannot be read, or
-    all are reduced copies.
+    images: None takes those that come with the package, if the protocol's images do. size: one of the protocol's; None
+    takes the first. per_class: takes the first masks of each class; 0 takes all. out: the folder of results, which is
+    skipped. Missing images are counted in a warning, and in `experiment["protocol"]`. Raises BadInput where no image is
+    found, one is found twice or cannot be read, or all are reduced copies.
     """
     protocol = protocols.find(name)
+    size = size or (protocol.sizes[0], protocol.sizes[0])
     masks, images = canonical.path_of(VERSION), pairing.image_folder(images or Path(REFERENCE))
     rows = _asked(protocol, per_class)
     wanted = {image: _number(protocol, image) for _, (image, _) in rows}
     found = _find(protocol, images, set(wanted.values()), outside=[out])
     missing = [image for image, number in wanted.items() if number not in found]
     if missing:
-        names = ", ".join(missing[:NAMED]) + ", ..." * (len(missing) > NAMED)
-        warn(f"{len(missing):,} of {len(wanted):,} images of {name} are not in {images}: {names}")
+        first = ", ".join(missing[:NAMED]) + ", ..." * (len(missing) > NAMED)
+        warn(f"{len(missing):,} of {len(wanted):,} images of {name} are not in {images}: {first}")
     rows = [row for row in rows if wanted[row[1][0]] in found]
     paths = {image: found[number] for image, number in wanted.items() if number in found}
     _check_sizes(protocol, images, list(paths.values()), size)
@@ -70,7 +73,7 @@ def protocol_pairs(name: str, images: Path | None, size: Size, per_class: int = 
     return PairSet(pairs, Sources(images, masks), names, text, experiment=_experiment(record))
 
 
-def recognised(pair_set: PairSet, path: Path, size: Size) -> PairSet:
+def recognised(pair_set: PairSet, path: Path) -> PairSet:
     """Listed pairs with the protocol that the recipe beside them names; without one, the pairs as they are.
 
     path: the `pairs.csv` or its folder. Raises BadInput where a pair is not the protocol's, or the size is another one.
@@ -80,12 +83,13 @@ def recognised(pair_set: PairSet, path: Path, size: Size) -> PairSet:
     recorded = settings.get("protocol")
     if recorded is None:
         return pair_set
-    protocol = protocols.find(recorded.get("name") if isinstance(recorded, dict) else None)
+    protocol = protocols.find(str(recorded["name"]) if isinstance(recorded, dict) and "name" in recorded else "")
     if recorded.get("sha256") != protocol.sha256:
         raise BadInput(
             f"{file.parent / RECIPE} names another version of the protocol {protocol.name}: write the pairs again"
         )
-    if list(size) != recorded.get("size"):
+    size = pair_set.size
+    if not isinstance(size, tuple) or list(size) != recorded.get("size"):
         raise BadInput(
             f"{file.parent / RECIPE} says that the pairs of {protocol.name} have another size: leave out --size"
         )

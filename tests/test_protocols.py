@@ -236,6 +236,7 @@ def test_the_same_files_in_another_layout_have_the_same_hash(tmp_path):
         ("--threshold 128", "leave out --threshold"),
         ("--size 128", "--protocol imagenet is defined at 512 or 256 px, got --size 128x128"),
         ("--size 256x512", "--protocol imagenet is defined at 512 or 256 px, got --size 256x512"),
+        ("--size native", "--protocol imagenet is defined at 512 or 256 px, got --size native"),
         ("--images nowhere", "no such folder: nowhere"),
         (
             "--images empty",
