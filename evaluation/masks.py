@@ -33,7 +33,7 @@ def default_masks() -> Path:
     return Path(TESTSET) if Path(TESTSET).is_dir() else canonical.TESTSET
 
 
-def default_per_class(masks: Path | None) -> int:
+def default_per_class(masks: object) -> int:
     """How many masks of each class a run takes if nobody says how many: 10 where it takes v1 by default, else all, 0.
 
     masks: as the user named them, None for the default masks.
