@@ -186,7 +186,7 @@ def read_methods(
 def check_metrics(config: BenchmarkConfig, by: str | None, size: tuple[int, int] | None = None) -> None:
     """Raise BadInput for metrics that cannot be computed, at `size` if it is known, and for a `by` not among them."""
     report.shown_by(config, by or "")
-    metric_table.check(config.metrics, size)
+    metric_table.check(config.metrics, size, composited=not config.raw)
 
 
 def score_pairs(

@@ -73,7 +73,7 @@ def run(
     Resumes an interrupted run; methods can be added to finished results. A method without any score is tried again, and
     so is a Python function. Raises BadInput where `out` holds results of other settings.
     """
-    metrics.check(config.metrics, config.size)
+    metrics.check(config.metrics, config.size, composited=not config.raw)
     _check_classes(config, pairs)
     identities = identities or {method.label: method.identity() for method in methods}
     methods = [method.absolute() for method in methods]

@@ -11,7 +11,9 @@ BUILT_IN_MASKS = "irregular-masks"  # stands for the masks that ship with this p
 TIMEOUT = 300.0  # s that a method may take for one image
 METHODS = ("telea", "ns")  # default of --method
 METRICS = (  # the names in evaluation.metrics.table, for --help
-    *("l1_image", "l1_hole", "psnr", "ssim", "ms_ssim", "lpips", "lpips_vgg", "iscore"),
+    *("l1_image", "l1_hole", "psnr", "psnr_hole", "psnr_outside"),
+    *("ssim", "ssim_hole", "ssim_outside", "ssim_padded", "ms_ssim"),
+    *("lpips", "lpips_hole", "lpips_outside", "lpips_vgg", "iscore"),
     *("inception_score", "fid", "kid"),
 )
 RIVALS = (
