@@ -17,7 +17,8 @@ from evaluation import metrics as metric_table
 from evaluation.methods import Method, parse_all
 from evaluation.methods.registry import check_labels, checked_label
 from evaluation.pairs import PairSet
-from evaluation.settings import METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportConfig
+from evaluation.report import forms
+from evaluation.settings import LIKE, METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportConfig
 from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime import files
 
@@ -29,7 +30,7 @@ def evaluate(
     images: str | Path | Sequence[np.ndarray] | None = None,
     masks: str | Path | Sequence[np.ndarray] | None = None,
     *,
-    metrics: Iterable[str] = BenchmarkConfig.metrics,
+    metrics: Iterable[str] | None = None,
     per_class: int | None = None,
     size: int | tuple[int, int] | None = None,
     seed: int = BenchmarkConfig.seed,
@@ -47,6 +48,7 @@ def evaluate(
     pictures: bool = True,
     pages: bool = False,
     paper: bool = False,
+    like: str | None = None,
     verbose: bool = False,
 ) -> "Evaluation":
     """Score inpainting methods on images with holes.
@@ -62,7 +64,7 @@ def evaluate(
         A folder each; None takes those that ship. Or two lists of arrays of the same length, images as uint8 (H, W, 3)
         and holes as bool (H, W): the first image has the first hole, and so on.
     metrics
-        Names of metrics, as for the option `--metric`.
+        Names of metrics, as for the option `--metric`. None takes its default, or the metrics of `like`.
     per_class
         Number of masks drawn of each class. None takes all.
     size
@@ -90,6 +92,8 @@ def evaluate(
     by, pictures, pages, paper
         For the report: the metric that picks the pairs to show; keep every result as a JPEG; write a page for every
         pair; show the published Table 1.
+    like
+        "lama" or "mmagic": print the table as their evaluators do, and write it as `like-lama.csv`, `like-mmagic.csv`.
     verbose
         Print what the command prints. The progress bar is shown in any case.
 
@@ -114,9 +118,10 @@ def evaluate(
     if pairs is not None and per_class is not None:
         raise BadInput(ONLY_DRAWN)
     size = (size, size) if isinstance(size, int) else size
-    config = BenchmarkConfig(tuple(metrics), size or BenchmarkConfig.size, per_class or 0, raw, seed)
+    names = LIKE.get(like or "", BenchmarkConfig.metrics) if metrics is None else tuple(metrics)
+    config = BenchmarkConfig(names, size or BenchmarkConfig.size, per_class or 0, raw, seed)
     chosen = read_methods(methods, weights)
-    check_metrics(config, by, size)
+    check_metrics(config, by, size, like)
     temporary = None
     if not out:
         temporary = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
@@ -140,6 +145,7 @@ def evaluate(
         by=by,
         paper=paper,
         pages=pages,
+        like=like,
         verbose=verbose,
         workers=workers,
         cluster=cluster,
@@ -183,9 +189,15 @@ def read_methods(
     return {found[label]: found[label].identity() for label in order}
 
 
-def check_metrics(config: BenchmarkConfig, by: str | None, size: tuple[int, int] | None = None) -> None:
-    """Raise BadInput for metrics that cannot be computed, at `size` if it is known, and for a `by` not among them."""
+def check_metrics(
+    config: BenchmarkConfig, by: str | None, size: tuple[int, int] | None = None, like: str | None = None
+) -> None:
+    """Raise BadInput for metrics that cannot be computed, at `size` if it is known, and for a `by` not among them.
+
+    like: also for a form of the table that does not exist, or that shows none of the metrics.
+    """
     report.shown_by(config, by or "")
+    forms.check(like or "", config.metrics)
     metric_table.check(config.metrics, size, composited=not config.raw)
 
 
@@ -198,6 +210,7 @@ def score_pairs(
     by: str | None = None,
     paper: bool = False,
     pages: bool = False,
+    like: str | None = None,
     verbose: bool = False,
     **options: Any,
 ) -> "Evaluation":
@@ -207,7 +220,9 @@ def score_pairs(
 
     def write_report(scores: pd.DataFrame) -> None:
         nonlocal text
-        text = report.write(out, scores, pairs, sources, config, ReportConfig(by=by or ""), paper=paper, pages=pages)
+        settings = ReportConfig(by=by or "")
+        shown = {"paper": paper, "pages": pages, "like": like or ""}
+        text = report.write(out, scores, pairs, sources, config, settings, **shown)
 
     say(pair_set.description)
     scores = benchmark.run(

@@ -297,11 +297,13 @@ def _run_serial(method, job, pairs, journals, on_workers):
             bar.update()
 
 
-def set_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
+def set_scores(out: Path, pairs: list[Pair], groups: dict[str, str] | None = None) -> pd.DataFrame:
     """The metrics of sets: metric, method, category, n, mean (the set's value); one row for a class and a method.
 
-    Only pairs that the method has filled count; they are compared with the true images of the same pairs.
+    Only pairs that the method has filled count; they are compared with the true images of the same pairs. groups: the
+    set of each pair by its name, where this is not its class.
     """
+    groups = {pair.pair: pair.category for pair in pairs} if groups is None else groups
     recipe, rows = recipe_of(out), []
     names = [name for name in recipe["settings"]["metrics"] if name in metrics.SETS]
     truths = _journal(out, TRUTH).rows if names else {}
@@ -309,8 +311,8 @@ def set_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
         done = _journal(out, label).rows
         if not all(pair.pair in done for pair in pairs):
             continue
-        for category in dict.fromkeys(pair.category for pair in pairs):
-            kept = [pair.pair for pair in pairs if pair.category == category and not done[pair.pair]["error"]]
+        for category in dict.fromkeys(groups.values()):
+            kept = [pair for pair, group in groups.items() if group == category and not done[pair]["error"]]
             for name in names:
                 row = metrics.SETS[name]
                 results = [metrics.vector(done[pair][row.vector]) for pair in kept]

@@ -11,6 +11,7 @@ from evaluation.settings import (
     GROWTH,
     KINDS,
     LAYOUTS,
+    LIKE,
     METHODS,
     METRICS,
     OUT,
@@ -153,9 +154,10 @@ def out_option(default):
 )
 @raw_option
 @click.option("--paper", is_flag=True, help="Add the published Table 1 to the tables.")
+@click.option("--like", type=click.Choice(LIKE), help="Print metrics and table as their evaluators do.")
 @out_option(OUT)
 @click.pass_context
-def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, **options):
+def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, metrics, **options):
     """Score inpainting methods on masks of every class, as in Table 1 of the paper.
 
     A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl or gntipt; a folder of results, a program
@@ -169,6 +171,7 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
 
     given = {name: context.params[name] if _is_given(context, name) else None for name in ("polarity", "size")}
     given["per_class"] = per_class if _is_given(context, "per_class") else None
+    given["metrics"] = metrics if _is_given(context, "metrics") else None
     result = api.evaluate(
         images=images,
         masks=masks,

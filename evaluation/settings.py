@@ -16,6 +16,10 @@ METRICS = (  # the names in evaluation.metrics.table, for --help
     *("lpips", "lpips_hole", "lpips_outside", "lpips_vgg", "iscore"),
     *("inception_score", "fid", "kid"),
 )
+LIKE = {  # default metrics of --like
+    "lama": ("fid", "lpips_vgg", "ssim_padded"),
+    "mmagic": ("l1_hole", "psnr", "ssim"),
+}
 RIVALS = (
     "gl",
     "gl+post",
