@@ -284,11 +284,11 @@ def read_piece(path):
         task.read_candidates(path)
 
 
-def read_credits(folder):
+def read_sources(folder):
     """The SOURCES.csv beside a video, as `maskgen extract` reads it."""
     from maskgen.extraction import video
 
-    video.credits([folder / "film.avi"])
+    video.described([folder / "film.avi"])
 
 
 def pair_up(folder):
@@ -672,7 +672,7 @@ READERS = {  # name: maker of the valid files, how they are damaged, reader, whe
     "recipe": (seed_with(seed_mask_set, SETS[1]), spoil_json, read_mask_set, "folder"),
     "checksums": (seed_with(seed_mask_set, SETS[2]), spoil_bytes, read_mask_set, "folder"),
     "pieces of extract": (seed_piece, spoil_bytes, read_piece, "file"),
-    "SOURCES.csv of extract": (seed_credits, spoil_csv, read_credits, "folder"),
+    "SOURCES.csv of extract": (seed_credits, spoil_csv, read_sources, "folder"),
     "recipe of extract": (seed_extract, spoil_json, resume_extract, "folder"),
     "index of testset": (seed_testset_index, spoil_csv, resume_testset, "folder"),
     "recipe of testset": (seed_testset_recipe, spoil_json, resume_testset, "folder"),

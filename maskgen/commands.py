@@ -93,6 +93,11 @@ def maskgen():
 @click.option("--min-area", default=ExtractConfig.min_area, help="Components of fewer pixels are removed.")
 @click.option("--min-ratio", default=ExtractConfig.min_ratio, help="Masks with a smaller hole ratio are dropped.")
 @click.option("--max-ratio", default=ExtractConfig.max_ratio, help="Masks with a larger hole ratio are dropped.")
+@click.option(
+    "--max-share",
+    default=ExtractConfig.max_share,
+    help="Largest share of the training or test masks from one video or group.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first unreadable video instead of skipping it.")
 @seed_option
 @workers_option
@@ -102,6 +107,9 @@ def extract(videos, out, workers, cluster, strict, **settings):
 
     VIDEOS are video files, folders of frames, or folders of both [default: videos/]. Each of two frames of a video
     shows parts of the scene that are occluded in the other. Optical flow finds these parts; they are the holes.
+
+    A file SOURCES.csv beside the videos may name the origin, licence, split and group of each; docs/extract.md
+    describes it.
 
     Writes masks as PNG files (255: hole) with an index, for training and testing, to --out. The command can be stopped
     at any time; run it again to continue.

@@ -41,11 +41,12 @@ class ExtractConfig:
     min_area: int = 64  # px, smaller components are removed
     min_ratio: float = 0.002  # hole pixels / all pixels; a mask below is near-empty and dropped
     max_ratio: float = 0.5  # a mask above is near-full, as where the flow failed, and dropped
+    max_share: float = 1.0  # largest share of a split's masks from one source or group
     seed: int = 0  # decides which videos are for testing
 
     def __post_init__(self):
         bounds = dict.fromkeys(("slope", "offset", "boundary_slope", "boundary_offset", "noise"), number(0))
-        expect_fields(self, **bounds, min_area=whole(0), seed=SEEDS)
+        expect_fields(self, **bounds, min_area=whole(0), max_share=number(0, 1, above=True), seed=SEEDS)
 
 
 @dataclass(frozen=True)

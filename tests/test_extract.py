@@ -19,7 +19,7 @@ from films import encode, frame, write_frames, write_video
 
 from maskgen import maskset
 from maskgen.errors import BadInput
-from maskgen.extraction import schedule, task, video
+from maskgen.extraction import task, video
 from maskgen.extraction.occlusion import holes_of_pair
 from maskgen.extraction.run import extract, summary
 from maskgen.runtime import files, images, output
@@ -73,6 +73,44 @@ def test_no_source_is_in_both_splits_and_all_give_about_the_same_number(films, t
     sources = {split: Counter(maskset.read_index(tmp_path / "raw" / split).source) for split in ("train", "test")}
     assert not set(sources["train"]) & set(sources["test"])
     assert max(sources["train"].values()) - min(sources["train"].values()) <= 2
+
+
+def test_the_table_of_sources_assigns_films_to_splits_and_groups(films, tmp_path):
+    rows = ["film0.avi,test,,CC0", "film1.avi,test,,CC0", "film2.avi,train,room,MIT", "frames,train,room,MIT"]
+    (films / "SOURCES.csv").write_text("\n".join(["file,split,group,licence", *rows]))
+    recipe = silent_extract([films], tmp_path / "raw", SMALL)
+    described = {one["file"]: (one["split"], one.get("group"), one["licence"]) for one in recipe["sources"]}
+    assert described == {
+        "film0.avi": ("test", None, "CC0"),
+        "film1.avi": ("test", None, "CC0"),
+        "film2.avi": ("train", "room", "MIT"),
+        "frames": ("train", "room", "MIT"),
+    }
+    assert set(maskset.read_index(tmp_path / "raw/test").source) == {"film0", "film1"}
+    test_alone = silent_extract([films], tmp_path / "alone", replace(SMALL, train=0))
+    assert [one["file"] for one in test_alone["sources"]] == ["film0.avi", "film1.avi"]
+
+
+def test_no_film_gives_more_than_the_largest_share(films, tmp_path):
+    recipe = silent_extract([films], tmp_path / "raw", replace(SMALL, train=20, test=0, max_share=0.2))
+    assert recipe["counts"]["masks_by_source"] == {f"train/{name}": 4 for name in ("film0", "film1", "film2", "frames")}
+    assert any("4 masks are missing" in line and "or raise --max-share from 0.2" in line for line in summary(recipe))
+
+
+def test_a_pixel_has_changed_if_its_grey_level_differs_by_more_than_six():
+    still = np.full((64, 64, 3), 100, np.uint8)
+    assert task.changed_share(still, still + 6) == 0 and task.changed_share(still, still + 7) == 1
+    half = still.copy()
+    half[:, :32] += 20  # smoothed at the edge with a deviation of 2 px: more than 6 of 20 up to 1 px beyond it
+    assert task.changed_share(still, half) == 33 / 64
+
+
+def test_the_flow_of_a_pair_in_which_hardly_anything_changes_is_not_computed(monkeypatch):
+    monkeypatch.setattr(task, "holes_of_pair", lambda *args: pytest.fail("the flow was computed"))
+    first = np.zeros((512, 512, 3), np.uint8)
+    second = first.copy()
+    second[100:108, 200:208] = 255  # 64 px, about 200 px after smoothing
+    assert task._holes_or_reasons(first, second, ExtractConfig()) == (task.NEAR_EMPTY, task.NEAR_EMPTY)
 
 
 def test_two_workers_give_the_bytes_of_one(films, tmp_path):
@@ -261,7 +299,7 @@ def test_a_run_without_any_mask_leaves_the_folder_free_for_another(films, tmp_pa
 
 
 def test_many_films_without_a_mask_are_not_all_named():
-    counts = {"masks": dict.fromkeys(schedule.SPLITS, 0), "pairs": dict.fromkeys(schedule.SPLITS, 9)}
+    counts = {"masks": dict.fromkeys(video.SPLITS, 0), "pairs": dict.fromkeys(video.SPLITS, 9)}
     counts |= {"passed_over": {}, "faults": [], "fruitless": [[f"film{i}", task.NEAR_EMPTY] for i in range(200)]}
     lines = summary({"counts": counts, "sources": [0] * 200, "settings": {"train": 0, "test": 0}})
     assert len(lines) < 20 and lines[-1] == "no mask came from 190 more sources; recipe.json lists them"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskgen.errors import BadInput
 from maskgen.extraction import run, schedule, task, video
 from maskgen.settings import ExtractConfig
 
@@ -94,7 +95,7 @@ def test_four_pairs_are_offered_for_each_that_is_expected_to_be_needed():
 
 
 def test_a_segment_is_expected_to_give_one_mask_a_pair_and_then_a_fifth_more_than_before():
-    segment = schedule.Segment(FILM, "train", 0, 1000, SMALL)
+    segment = schedule.Segment(FILM, "train", 0, 1000, replace(SMALL, train=10_000))
 
     def asked_for():
         [request] = schedule.plan_round([segment], {"train": 10_000, "test": 0}, 0)
@@ -130,7 +131,8 @@ def test_the_seed_decides_among_films_of_similar_length_and_long_films_come_firs
 
 
 def test_rounds_and_segments_of_one_film_draw_different_pairs():
-    segments = [schedule.Segment(FILM, "train", 0, 500, SMALL), schedule.Segment(FILM, "test", 500, 1000, SMALL)]
+    config = replace(SMALL, train=10, test=10)
+    segments = [schedule.Segment(FILM, "train", 0, 500, config), schedule.Segment(FILM, "test", 500, 1000, config)]
     first, second = (schedule.plan_round(segments, {"train": 10, "test": 10}, number) for number in (0, 1))
     drawn = [tuple(one.codes - one.segment.start) for one in (*first, *second)]
     assert len(set(drawn)) == 4
@@ -140,6 +142,59 @@ def test_sources_are_assigned_so_that_each_split_gets_its_share_of_the_frames():
     films = [video.Source(Path(f"{i}.mp4"), str(i), 100, 640, 480, f"{i:064x}", 100) for i in range(20)]
     segments = schedule.assign_splits(films, replace(SMALL, train=75, test=25))
     assert Counter(segment.split for segment in segments) == {"train": 15, "test": 5}
+
+
+def films_of(*rows):
+    """Films of 100 frames each, from (name, split, group)."""
+    return [replace(FILM, name=name, frames=100, split=split, group=group) for name, split, group in rows]
+
+
+def test_a_film_goes_to_the_split_that_it_is_assigned_to_and_the_others_even_the_shares_out():
+    films = films_of(("a", "test", ""), ("b", "", ""), ("c", "", ""), ("d", "test", ""))
+    for seed in range(9):
+        segments = schedule.assign_splits(films, replace(SMALL, train=50, test=50, seed=seed))
+        assert [one.split for one in segments] == ["test", "train", "train", "test"]
+
+
+def test_a_film_for_a_split_that_is_not_wanted_is_left_out():
+    films = films_of(("a", "test", ""), ("b", "train", ""), ("c", "", ""))
+    assert [one.source.name for one in schedule.assign_splits(films, replace(SMALL, test=0))] == ["b", "c"]
+    assert [one.source.name for one in schedule.assign_splits(films, replace(SMALL, train=0))] == ["a", "c"]
+
+
+def test_the_films_of_a_group_go_to_one_split():
+    films = films_of(("a", "", "room"), ("b", "", "park"), ("c", "", "room"), ("d", "test", "park"))
+    for seed in range(9):
+        a, b, c, d = (one.split for one in schedule.assign_splits(films, replace(SMALL, train=50, test=50, seed=seed)))
+        assert (a, b, c, d) == ("train", "test", "train", "test")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "test", "room"), ("b", "train", "room")], "b is for train, but others of its group room are for test"),
+        ([("a", "test", ""), ("b", "test", "")], "assigns no video to train: assign one, or .* --train 0"),
+        ([("a", "train", "")], "assigns no video to test"),
+    ],
+)
+def test_splits_that_cannot_be_kept_are_refused(rows, message):
+    with pytest.raises(BadInput, match=message):
+        schedule.assign_splits(films_of(*rows), SMALL)
+
+
+def test_no_group_is_asked_for_more_than_the_largest_share():
+    films = films_of(("a", "", ""), ("b", "", "room"), ("c", "", "room"), ("d", "", ""))
+    segments = schedule.assign_splits(films, replace(SMALL, train=200, test=0, max_share=0.35))
+    segments[1].accepted = 45
+    requests = schedule.plan_round(segments, {"train": 170, "test": 0}, 0)
+    assert [(one.segment.source.name, one.wanted) for one in requests] == [("a", 70), ("c", 25), ("d", 70)]  # b gave 45
+
+
+def test_a_group_is_asked_for_as_many_masks_as_one_film():
+    films = films_of(("a", "", ""), ("b", "", "room"), ("c", "", "room"), ("d", "", "room"))
+    segments = schedule.assign_splits(films, replace(SMALL, train=120, test=0))
+    requests = schedule.plan_round(segments, {"train": 120, "test": 0}, 0)
+    assert [(one.segment.source.name, one.wanted) for one in requests] == [("a", 60), ("b", 20), ("c", 20), ("d", 20)]
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_colour_histograms_tell_fields_and_colours_apart():
 def test_credits_beside_the_videos_are_read(tmp_path):
     (tmp_path / "SOURCES.csv").write_text("file,source,licence\nclip.avi,a library,CC0\ncafé.mp4,a shop,MIT\n")
     clip, cafe = tmp_path / "clip.avi", tmp_path / unicodedata.normalize("NFD", "café.mp4")
-    assert video.credits([clip, cafe]) == {
+    assert video.described([clip, cafe]) == {
         clip: {"source": "a library", "licence": "CC0"},
         cafe: {"source": "a shop", "licence": "MIT"},
     }
@@ -161,13 +161,13 @@ def test_the_licence_column_may_have_either_spelling_in_any_case(tmp_path, table
     cells = {"file": "clip.avi", "licence": "CC0", "license": "CC0"}
     row = ",".join(cells.get(name.strip("\ufeff ").lower(), "") for name in table.split(","))
     (tmp_path / "SOURCES.csv").write_text(f"{table}\n{row}\n", encoding="utf-8")
-    assert video.read_credits(tmp_path / "SOURCES.csv") == {"clip.avi": {"licence": "CC0"}}
+    assert video.read_sources(tmp_path / "SOURCES.csv") == {"clip.avi": {"licence": "CC0"}}
 
 
 def test_an_empty_cell_of_the_credits_means_unknown_and_overwrites_nothing(tmp_path):
     rows = "file,source,licence,license\na.avi,, ,CC0\nb.avi,a lake,,\na.avi,a hill,,\n,nobody,MIT,\nc.avi\n"
     (tmp_path / "SOURCES.csv").write_text(rows)
-    assert video.read_credits(tmp_path / "SOURCES.csv") == {
+    assert video.read_sources(tmp_path / "SOURCES.csv") == {
         "a.avi": {"source": "a hill", "licence": "CC0"},
         "b.avi": {"source": "a lake"},
         "c.avi": {},
@@ -176,12 +176,16 @@ def test_an_empty_cell_of_the_credits_means_unknown_and_overwrites_nothing(tmp_p
 
 @pytest.mark.parametrize(
     ("table", "message"),
-    [("video,licence\na.mp4,CC0\n", "no column `file`, only video, licence"), ("", "names no file")],
+    [
+        ("video,licence\na.mp4,CC0\n", "no column `file`, only video, licence"),
+        ("", "names no file"),
+        ("file,split\na.mp4,validation\n", "a.mp4: expected the split train, test or nothing, got validation"),
+    ],
 )
 def test_credits_without_files_are_refused(tmp_path, table, message):
     (tmp_path / "SOURCES.csv").write_text(table)
     with pytest.raises(BadInput, match=message):
-        video.read_credits(tmp_path / "SOURCES.csv")
+        video.read_sources(tmp_path / "SOURCES.csv")
 
 
 @pytest.mark.parametrize(

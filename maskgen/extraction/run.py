@@ -22,7 +22,8 @@ from tqdm import tqdm
 from maskgen import maskset
 from maskgen.errors import BadInput
 from maskgen.extraction import flow, schedule, task, video
-from maskgen.extraction.schedule import SPLITS, Request
+from maskgen.extraction.schedule import Request
+from maskgen.extraction.video import SPLITS
 from maskgen.runtime import files, parallel
 from maskgen.runtime.lock import locked
 from maskgen.runtime.output import OutputFolder
@@ -110,9 +111,10 @@ def summary(recipe: dict) -> list[str]:
         )
         if missing:
             more = f"about {ceil(missing * examined / got)} more pairs of frames like these" if got else "other videos"
+            limited = f", or raise --max-share from {wanted['max_share']:g}" * (wanted.get("max_share", 1) < 1)
             lines.append(
                 f"  no pairs are left and {missing} masks are missing: {more} are needed; "
-                "add videos, or get more from these with --gap 1,2,4 or --crops 2"
+                f"add videos, or get more from these with --gap 1,2,4 or --crops 2{limited}"
             )
     sources = f"{len(recipe['sources'])} source{'s' * (len(recipe['sources']) > 1)}"
     lines.append(f"from {sources}, {sum(counts['pairs'].values())} pairs of frames examined")
@@ -147,6 +149,7 @@ def _check(config):
 def _probe_sources(paths, out, workers, cluster, strict, say):
     """The usable sources, and a row with the reason for each of the others."""
     found = video.find(paths, outside=out)
+    described = video.described([path for path, _ in found])
     probes = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, shared_files=[found[0][0]])
     sources, unusable, first = [], [], {}
     bar = tqdm(found, "probing videos", unit="", leave=False)
@@ -157,7 +160,8 @@ def _probe_sources(paths, out, workers, cluster, strict, say):
         elif first.setdefault(probe.content, path) is not path:  # a copy, or a link to a folder
             reason = f"{path} holds the same frames as {first[probe.content]}: they are used once"
         else:
-            sources.append(replace(probe, path=path))
+            table = described.get(path, {})
+            sources.append(replace(probe, path=path, **{key: table.get(key, "") for key in video.SPLITTING}))
             fault, remarks = _truncation(sources[-1]), probe.remarks
         if reason:
             unusable.append({"name": name, "file": _printable(path.name), "reason": _printable(reason)})
@@ -199,10 +203,12 @@ def _probe(found):
 
 def _recipe(sources, segments, config):
     """All that decides the result, and the credits of the sources."""
-    credits = video.credits([source.path for source in sources])
-    rows = []
+    described, rows = video.described([source.path for source in sources]), []
     for source in sources:
         of_source = [segment for segment in segments if segment.source is source]
+        if not of_source:  # its split is not wanted
+            continue
+        table = described.get(source.path, {})
         frames = {segment.split: [segment.start, segment.stop] for segment in of_source}
         rows.append(
             {
@@ -213,7 +219,7 @@ def _recipe(sources, segments, config):
                 "width": source.width,
                 "height": source.height,
                 "split": of_source[0].split if len(of_source) == 1 else frames,
-                **credits.get(source.path, {}),
+                **{key: value for key, value in table.items() if key != "split"},
             }
         )
     return {
@@ -238,7 +244,7 @@ def _finished_counts(out):
 
 def _run_rounds(segments, target, config, workers, cluster, strict):
     """The index rows of each split, and a Counter of (source, reason) of the masks passed over."""
-    rows, passed_over, hashes = {split: [] for split in SPLITS}, Counter(), set()
+    rows, passed_over, given, hashes = {split: [] for split in SPLITS}, Counter(), Counter(), set()
     wanted = {split: getattr(config, split) for split in SPLITS}
     shared_files = (target.recipe_file, segments[0].source.path)
     with tqdm(total=sum(wanted.values()), desc="masks", unit=" masks", smoothing=0.05) as bar:
@@ -253,11 +259,13 @@ def _run_rounds(segments, target, config, workers, cluster, strict):
             done = parallel.run(task.extract_masks, tasks, workers=workers, cluster=cluster, shared_files=shared_files)
             for i, (piece, _) in enumerate(zip(pieces, done, strict=True)):
                 segment = piece.segment
-                room = wanted[segment.split] - len(rows[segment.split])
+                group = segment.split, segment.group
+                room = min(wanted[segment.split] - len(rows[segment.split]), segment.most_of_group - given[group])
                 candidates = task.read_candidates(_result(folder, i))
                 segment.mark_examined(dict.fromkeys((one.frame, one.gap, one.square) for one in candidates))
                 new = list(_merge(candidates, segment, target.path, room, passed_over, hashes, strict))
                 rows[segment.split] += new
+                given[group] += len(new)
                 bar.update(len(new))
     return rows, passed_over
 

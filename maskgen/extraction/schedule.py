@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from maskgen.errors import BadInput
 from maskgen.extraction import video
+from maskgen.extraction.video import SPLITS
 from maskgen.settings import ExtractConfig
 
 # These decide which pairs are examined, not how masks are made. They are free to choose; a change draws other pairs.
-SPLITS = ("train", "test")
 OFFERED = 4  # pairs offered for each that is expected to be needed: where nothing moves, a task goes on to the next one
 OPTIMISM = 1.2  # times the masks per pair so far, a source is expected to give from its remaining pairs
 SEPARATION = 24  # frames, about a second, left out between the two segments of a single source, plus the largest gap
@@ -42,6 +43,16 @@ class Segment:
         frame_and_gap = np.arange(max(self.start, self.stop - max(gaps)) * gaps.size, self.stop * gaps.size)
         beyond = frame_and_gap // gaps.size + gaps[frame_and_gap % gaps.size] >= self.stop
         self.excluded = (frame_and_gap[beyond, None] * len(self.squares) + np.arange(len(self.squares))).ravel()
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What identifies the segment's group; a source without a group is one of its own."""
+        return ("group", self.source.group) if self.source.group else ("source", self.source.name)
+
+    @property
+    def most_of_group(self) -> int:
+        """Largest number of masks that the segment's group may give."""
+        return int(self.config.max_share * getattr(self.config, self.split))
 
     @property
     def remaining(self) -> int:
@@ -89,23 +100,52 @@ class Request(NamedTuple):
 def assign_splits(
     sources: list[video.Source], config: ExtractConfig, say: Callable[[str], None] = print
 ) -> list[Segment]:
-    """Assign each source to one split, so that each split gets its share of the pairs. A single source is cut in two.
+    """Assign each group of sources to one split, so that each split gets its share of the pairs.
 
-    say: called with a line for the user if a source is cut in two.
+    A source that is for a split which is not wanted is left out. A single source without a split is cut in two. say:
+    called with a line for the user if a source is cut in two. Raises BadInput if a group is for both splits, or if no
+    source is for a wanted one.
     """
     wanted = {split: getattr(config, split) for split in SPLITS if getattr(config, split)}
+    groups = {}
+    for source in sources:
+        groups.setdefault(source.group or ("ungrouped", source.name), []).append(source)
+    split_of = {name: next(filter(None, (source.split for source in members)), "") for name, members in groups.items()}
+    for name, members in groups.items():
+        if other := next((one for one in members if one.split not in ("", split_of[name])), None):
+            raise BadInput(
+                f"{video.SOURCES}: {other.name} is for {other.split}, but others of its group {other.group} are for "
+                f"{split_of[name]}: give a group one split"
+            )
+    for split in wanted:
+        if set(split_of.values()).isdisjoint({split, ""}):
+            raise BadInput(
+                f"{video.SOURCES} assigns no video to {split}: assign one, or ask for no masks with --{split} 0"
+            )
     if len(wanted) == 1:
-        return [Segment(source, split, 0, source.frames, config) for source in sources for split in wanted]
-    if len(sources) == 1:
+        split_of = {name: split or next(iter(wanted)) for name, split in split_of.items()}
+    elif len(sources) == 1:
         return _cut_in_two(sources[0], config, say)
-    # Long sources first, so that the shares come out right; sources of similar length are in random order.
-    length = [source.frames * len(video.crop_squares(source.width, source.height, config.crops)) for source in sources]
-    order = np.argsort(-np.array(length) * np.random.default_rng([config.seed]).uniform(0.5, 1, len(sources)))
-    split_of, assigned = {}, dict.fromkeys(wanted, 0)
-    for i in order:
-        split_of[i] = min(wanted, key=lambda split: assigned[split] / wanted[split])
-        assigned[split_of[i]] += length[i]
-    return [Segment(source, split_of[i], 0, source.frames, config) for i, source in enumerate(sources)]
+    # Long groups first, so that the shares come out right; groups of similar length are in random order.
+    length = {name: sum(_length(source, config) for source in members) for name, members in groups.items()}
+    weights = np.array(list(length.values())) * np.random.default_rng([config.seed]).uniform(0.5, 1, len(groups))
+    assigned = {split: sum(length[name] for name in groups if split_of[name] == split) for split in wanted}
+    for i in np.argsort(-weights):
+        name = list(groups)[i]
+        if not split_of[name]:
+            split_of[name] = min(wanted, key=lambda split: assigned[split] / wanted[split])
+            assigned[split_of[name]] += length[name]
+    of_source = {source.name: split_of[name] for name, members in groups.items() for source in members}
+    return [
+        Segment(source, of_source[source.name], 0, source.frames, config)
+        for source in sources
+        if of_source[source.name] in wanted
+    ]
+
+
+def _length(source, config):
+    """Number of frames, counted once for each square."""
+    return source.frames * len(video.crop_squares(source.width, source.height, config.crops))
 
 
 def _cut_in_two(source, config, say):
@@ -122,18 +162,30 @@ def _cut_in_two(source, config, say):
 def plan_round(segments: list[Segment], missing: dict[str, int], number: int) -> list[Request]:
     """What each segment is asked for in round `number`; segments that are asked for nothing are left out.
 
-    missing: masks still wanted, by split. Segments that have given least are asked first, for as much as they are
-    expected to give, so that sources end up with similar numbers of masks whatever their lengths.
+    missing: masks still wanted, by split. Groups that have given least are asked first, for as much as they are
+    expected to give, so that they end up with similar numbers of masks whatever their lengths. Within a group, the
+    same holds for its sources.
     """
     requests = []
     for split in SPLITS:
-        of_split = [segment for segment in segments if segment.split == split]
-        capacities = [ceil(segment.remaining * _expected_masks_per_pair(segment)) for segment in of_split]
-        counts = distribute(missing[split], [segment.accepted for segment in of_split], capacities)
-        for segment, count in zip(of_split, counts, strict=True):
-            if count:
-                seed = [segment.config.seed, number, int(segment.source.sha256[:12], 16), segment.start]
-                requests.append(Request(segment, count, segment.offer(count, np.random.default_rng(seed))))
+        groups = {}
+        for segment in segments:
+            if segment.split == split:
+                groups.setdefault(segment.group, []).append(segment)
+        members = list(groups.values())
+        given = [[segment.accepted for segment in group] for group in members]
+        capacities = [
+            [ceil(segment.remaining * _expected_masks_per_pair(segment)) for segment in group] for group in members
+        ]
+        totals = [sum(one) for one in given]
+        most = [group[0].most_of_group for group in members]
+        limits = [min(sum(one), limit - total) for one, limit, total in zip(capacities, most, totals, strict=True)]
+        shares = distribute(missing[split], totals, limits)
+        for group, share, *rest in zip(members, shares, given, capacities, strict=True):
+            for segment, count in zip(group, distribute(share, *rest), strict=True):
+                if count:
+                    seed = [segment.config.seed, number, int(segment.source.sha256[:12], 16), segment.start]
+                    requests.append(Request(segment, count, segment.offer(count, np.random.default_rng(seed))))
     return requests
 
 

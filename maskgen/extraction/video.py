@@ -17,8 +17,10 @@ VIDEOS = tuple(  # file name endings that are looked for in folders
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .m2ts .m2v .m4v .mjpeg .mjpg "
     ".mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogg .ogv .rm .ts .vob .webm .wmv .y4m".split()
 )
-CREDITS = "SOURCES.csv"  # beside the videos: who made them
+SPLITS = ("train", "test")
+SOURCES = "SOURCES.csv"  # beside the videos: who made them, and how they are split
 CREDIT = ("source", "licence", "url")  # its columns
+SPLITTING = ("split", "group")  # more columns
 SMALLEST = 64  # px, shorter side; optical flow needs no less
 LARGEST_OVERLAP = 3 / 4  # of the width, shared by neighbouring squares; free to choose
 ONE_COLOUR = 16  # grey levels by which a frame of one colour may vary, because of noise
@@ -43,6 +45,8 @@ class Source:
     stamps: bytes = b""  # packed time stamps, by which a reader finds the frames of a file
     content: str = ""  # SHA-256 of the bytes without names: the same for a copy
     remarks: tuple[str, ...] = ()  # for the user, to be read after the path: "is interlaced: ..."
+    split: str = ""  # the part of the mask set that it is for; empty: either
+    group: str = ""  # sources of one group go to the same split, and count as one source; empty: a group of its own
 
 
 def find(paths: list[Path], *, outside: Path | None = None) -> list[tuple[Path, str]]:
@@ -178,12 +182,12 @@ def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
     return np.minimum(before, after).sum() / len(before) < 1 - CUT
 
 
-def credits(paths: list[Path]) -> dict[Path, dict[str, str]]:
-    """The credits of videos, by path, from the files `SOURCES.csv` in their folders."""
+def described(paths: list[Path]) -> dict[Path, dict[str, str]]:
+    """What the files `SOURCES.csv` in the folders of videos say about them, by path."""
     found = {}
     for folder in {path.parent for path in paths}:
-        if (folder / CREDITS).is_file():
-            rows = {_normalized(file): row for file, row in read_credits(folder / CREDITS).items()}
+        if (folder / SOURCES).is_file():
+            rows = {_normalized(file): row for file, row in read_sources(folder / SOURCES).items()}
             found |= {path: rows.get(_normalized(path.name), {}) for path in paths if path.parent == folder}
     return found
 
@@ -193,19 +197,22 @@ def _normalized(name):
     return unicodedata.normalize("NFC", name)
 
 
-def read_credits(path: Path) -> dict[str, dict[str, str]]:
-    """Read a table of credits: file name -> its known values of "source", "licence" and "url".
+def read_sources(path: Path) -> dict[str, dict[str, str]]:
+    """Read a table of videos: file name -> its known values of "source", "licence", "url", "split" and "group".
 
     path: a CSV file with the column `file`. Case and surrounding spaces of the headers do not matter, and `license` is
-    read as `licence`. An empty cell means unknown; its key is left out. Raises BadInput without such a column or file.
+    read as `licence`. An empty cell means unknown; its key is left out. Raises BadInput without such a column or file,
+    and for a split other than train and test.
     """
     found = {}
     for row in files.read_rows(path):
         cells = {key.strip().lower(): value.strip() for key, value in row.items()}
         if "file" not in cells:
             raise BadInput(f"{path} has no column `file`, only {', '.join(row)}: expected file,source,licence,url")
-        known = {key: cells.get(key) for key in CREDIT}
+        known = {key: cells.get(key) for key in (*CREDIT, *SPLITTING)}
         known["licence"] = known["licence"] or cells.get("license")
+        if known["split"] and known["split"] not in SPLITS:
+            raise BadInput(f"{path}, {cells['file']}: expected the split train, test or nothing, got {known['split']}")
         if cells["file"]:
             found.setdefault(cells["file"], {}).update({key: value for key, value in known.items() if value})
     if not found:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from maskgen import plots
 from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput, install_hint
-from maskgen.extraction.video import read_credits
+from maskgen.extraction.video import CREDIT, read_sources
 from maskgen.maskset import INDEX, read_index, read_recipe
 from maskgen.publish.croissant import croissant
 from maskgen.publish.texts import card, citation, datasheet, licence_text
@@ -53,7 +53,7 @@ def publish(
         masks: the test set, as `maskgen testset` writes it.
         out: a new folder, or one published to before.
         config: what the documents state.
-        credits: a SOURCES.csv, as `extraction.video.read_credits` reads it; it completes and corrects the recipe.
+        credits: a SOURCES.csv, as `extraction.video.read_sources` reads it; it completes and corrects the recipe.
         say: called with a line if there is nothing to do.
 
     Raises:
@@ -194,10 +194,11 @@ def _with_credits(sources, credits):
     """Add a SOURCES.csv to the sources of a set. Returns (sources, warnings of what is still unknown)."""
     sources, warnings = [dict(source) for source in sources], []
     if credits:
-        known = {_normalised(file): row for file, row in read_credits(credits).items()}
+        known = {_normalised(file): row for file, row in read_sources(credits).items()}
         files = [_normalised(source.get("file", source["name"])) for source in sources]
         for source, file in zip(sources, files, strict=True):
-            source.update(known.get(file, {}))
+            row = known.get(file, {})
+            source.update({key: row[key] for key in CREDIT if key in row})
         if not set(known) & set(files):
             warnings.append(f"{credits} lists none of the {len(sources)} videos; its first row is {next(iter(known))}")
     unlicensed = [source["name"] for source in sources if not source.get("licence")]
