@@ -13,6 +13,13 @@ EDGES = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # hole-to-image ratios of Liu et a
 RAW = "masks/raw"
 TESTSET = "masks/testset"
 RESULTS = "results"
+GET = {  # what `maskgen get` writes -> its default folder
+    "testset": TESTSET,
+    "raw": RAW,
+    "nvidia-order": "masks/nvidia-order",
+    "webdataset": "masks/webdataset",
+    "parquet": "masks/parquet",
+}
 SHAPES = ("square", "disc")  # of the brush that dilates a hole
 SIZES = whole(16, 4096)  # px, side of generated masks
 SEEDS = whole(0)
