@@ -220,9 +220,8 @@ def score_pairs(
 
     def write_report(scores: pd.DataFrame) -> None:
         nonlocal text
-        settings = ReportConfig(by=by or "")
-        shown = {"paper": paper, "pages": pages, "like": like or ""}
-        text = report.write(out, scores, pairs, sources, config, settings, **shown)
+        shown = ReportConfig(by=by or "")
+        text = report.write(out, scores, pairs, sources, config, shown, paper=paper, pages=pages, like=like or "")
 
     say(pair_set.description)
     scores = benchmark.run(

@@ -74,7 +74,7 @@ def ssim_outside(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> flo
 
 def ssim_padded(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """`ssim` with zeros beyond the border, and the border in the mean: the SSIM of LaMa's evaluator."""
-    luminance, contrast = _ssim_terms(*_floats(result, truth), cv2.BORDER_CONSTANT)
+    luminance, contrast = _ssim_terms(*_floats(result, truth), border=cv2.BORDER_CONSTANT)
     return float((luminance * contrast).mean())
 
 
