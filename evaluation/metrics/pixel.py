@@ -74,7 +74,8 @@ def ssim_outside(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> flo
 
 def ssim_padded(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """`ssim` with zeros beyond the border, and the border in the mean: the SSIM of LaMa's evaluator."""
-    luminance, contrast = _ssim_terms(*_floats(result, truth), border=cv2.BORDER_CONSTANT)
+    x, y = _floats(result, truth)
+    luminance, contrast = _ssim_terms(x, y, cv2.BORDER_CONSTANT)
     return float((luminance * contrast).mean())
 
 
@@ -103,8 +104,8 @@ def _ssim_map(result, truth):
     return reused("SSIM map", lambda x, y: np.multiply(*_inner_ssim_terms(*_floats(x, y))), result, truth)
 
 
-def _floats(*images):
-    return [image.astype(np.float64) for image in images]
+def _floats(result, truth):
+    return result.astype(np.float64), truth.astype(np.float64)
 
 
 def _inner_ssim_terms(x, y):
