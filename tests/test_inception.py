@@ -5,6 +5,7 @@ import sys
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,27 +18,45 @@ from maskgen.errors import BadInput, InputWarning
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 
 
+# Not among the other packages: torchmetrics cannot be imported beside a torch-fidelity without torchvision.
+BESIDE = Path(sys.prefix, "torch-fidelity")
+
+
 @pytest.fixture(scope="module")
 def fidelity():
     """torch-fidelity. Where no torchvision fits torch, empty modules stand for it: Inception and FID do not use it."""
-    if not importlib.util.find_spec("torch_fidelity"):
-        pytest.skip("pip install --no-deps torch-fidelity")
     with pytest.MonkeyPatch.context() as patch:
+        if BESIDE.is_dir():
+            patch.syspath_prepend(BESIDE)
+        if not importlib.util.find_spec("torch_fidelity"):
+            pytest.skip(f"pip install --no-deps --target {BESIDE} torch-fidelity")
         try:
             import torchvision  # noqa: F401
         except (ImportError, RuntimeError):
-            for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            for name in names_of("torchvision"):
                 patch.delitem(sys.modules, name)
-            for name in ("torchvision", "torchvision.datasets", "torchvision.transforms.functional"):
-                patch.setitem(sys.modules, name, types.ModuleType(name))
-            for name in ("CIFAR10", "CIFAR100", "STL10"):
-                setattr(sys.modules["torchvision.datasets"], name, object)
-            transforms = types.ModuleType("torchvision.transforms")
-            transforms.functional = sys.modules["torchvision.transforms.functional"]
-            patch.setitem(sys.modules, transforms.__name__, transforms)
+            stand_in_for_torchvision(patch)
         import torch_fidelity
 
         yield torch_fidelity
+    for name in names_of("torch_fidelity"):
+        del sys.modules[name]
+
+
+def names_of(package):
+    """The modules of a package that are loaded."""
+    return [name for name in sys.modules if name.split(".")[0] == package]
+
+
+def stand_in_for_torchvision(patch):
+    """Empty modules under the names that torch-fidelity imports."""
+    names = ("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.transforms.functional")
+    modules = {name: types.ModuleType(name) for name in names}
+    for name, module in modules.items():
+        patch.setitem(sys.modules, name, module)
+    modules["torchvision.transforms"].functional = modules["torchvision.transforms.functional"]
+    for name in ("CIFAR10", "CIFAR100", "STL10"):
+        setattr(modules["torchvision.datasets"], name, object)
 
 
 @pytest.fixture(scope="module")
