@@ -307,19 +307,29 @@ def read_index(folder: Path | str) -> "pd.DataFrame":
     measured value that is not a number.
     """
     folder = Path(folder)
-    import pandas as pd
-
     path = folder / INDEX
     try:
-        file = io.BytesIO(read_file(folder, INDEX)) if folder.is_file() else path
-        table = pd.read_csv(file, keep_default_na=False, dtype={"file_name": str, "category": str, "sha256": str})
+        data = read_file(folder, INDEX) if folder.is_file() else path.read_bytes()
     except FileNotFoundError:
         if not folder.exists():
             raise BadInput(f"no such folder: {folder} (expected a mask set, as maskgen writes it)") from None
         parts = ", ".join(sorted(str(index.parent) for index in folder.glob(f"*/{INDEX}")))
         other = f"read one of its parts, {parts}" if parts else f"`maskgen bin {folder}` measures any folder"
         raise BadInput(f"no {INDEX} in {folder}: expected a mask set; {other}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BadInput(f"{path} is not a table that can be read: {error}") from None
+    return parse_index(data, path)
+
+
+def parse_index(data: bytes, path: Path | str) -> "pd.DataFrame":
+    """The table in the bytes of a `metadata.csv`, with the checks of `read_index`. path: its name in messages."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(
+            io.BytesIO(data), keep_default_na=False, dtype={"file_name": str, "category": str, "sha256": str}
+        )
+    except ValueError as error:
         raise BadInput(f"{path} is not a table that can be read: {error}") from None
     if "file_name" not in table:
         raise BadInput(f"{path} has no column file_name: expected the index of a mask set")

@@ -95,6 +95,12 @@ def read_rgb(path: Path) -> np.ndarray:
     return decode_rgb(read_bytes(path), path)
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture in px, as they are stored, without decoding it; (0, 0) if it cannot be read."""
+    width, height = _Header(read_bytes(path)).size
+    return height, width
+
+
 def read_bytes(path: Path, sha256: str = "") -> bytes:
     """The bytes of a file. Raises BadInput if it cannot be read, or if its SHA-256 is not the given one."""
     try:
