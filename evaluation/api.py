@@ -156,8 +156,8 @@ def evaluate(
     elif isinstance(pairs, PairSet):
         pair_set = pairs
     elif pairs is not None:
-        reading = {"polarity": polarity, "threshold": threshold, "size": size}
-        pair_set = listed.open_pairs(Path(pairs), images=_path(images), masks=_path(masks), **reading)
+        folders = {"images": _path(images), "masks": _path(masks)}
+        pair_set = listed.open_pairs(Path(pairs), **folders, polarity=polarity, threshold=threshold, size=size)
         pair_set = protocol_pairs.recognised(pair_set, Path(pairs))
     else:
         reading = polarity or "hole-white", threshold
@@ -253,7 +253,7 @@ def score_pairs(
 
     def write_report(scores: pd.DataFrame) -> None:
         nonlocal text
-        shown = ReportConfig(by=by or "", overall=bool(pair_set.called))
+        shown = ReportConfig(by=by or "", overall=pair_set.by_name)
         text = report.write(out, scores, pairs, sources, config, shown, paper=paper, pages=pages, like=like or "")
 
     say(pair_set.description)

@@ -176,7 +176,7 @@ def out_option(default):
     "--pairs",
     "listed",
     type=PATH,
-    help="Score the pairs of a pairs.csv, or of its folder.",
+    help="Score the pairs of a pairs.csv, or of its folder; its columns image and mask are enough.",
 )
 @protocol_option
 @raw_option

@@ -129,7 +129,8 @@ def test_masks_of_any_folder_are_measured(tmp_path):
     for name, ratio in {"small": 0.05, "large": 0.55, "huge": 0.8, "none": 0}.items():
         hole = np.arange(SIDE**2).reshape(SIDE, SIDE) < ratio * SIDE**2
         (tmp_path / f"{name}.png").write_bytes(maskset.encode(hole))
-    found = find_masks(tmp_path)
+    with pytest.warns(InputWarning, match=r"1 of 4 masks have no hole and are left out: none\.png"):
+        found = find_masks(tmp_path)
     assert found["category"].tolist() == ["free_0.01-0.1", "free_0.5-0.6", "other"]
     assert found["mask"].tolist() == ["small.png", "large.png", "huge.png"]
 
