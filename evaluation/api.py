@@ -19,7 +19,18 @@ from evaluation.methods import Method, external, parse_all
 from evaluation.methods.registry import check_labels, checked_label
 from evaluation.names import folder_of
 from evaluation.pairs import PairSet
-from evaluation.settings import COPIES, METHODS, NATIVE, OUT, TIMEOUT, BenchmarkConfig, ReportConfig, Size
+from evaluation.report import forms
+from evaluation.settings import (
+    COPIES,
+    LIKE,
+    METHODS,
+    NATIVE,
+    OUT,
+    TIMEOUT,
+    BenchmarkConfig,
+    ReportConfig,
+    Size,
+)
 from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime import files
 
@@ -31,7 +42,7 @@ def evaluate(
     images: str | Path | Sequence[np.ndarray] | None = None,
     masks: str | Path | Sequence[np.ndarray] | None = None,
     *,
-    metrics: Iterable[str] = BenchmarkConfig.metrics,
+    metrics: Iterable[str] | None = None,
     per_class: int | None = None,
     size: int | Size | None = None,
     seed: int = BenchmarkConfig.seed,
@@ -54,6 +65,7 @@ def evaluate(
     pictures: bool = True,
     pages: bool = False,
     paper: bool = False,
+    like: str | None = None,
     verbose: bool = False,
 ) -> "Evaluation":
     """Score inpainting methods on images with holes.
@@ -70,7 +82,7 @@ def evaluate(
         reference photos, the masks "v1" the 12,000 canonical test masks. Or two lists of arrays of the same length,
         images as uint8 (H, W, 3) and holes as bool (H, W): the first image has the first hole, and so on.
     metrics
-        Names of metrics, as for the option `--metric`.
+        Names of metrics, as for the option `--metric`. None takes its default, or the metrics of `like`.
     per_class
         Number of masks of each class: of the canonical masks the first ones, of all others drawn by the seed. 0 takes
         all, and so does None; without `masks`, None takes ten of each class of v1.
@@ -111,6 +123,8 @@ def evaluate(
     by, pictures, pages, paper
         For the report: the metric that picks the pairs to show; keep every result as a JPEG; write a page for every
         pair; show the published Table 1.
+    like
+        "lama" or "mmagic": print the table as their evaluators do, and write it as `like-lama.csv`, `like-mmagic.csv`.
     verbose
         Print what the command prints. The progress bar is shown in any case.
 
@@ -144,9 +158,10 @@ def evaluate(
         raise BadInput(f"size is height and width in px, or {NATIVE!r}, got {size!r}")
     if per_class is None and pairs is None and protocol is None:
         per_class = default_per_class(masks)
-    config = BenchmarkConfig(tuple(metrics), size or BenchmarkConfig.size, per_class or 0, raw, seed)
+    names = LIKE.get(like or "", BenchmarkConfig.metrics) if metrics is None else tuple(metrics)
+    config = BenchmarkConfig(names, size or BenchmarkConfig.size, per_class or 0, raw, seed)
     chosen = read_methods(methods, weights, range=range, white=white, bgr=bgr, copies=copies)
-    check_metrics(config, by, config.common_size if size else None)
+    check_metrics(config, by, config.common_size if size else None, like)
     temporary = None
     if not out:
         temporary = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
@@ -178,6 +193,7 @@ def evaluate(
         by=by,
         paper=paper,
         pages=pages,
+        like=like,
         verbose=verbose,
         workers=workers,
         cluster=cluster,
@@ -234,10 +250,16 @@ def read_methods(
     return {found[label]: None if found[label].kind == "dir" else found[label].identity() for label in order}
 
 
-def check_metrics(config: BenchmarkConfig, by: str | None, size: tuple[int, int] | None = None) -> None:
-    """Raise BadInput for metrics that cannot be computed, at `size` if it is known, and for a `by` not among them."""
+def check_metrics(
+    config: BenchmarkConfig, by: str | None, size: tuple[int, int] | None = None, like: str | None = None
+) -> None:
+    """Raise BadInput for metrics that cannot be computed, at `size` if it is known, and for a `by` not among them.
+
+    like: also for a form of the table that does not exist, or that shows none of the metrics.
+    """
     report.shown_by(config, by or "")
-    metric_table.check(config.metrics, size)
+    forms.check(like or "", config.metrics)
+    metric_table.check(config.metrics, size, composited=not config.raw)
 
 
 def score_pairs(
@@ -249,6 +271,7 @@ def score_pairs(
     by: str | None = None,
     paper: bool = False,
     pages: bool = False,
+    like: str | None = None,
     verbose: bool = False,
     **options: Any,
 ) -> "Evaluation":
@@ -259,7 +282,7 @@ def score_pairs(
     def write_report(scores: pd.DataFrame) -> None:
         nonlocal text
         shown = ReportConfig(by=by or "", overall=pair_set.by_name)
-        text = report.write(out, scores, pairs, sources, config, shown, paper=paper, pages=pages)
+        text = report.write(out, scores, pairs, sources, config, shown, paper=paper, pages=pages, like=like or "")
 
     say(pair_set.description)
     protocol = (pair_set.experiment or {}).get("protocol")

@@ -13,6 +13,7 @@ from evaluation.settings import (
     GROWTH,
     KINDS,
     LAYOUTS,
+    LIKE,
     METHODS,
     METRICS,
     NATIVE,
@@ -111,6 +112,9 @@ protocol_option = click.option(
     help="Take the canonical masks and the images of this data set, below --images, in pairs that never change; "
     "reference has its own images.",
 )
+like_option = click.option(
+    "--like", type=click.Choice(LIKE), help="Print metrics and table as the evaluator of LaMa or MMagic does."
+)
 raw_option = click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 
 
@@ -205,9 +209,12 @@ def out_option(default):
 @protocol_option
 @raw_option
 @click.option("--paper", is_flag=True, help="Add the published Table 1 to the tables.")
+@like_option
 @out_option(OUT)
 @click.pass_context
-def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, protocol, raw, out, **options):
+def evaluate(
+    context, images, masks, polarity, threshold, size, per_class, seed, listed, protocol, raw, out, metrics, **options
+):
     """Score inpainting methods on masks of every class, as in Table 1 of the paper.
 
     A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl or gntipt; a folder of results, a
@@ -220,6 +227,7 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
     from evaluation import api
 
     given = {name: context.params[name] if _is_given(context, name) else None for name in ("polarity", "size")}
+    given["metrics"] = metrics if _is_given(context, "metrics") else None
     result = api.evaluate(
         images=images,
         masks=masks,
@@ -263,7 +271,7 @@ def _run(pairs_of, config, out, *, methods, weights, range, white, bgr, copies, 
     from evaluation import api
 
     chosen = api.read_methods(methods, weights, range=range, white=white, bgr=bgr, copies=copies)
-    api.check_metrics(config, by, config.common_size)
+    api.check_metrics(config, by, config.common_size, options.get("like"))
     return int(api.score_pairs(chosen, pairs_of(), config, out, by=by, verbose=True, **options).all_failed)
 
 
@@ -274,8 +282,10 @@ def _run(pairs_of, config, out, *, methods, weights, range, white, bgr, copies, 
 @threshold_option
 @run_options(())
 @raw_option
+@like_option
 @out_option(f"{OUT}-folders")
-def folders(truth, masks, polarity, threshold, raw, out, methods, metrics, **options):
+@click.pass_context
+def folders(context, truth, masks, polarity, threshold, raw, out, methods, metrics, **options):
     """Score results that were made elsewhere, each image at its own size.
 
     Images, masks and the results of each --method LABEL=dir:FOLDER are matched by their names: the same path or name,
@@ -289,6 +299,8 @@ def folders(truth, masks, polarity, threshold, raw, out, methods, metrics, **opt
     if not methods:
         raise click.UsageError("no results are named: write --method LABEL=dir:FOLDER")
     reading = {"polarity": polarity, "threshold": threshold, "outside": [out, *matching.result_folders(methods)]}
+    if options["like"] and not _is_given(context, "metrics"):
+        metrics = LIKE[options["like"]]
     config = BenchmarkConfig(metrics, NATIVE, raw=raw)
     return _run(lambda: matching.match_folders(truth, masks, **reading), config, out, methods=methods, **options)
 
