@@ -26,10 +26,11 @@ from small_run import SIDE, folders, photo, plug_in, score
 
 from evaluation import benchmark, drawn_holes, experiments, listed, metrics, pairing, scoring
 from evaluation import pairs as pairs_module
-from evaluation.commands import SizeType, evaluate
+from evaluation.commands import evaluate
 from evaluation.listed import read_pairs
 from evaluation.methods import networks, parse_all
 from evaluation.metrics import pixel
+from evaluation.options import SizeType
 from evaluation.pairing import draw_pairs, find_masks, make_pairs
 from evaluation.pairs import Pair, Sources, fit, load_pair, reduced, sparse
 from evaluation.settings import BATCH, BenchmarkConfig
