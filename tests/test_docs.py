@@ -128,7 +128,7 @@ def test_every_path_in_the_contributing_guide_exists():
 
 
 METHODS_PAGE = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
-FILE = re.compile(
+FILE_OF_COMMANDS = re.compile(
     r"^<!-- not run: the file (\S+) of the commands below -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
 TYPED = dict(re.findall(r"^<!-- typed by a test: (\S+) -->\n```sh\n(.*?)^```$", METHODS_PAGE, re.MULTILINE | re.DOTALL))
@@ -143,7 +143,7 @@ def test_the_commands_of_the_methods_page_run_word_for_word(door, tmp_path):
     for name, line in {"python": [], "evaluate": ["-c", cli]}.items():
         (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *line])} "$@"\n')
         (programs / name).chmod(0o755)
-    for name, code in FILE.findall(METHODS_PAGE):
+    for name, code in FILE_OF_COMMANDS.findall(METHODS_PAGE):
         (here / name).write_text(code, encoding="utf-8")
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     line = ["sh", "-ec", TYPED[door]]

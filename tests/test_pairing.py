@@ -340,7 +340,7 @@ def test_exported_pairs_go_on_where_a_run_was_stopped_and_are_complete_once(tmp_
 
 VALUES = {"--size": "64", "--per-class": "3", "--seed": "7", "--method": "mean", "--metric": "psnr"}
 VALUES |= {"--timeout": "9", "--by": "psnr", "--workers": "1", "--polarity": "hole-black", "--threshold": "9"}
-VALUES |= {"--protocol": "paris"}
+VALUES |= {"--protocol": "paris", "--like": "mmagic", "--copies": "per-worker"}
 FLAGS = [option.opts[0] for option in evaluate.params if getattr(option, "is_flag", False)]
 GIVEN = [option.opts[0] for option in evaluate.params if option.name not in ("version", "help", "cluster")]
 
