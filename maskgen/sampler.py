@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskgen import canonical
 from maskgen.augment import augment
 from maskgen.augment.composition import Target, compose, compose_from_many
 from maskgen.checks import expect, flag, one_of, optional, whole
@@ -24,20 +25,47 @@ POLARITY_SAMPLE = 16  # raw masks that are measured to check their polarity
 class MaskSampler:
     """Random training masks from raw masks: sampler[i] is always the same hole, bool (size, size).
 
-    masks: folder, zip or tar of raw masks; of a mask set the `train` part is used. polarity, threshold: how the files
-    are read, see `maskgen.maskset.read_hole`; NVIDIA's train archive has grey levels and needs polarity="hole-black"
-    and threshold=153, which is their 0.6 of 255. size: px, side of the masks. preset: a name in
-    `maskgen.settings.PRESETS`; its brushes are px of a 512 px mask and scale with the size. ratio: (lowest, highest)
-    hole ratio. uniform: draw the ratio uniformly from that range; otherwise it results from the brush and the raw mask.
+    masks: folder, zip or tar of raw masks; of a mask set the `train` part is used. Without it, the raw masks that come
+    with the package are used. polarity, threshold: how the files are read, see `maskgen.maskset.read_hole`; NVIDIA's
+    train archive has grey levels and needs polarity="hole-black" and threshold=153, which is their 0.6 of 255. size:
+    px, side of the masks. preset: a name in `maskgen.settings.PRESETS`; its brushes are px of a 512 px mask and scale
+    with the size. ratio: (lowest, highest) hole ratio. uniform: draw the ratio uniformly from that range; otherwise it
+    results from the brush and the raw mask.
 
     Each index has its own random generator, so worker processes never draw the same masks. Each process caches the raw
-    masks it has read, packed into about 3 KB each. The length is the number of raw masks, but indices have no end.
+    masks it has read, packed into about 3 KB each. The length n is the number of raw masks, but indices have no end:
+    those from e * n to (e + 1) * n - 1 are the masks of epoch e, which `epoch` returns as a data set of their own.
     Raises BadInput for settings that make no sense, and for masks that cannot be read.
+
+    A data set of images takes other masks in each epoch if the epoch is part of the index. This also works with
+    `persistent_workers=True`, which keep the data set as it was at the start:
+
+        class Holes(torch.utils.data.Dataset):
+            def __init__(self, images):
+                self.images, self.masks = images, MaskSampler(size=256)
+
+            def __len__(self):
+                return len(self.images)
+
+            def __getitem__(self, i):  # i grows from epoch to epoch
+                return self.images[i % len(self.images)], self.masks[i]
+
+        class Epochs(torch.utils.data.DistributedSampler):  # Lightning and accelerate call its set_epoch
+            def __iter__(self):
+                return (i + self.epoch * len(self.dataset) for i in super().__iter__())
+
+        data = Holes(images)
+        indices = Epochs(data, num_replicas=1, rank=0)  # without these two where torch.distributed is initialised
+        loader = DataLoader(data, batch_size=8, sampler=indices, num_workers=2, persistent_workers=True)
+        for epoch in range(100):
+            indices.set_epoch(epoch)
+            for image, hole in loader:
+                ...
     """
 
     def __init__(
         self,
-        masks: Path | str,
+        masks: Path | str | None = None,
         size: int = SIZE,
         preset: str = "nvidia",
         ratio: tuple[float, float] = (0.01, 0.6),
@@ -55,7 +83,8 @@ class MaskSampler:
         expect("threshold", threshold, optional(whole(1, 255)))
         self.config = replace(PRESETS[preset], min_ratio=ratio[0], max_ratio=ratio[1], attempts=ATTEMPTS)
         self.size, self.seed, self.uniform = int(size), int(seed), uniform
-        self.raw = Masks(split_of(Path(masks), "train"), polarity=polarity, threshold=threshold, cache=True)
+        folder = split_of(_raw_path(masks), "train")
+        self.raw = Masks(folder, polarity=polarity, threshold=threshold, cache=True)
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -72,6 +101,14 @@ class MaskSampler:
         while True:
             yield self[i]
             i += 1
+
+    def epoch(self, number: int) -> "Epoch":
+        """The masks of an epoch, 0 or more, as a data set with the length of the sampler: other masks in each epoch.
+
+        A `DataLoader` with such a data set is made anew for each epoch. See above for one with persistent workers.
+        """
+        expect("epoch", number, whole(0))
+        return Epoch(self, int(number))
 
     def sample(self, i: int) -> tuple[np.ndarray, dict]:
         """Hole i and how it was made, as columns of an index: `raw`, the raw mask's name, and the augmentation."""
@@ -126,3 +163,33 @@ class MaskSampler:
         hole, composition = made
         names = [self.raw.names[drawn[layer]] for layer, _ in composition["layers"]]
         return hole, {"raw": ";".join(names), "dilation": composition["dilation"]}
+
+
+class Epoch:
+    """The masks of one epoch of a `MaskSampler` with n raw masks: epoch[i] is sampler[i + number * n], 0 <= i < n."""
+
+    def __init__(self, sampler: MaskSampler, number: int):
+        self.sampler, self.number = sampler, number
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Hole i of the epoch, bool (size, size); a negative i counts from the end."""
+        n = len(self)
+        if not -n <= i < n:
+            raise IndexError(f"expected an index below {n}, got {i}")
+        return self.sampler[self.number * n + i % n]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The holes of the epoch."""
+        return (self[i] for i in range(len(self)))
+
+
+def _raw_path(masks: Path | str | None) -> Path:
+    """Where the raw masks are: those of the package for None and for the name of a version, such as "v1"."""
+    if masks is None:
+        return canonical.RAW
+    if str(masks) in canonical.VERSIONS and not Path(masks).exists():
+        return canonical.path_of(str(masks), "raw")
+    return Path(masks)

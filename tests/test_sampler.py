@@ -2,12 +2,14 @@ import itertools
 import pickle
 import subprocess
 import sys
+import textwrap
 import zipfile
 
 import cv2
 import numpy as np
 import pytest
 
+from maskgen import canonical
 from maskgen.errors import BadInput
 from maskgen.maskset import encode
 from maskgen.sampler import MaskSampler
@@ -110,6 +112,45 @@ def test_workers_of_a_data_loader_give_the_masks_of_one_process(raw):
     sampler = MaskSampler(raw, 64)
     loaded = torch.cat(list(torch.utils.data.DataLoader(Holes(sampler), batch_size=4, num_workers=2)))
     assert all((loaded[i].numpy() == sampler[i]).all() for i in range(16))
+
+
+def test_without_masks_the_packaged_raw_masks_are_drawn_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert all((MaskSampler(seed=1)[i] == MaskSampler(canonical.RAW, seed=1)[i]).all() for i in range(3))
+    assert (MaskSampler("v1")[5] == MaskSampler()[5]).all() and len(MaskSampler()) == len(MaskSampler(canonical.RAW))
+
+
+def test_each_epoch_has_masks_of_its_own_and_ends(raw):
+    sampler = MaskSampler(raw, 64)
+    epochs = [list(sampler.epoch(number)) for number in range(3)]
+    assert [len(masks) for masks in epochs] == [len(sampler.epoch(1))] * 3 == [24] * 3
+    assert len({mask.tobytes() for masks in epochs for mask in masks}) == 72
+    assert (epochs[2][5] == sampler[5 + 2 * 24]).all() and (sampler.epoch(2)[-1] == epochs[2][23]).all()
+    for i in (24, -25):
+        with pytest.raises(IndexError):
+            sampler.epoch(0)[i]
+    with pytest.raises(BadInput, match="epoch is a whole number, 0 or more, got -1"):
+        sampler.epoch(-1)
+
+
+def test_a_data_loader_takes_an_epoch(raw):
+    torch = pytest.importorskip("torch")
+    epoch = MaskSampler(raw, 64).epoch(3)
+    loaded = list(torch.utils.data.DataLoader(epoch, batch_size=12, num_workers=2))
+    assert (torch.cat(loaded).numpy() == list(epoch)).all() and loaded[0].dtype == torch.bool
+
+
+def test_the_recipe_in_the_docstring_gives_other_masks_in_each_epoch_with_persistent_workers(raw):
+    torch = pytest.importorskip("torch")
+    code = textwrap.dedent(MaskSampler.__doc__.partition("at the start:")[2]).replace(
+        "        ...", "        got += hole"
+    )
+    code = code.replace("MaskSampler(size=256)", "MaskSampler(raw, size=64)").replace("range(100)", "range(3)")
+    names = {"torch": torch, "DataLoader": torch.utils.data.DataLoader, "MaskSampler": MaskSampler, "raw": raw}
+    names |= {"images": list(range(16)), "got": []}
+    exec(code, names)
+    sampler = MaskSampler(raw, 64)
+    assert {hole.numpy().tobytes() for hole in names["got"]} == {sampler[i].tobytes() for i in range(48)}
 
 
 def test_the_sampler_imports_neither_torch_nor_pandas():

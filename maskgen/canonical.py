@@ -1,0 +1,40 @@
+"""The canonical masks, which come with the package: a test set and raw training masks.
+
+Each part is a zip of bilevel TIFF files with an index and a recipe. A version never changes; better masks become
+another version beside it. Imports nothing heavy.
+"""
+
+from pathlib import Path
+
+from maskgen.checks import expect, one_of
+from maskgen.errors import warn
+
+VERSIONS = ("v1",)
+PARTS = ("testset", "raw")
+
+
+def path_of(version: str, part: str = "testset") -> Path:
+    """The zip file of a part of the canonical masks. BadInput for an unknown version or part."""
+    expect("version", version, one_of(VERSIONS))
+    expect("part", part, one_of(PARTS))
+    return Path(__file__).parent / "data" / version / f"{part}.zip"
+
+
+TESTSET = path_of("v1")
+RAW = path_of("v1", "raw")
+
+
+def masks_path(path: Path | str) -> Path:
+    """A path from the user, in which the name of a version, such as `v1`, stands for its test set.
+
+    A file or folder of that name in the working folder comes first, with an `InputWarning`.
+    """
+    if str(path) not in VERSIONS:
+        return Path(path)
+    if Path(path).exists():
+        warn(
+            f"{path} is read from the working folder; the masks of that name that come with the package are used "
+            "where there is no such file or folder"
+        )
+        return Path(path)
+    return path_of(str(path))
