@@ -17,6 +17,7 @@ from maskgen.runtime.command import (
     seed_option,
     workers_option,
 )
+from maskgen.sequences.commands import sequences
 from maskgen.settings import (
     BORDER,
     EDGES,
@@ -56,7 +57,11 @@ def maskgen():
     maskgen testset            masks/raw -> masks/testset, 12 classes
     maskgen augment            masks/raw -> masks/augmented, for training
     maskgen show               masks/testset -> masks/testset-figures
+    maskgen sequences          masks that move, for video -> masks/sequences
     """
+
+
+maskgen.add_command(sequences)
 
 
 @maskgen.command()

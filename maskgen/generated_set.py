@@ -13,20 +13,27 @@ from maskgen.runtime.recipe import RECIPE
 JOURNAL = "made.jsonl"  # in the progress folder: the rows of the masks that are done
 
 
-def open_journal(folder: OutputFolder, part: str, is_row: Callable[[dict], bool]) -> Journal:
+def open_journal(
+    folder: OutputFolder, part: str, is_row: Callable[[dict], bool], *, index: str = INDEX, key: str = "file_name"
+) -> Journal:
     """The journal of finished masks, with the rows of an interrupted run, or those of a finished set's index.
 
-    part: name of the folder with the index, such as "test". is_row: True for a row as the command writes it; the mask
-    of any other row is made again. A finished set becomes an unfinished one.
+    part: name of the folder with the index, such as "test"; "" for the set's own folder. is_row: True for a row as the
+    command writes it; the mask of any other row is made again. index: file name of the index. key: the column that
+    identifies a row. A finished set becomes an unfinished one.
     """
     folder.reopen()
-    journal = Journal(folder.progress / JOURNAL, "file_name", is_row)
-    index, checksums = f"{part}/{INDEX}", _read_checksums(folder.path)
+    journal = Journal(folder.progress / JOURNAL, key, is_row)
+    index, checksums = _index_path(part, index), _read_checksums(folder.path)
     if folder.finished and (index not in checksums or _has_checksum(folder.path, index, checksums[index])):
         for row in _index_rows(folder.path / index):
-            if is_row(row) and row["file_name"] not in journal.rows:
+            if is_row(row) and row[key] not in journal.rows:
                 journal.add(row)
     return journal
+
+
+def _index_path(part, index):
+    return f"{part}/{index}" if part else index
 
 
 def finish_set(folder: OutputFolder, part: str, rows: list[dict], **outcome) -> dict:
@@ -53,10 +60,10 @@ def mask_is_intact(part: Path, row: dict) -> bool:
     return _has_checksum(part, row["file_name"], row["sha256"])
 
 
-def set_is_intact(folder: OutputFolder, part: str) -> bool:
-    """True if a set is complete and every file matches `checksums.sha256`."""
+def set_is_intact(folder: OutputFolder, part: str, *, index: str = INDEX) -> bool:
+    """True if a set is complete and every file matches `checksums.sha256`. part, index: as in `open_journal`."""
     checksums = _read_checksums(folder.path) if folder.complete else {}
-    is_listed = {RECIPE, f"{part}/{INDEX}"} <= set(checksums)
+    is_listed = {RECIPE, _index_path(part, index)} <= set(checksums)
     return is_listed and all(_has_checksum(folder.path, *file) for file in checksums.items())
 
 
