@@ -1,6 +1,7 @@
 """Measure a mask set again and list all that differs from its index, recipe and checksums."""
 
 import functools
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from maskgen.runtime.files import CHECKSUMS, checksummed_files, find, leads_insi
 from maskgen.runtime.images import ENDINGS
 from maskgen.runtime.output import PROGRESS
 from maskgen.runtime.recipe import RECIPE
+from maskgen.sequences import verify as sequences
+from maskgen.sequences.index import INDEX as SEQUENCES
 from maskgen.settings import BORDER, EDGES
 
 BATCH = 50  # masks per task of a worker
@@ -24,12 +27,14 @@ MEASURED = ("hole_ratio", "border_distance", "components", "category", "sha256")
 def find_faults(folder: Path | str, *, workers: int | None = None, cluster: str | None = None) -> tuple[int, list[str]]:
     """Check every file of a mask set. Returns the number of masks in its index, and its faults, one line each.
 
-    folder: a mask set as `maskgen` writes it (raw masks, a test set, a published set), or one part of it. Raises
-    BadInput for a folder without an index.
+    folder: a mask set as `maskgen` writes it (raw masks, a test set, a published set, mask sequences), or one part of
+    it. Raises BadInput for a folder without an index.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder} (expected a mask set)")
+    if (folder / SEQUENCES).is_file():
+        return sequences.find_faults(folder, workers=workers, cluster=cluster)
     parts = [part for part in (folder, folder / "train", folder / "test") if (part / INDEX).exists()]
     if not parts:
         raise BadInput(f"no {INDEX} in {folder}, its train or its test: expected a mask set; `maskgen bin` makes one")
@@ -58,9 +63,7 @@ def find_faults(folder: Path | str, *, workers: int | None = None, cluster: str 
     if (folder / PROGRESS).is_dir():
         faults.append("the set is unfinished: the command that makes it was interrupted")
     faults += _check_counts(recipe, parts)
-    if (folder / CHECKSUMS).exists():
-        faults += _check_checksums(folder, run)
-    return number, faults
+    return number, faults + check_checksums(folder, run)
 
 
 def _class_settings(settings, folder):
@@ -160,8 +163,13 @@ def _check_counts(recipe, parts):
     ]
 
 
-def _check_checksums(folder, run):
-    """Differences from `checksums.sha256`: files that are changed, missing or not listed."""
+def check_checksums(folder: Path, run: Callable[..., Iterable[list[str]]]) -> list[str]:
+    """Differences from `checksums.sha256`, if there is one: files that are changed, missing or not listed.
+
+    run: `parallel.run` with the workers to use.
+    """
+    if not (folder / CHECKSUMS).exists():
+        return []
     text = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
     lines = [line.partition("  ")[::2] for line in text.splitlines()]
     batches = [lines[i : i + FILE_BATCH] for i in range(0, len(lines), FILE_BATCH)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from maskgen.errors import BadInput
 from maskgen.runtime.files import leads_inside, read_rows, write_whole
+from maskgen.sequences.settings import INDEX
 
-INDEX = "sequences.csv"  # beside the folders `train` and `test`, whose only contents are folders of frames
 MEASURED = (
     "category",
     "frames",
@@ -21,6 +21,11 @@ MEASURED = (
 )
 MADE = ("source", "start", "crop", "flip", "anchor", "raw", "dilation", "path_speed", "passed_over", "seed")
 COLUMNS = ("sequence", "split", "mode", *MEASURED, *MADE, "sha256")
+
+
+def frame_name(t: int) -> str:
+    """The file name of frame t, as in DAVIS and YouTube-VOS."""
+    return f"{t:05d}.png"
 
 
 def write_index(folder: Path, rows: list[dict[str, str]]) -> None:

@@ -1,5 +1,6 @@
 """What is measured of a mask sequence, and the classes: hole ratio x motion."""
 
+import hashlib
 from typing import NamedTuple
 
 import cv2
@@ -79,3 +80,21 @@ def _name(interval, motion):
 
 
 CATEGORIES = tuple(_name(i, motion) for motion in MOTIONS for i in range(len(EDGES) - 1))
+
+
+def describe(holes: np.ndarray, pictures: list[bytes]) -> dict:
+    """The measured columns of a sequence. holes: bool (T, H, W). pictures: their files, for `sha256`."""
+    size = measure(holes)
+    shape = holes.shape[1:]
+    return {
+        "category": category(size.ratio, size.speed, shape),
+        "frames": str(len(holes)),
+        "width": str(shape[1]),
+        "height": str(shape[0]),
+        "hole_ratio": f"{size.ratio:.6f}",
+        "lowest_ratio": f"{size.ratios.min():.6f}",
+        "highest_ratio": f"{size.ratios.max():.6f}",
+        "speed": f"{size.speed:.3f}",
+        "never_seen": f"{size.never_seen:.6f}",
+        "sha256": hashlib.sha256(b"".join(pictures)).hexdigest(),
+    }

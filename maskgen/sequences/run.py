@@ -22,11 +22,11 @@ from maskgen.runtime.lock import locked
 from maskgen.runtime.output import PROGRESS, OutputFolder
 from maskgen.runtime.recipe import library_versions
 from maskgen.sequences.film import Footage
-from maskgen.sequences.index import INDEX, is_row, write_index
+from maskgen.sequences.index import INDEX, frame_name, is_row, write_index
 from maskgen.sequences.measure import CATEGORIES
 from maskgen.sequences.raw import RawMasks, raw_masks_of
 from maskgen.sequences.settings import FROM_RAW, FROM_VIDEO, SequenceConfig
-from maskgen.sequences.task import Material, frame_name, make_batch, tasks_of
+from maskgen.sequences.task import Material, make_batch, tasks_of
 from maskgen.settings import ExtractConfig
 
 BATCH = {True: 1, False: 16}  # sequences per task of a worker, by whether they need video

@@ -7,6 +7,7 @@ from maskgen.errors import BadInput
 from maskgen.settings import RATIOS, SEEDS
 
 SEQUENCES = "masks/sequences"
+INDEX = "sequences.csv"  # beside the folders `train` and `test`, whose only contents are folders of frames
 MODES = ("stationary", "drifting", "tracked", "occlusion")
 FROM_VIDEO = ("tracked", "occlusion")  # modes that need video
 FROM_RAW = ("stationary", "drifting", "tracked")  # modes that start from raw masks

@@ -1,6 +1,5 @@
 """Which sequences a run makes, and how one of them is made. Each depends on its own seed only, not on the others."""
 
-import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from maskgen.maskset import encode
 from maskgen.runtime.files import write_whole
 from maskgen.sequences.film import Footage, random_crop, read_window
 from maskgen.sequences.filmed import NO_RATIO, occlusion_holes, tracked_holes
-from maskgen.sequences.measure import category, measure
+from maskgen.sequences.index import frame_name
+from maskgen.sequences.measure import describe, measure
 from maskgen.sequences.moving import moving_holes
 from maskgen.sequences.raw import RawMasks
 from maskgen.sequences.settings import FROM_VIDEO, MODES, SequenceConfig
@@ -137,26 +137,3 @@ def _from_video(task, material, rng, passed_over):
             return holes, {"source": source.name, "start": start, **crop.columns(), **columns}
         passed_over.append(NO_RATIO)
     return None
-
-
-def frame_name(t: int) -> str:
-    """The file name of frame t, as in DAVIS and YouTube-VOS."""
-    return f"{t:05d}.png"
-
-
-def describe(holes: np.ndarray, pictures: list[bytes]) -> dict:
-    """The measured columns of a sequence. holes: bool (T, H, W). pictures: their files, for `sha256`."""
-    size = measure(holes)
-    shape = holes.shape[1:]
-    return {
-        "category": category(size.ratio, size.speed, shape),
-        "frames": str(len(holes)),
-        "width": str(shape[1]),
-        "height": str(shape[0]),
-        "hole_ratio": f"{size.ratio:.6f}",
-        "lowest_ratio": f"{size.ratios.min():.6f}",
-        "highest_ratio": f"{size.ratios.max():.6f}",
-        "speed": f"{size.speed:.3f}",
-        "never_seen": f"{size.never_seen:.6f}",
-        "sha256": hashlib.sha256(b"".join(pictures)).hexdigest(),
-    }
