@@ -5,15 +5,22 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from maskgen.augment.dilation import LEVELS_PER_PX
-from maskgen.extraction.flow import both
 from maskgen.extraction.occlusion import holes_of_pair, remove_specks
-from maskgen.sequences.plane import CONFIG, Draw, brush_unit, compose
+from maskgen.sequences.plane import (
+    CONFIG,
+    Draw,
+    brush_unit,
+    compose,
+    dilation_of,
+    distance_levels,
+    levels_per_px,
+    nearest_level,
+)
 from maskgen.sequences.tracking import Origin, origins
 from maskgen.settings import SIZE, ExtractConfig
 
 FAILED = 0.35  # share of torn pixels from one frame to the next above which the flow has failed
-SMOOTH = 5  # px, side of the square whose majority decides whether a pixel of a tracked mask is a hole
+SMOOTH = 7  # px, side of the square whose majority decides whether a pixel of a tracked mask is a hole
 MAX_EMPTY = 0.25  # share of the frames that may have no hole
 # Why a window is passed over, in the words of the summary and of recipe.json.
 FLOW_FAILED, NEAR_EMPTY = "in which the flow fails", "in which hardly anything moves"
@@ -32,7 +39,7 @@ def tracked_holes(
     middle, shape = len(frames) // 2, frames[0].shape[:2]
     track = []
     for numbers in (range(middle, len(frames)), range(middle, -1, -1)):
-        for origin in origins(_steps([frames[t] for t in numbers], flow), shape):
+        for origin in origins([frames[t] for t in numbers], flow):
             if origin.torn > FAILED:
                 return FLOW_FAILED
             track.append(origin)
@@ -42,7 +49,7 @@ def tracked_holes(
     if made is None:
         return NO_RATIO
     plane, columns = made
-    x, y = np.arange(shape[1], dtype=np.float32), np.arange(shape[0], dtype=np.float32)[:, None]
+    x, y = (grid.astype(np.float32) for grid in np.meshgrid(range(shape[1]), range(shape[0])))
     min_area = _min_area(shape)
     holes = np.empty((len(frames), *shape), bool)
     for hole, origin in zip(holes, track, strict=True):
@@ -52,13 +59,6 @@ def tracked_holes(
     if np.count_nonzero(~holes.any((1, 2))) > MAX_EMPTY * len(frames):
         return NO_RATIO
     return holes, {**columns, "anchor": middle}
-
-
-def _steps(frames, flow):
-    """The steps of `origins` through some frames."""
-    for before, frame in pairwise(frames):
-        forward, back = both(flow, before, frame)
-        yield frame, back, forward
 
 
 def _camera(origin: Origin) -> np.ndarray:
@@ -89,21 +89,14 @@ def occlusion_holes(frames: list[np.ndarray], ratio: float, flow: str) -> tuple[
 
 
 def _dilated(holes, ratio):
-    unit = brush_unit(holes.shape[1:])
-    lowest, highest = (round(side / 2 * unit * LEVELS_PER_PX) for side in CONFIG.brush)
-    levels = [
-        cv2.convertScaleAbs(
-            cv2.distanceTransform(1 - hole.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5), alpha=LEVELS_PER_PX
-        )
-        if hole.any()
-        else np.full(hole.shape, 255, np.uint8)
-        for hole in holes
-    ]
+    shape = holes.shape[1:]
+    lowest, highest = (round(side / 2 * brush_unit(shape) * levels_per_px(shape)) for side in CONFIG.brush)
+    levels = [distance_levels(hole.view(np.uint8), shape) for hole in holes]
     counts = sum(cv2.calcHist([one], [0], None, [256], [0, 256]).ravel() for one in levels)
-    level = int(np.clip(np.searchsorted(np.cumsum(counts), ratio * holes.size), lowest, highest))
+    level = int(np.clip(nearest_level(counts, ratio * holes.size), lowest, highest))
     for hole, one in zip(holes, levels, strict=True):
         np.less_equal(one, level, out=hole)
-    return holes, {"dilation": f"{2 * level / LEVELS_PER_PX / unit:.1f}"}
+    return holes, {"dilation": dilation_of(level, shape)}
 
 
 def _min_area(shape):

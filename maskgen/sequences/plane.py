@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from maskgen.augment.composition import random_part
-from maskgen.augment.dilation import LEVELS_PER_PX, UNREACHED, dilate
+from maskgen.augment.dilation import UNREACHED, dilate
 from maskgen.augment.placement import base_scale, crop_to_hole, random_placement
 from maskgen.settings import PRESETS, SIZE, AugmentConfig
 
@@ -93,13 +93,12 @@ def _composed(draw, matrices, shape, ratio, rng, parts):
         reachable += cv2.countNonZero(cv2.dilate(raw.view(np.uint8), np.ones((side, side), np.uint8))) * scale**2
         if reachable < OVERLAP * needed and layer < LAYERS - 1:
             continue
-        levels = cv2.convertScaleAbs(cv2.distanceTransform(1 - hole, cv2.DIST_L2, cv2.DIST_MASK_5), alpha=LEVELS_PER_PX)
+        levels = distance_levels(hole, shape)
         level = _level(levels, views, shape, ratio)
-        if level < lowest * LEVELS_PER_PX:
+        if level < lowest * levels_per_px(shape):
             return None
-        if level <= limit * LEVELS_PER_PX:
-            dilation = 2 * level / LEVELS_PER_PX / brush_unit(shape)
-            columns = {"raw": ";".join(names), "dilation": f"{dilation:.1f}"}
+        if level <= limit * levels_per_px(shape):
+            columns = {"raw": ";".join(names), "dilation": dilation_of(level, shape)}
             return Plane((levels <= level).view(np.uint8), to_plane), columns
     return None
 
@@ -119,9 +118,27 @@ def _scale(raw, shape):
     return base_scale(raw.shape) * max(shape) / SIZE
 
 
-def brush_unit(shape):
+def brush_unit(shape: tuple[int, int]) -> float:
     """Px of the frame per px of a brush, which is stated for masks of 512x512 px."""
     return np.sqrt(shape[0] * shape[1]) / SIZE
+
+
+def levels_per_px(shape: tuple[int, int]) -> float:
+    """Levels per px of distance from a hole: as many as fit in a byte, for the widest brush."""
+    return 2 * (UNREACHED - 1) / (CONFIG.brush[1] * brush_unit(shape))
+
+
+def distance_levels(hole: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Distance of each pixel from a hole, uint8 (h, w) of 0 and 1, in levels up to UNREACHED. uint8 (h, w)."""
+    if not hole.any():
+        return np.full(hole.shape, UNREACHED, np.uint8)
+    distance = cv2.distanceTransform(1 - hole, cv2.DIST_L2, cv2.DIST_MASK_5)
+    return cv2.convertScaleAbs(distance, alpha=levels_per_px(shape))
+
+
+def dilation_of(level: int, shape: tuple[int, int]) -> str:
+    """The width of the brush that dilates a hole up to a level, in px of a 512 px mask, as text for an index."""
+    return f"{2 * level / levels_per_px(shape) / brush_unit(shape):.1f}"
 
 
 def _after(second, first):
@@ -129,7 +146,7 @@ def _after(second, first):
     return np.asarray(second) @ np.vstack([first, (0, 0, 1)])
 
 
-def evenly_spaced(length, most):
+def evenly_spaced(length: int, most: int) -> np.ndarray:
     """At most `most` of the numbers below `length`, evenly spaced."""
     return np.unique(np.linspace(0, length - 1, min(most, length)).astype(int))
 
@@ -150,9 +167,17 @@ def _warp(source, matrix, out, outside):
 
 
 def _level(levels, matrices, shape, ratio):
-    """The level up to which the frames show the mean ratio; UNREACHED if there is none."""
+    """The level up to which the frames show the mean ratio most closely; UNREACHED if they cannot reach it."""
     seen, counts = np.empty(shape, np.uint8), np.zeros(256)
     for matrix in matrices:
         _warp(levels, matrix, seen, UNREACHED)
         counts += cv2.calcHist([seen], [0], None, [256], [0, 256]).ravel()
-    return int(np.searchsorted(np.cumsum(counts)[:UNREACHED], ratio * len(matrices) * seen.size))
+    return nearest_level(counts, ratio * len(matrices) * seen.size)
+
+
+def nearest_level(counts: np.ndarray, area: float) -> int:
+    """The level up to which the number of pixels is nearest to an area; UNREACHED if all are fewer. counts: (256,)."""
+    areas = np.cumsum(counts)[:UNREACHED]
+    level = int(np.searchsorted(areas, area))
+    is_lower_nearer = 0 < level < UNREACHED and area - areas[level - 1] < areas[level] - area
+    return level - is_lower_nearer

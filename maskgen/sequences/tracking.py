@@ -1,24 +1,32 @@
 """A mask that sticks to what a video shows: for each pixel of a frame, where it was in the first frame.
 
 The displacement to the first frame is composed from the flows of consecutive frames and keeps fractions of pixels, so a
-mask is sampled once, however many frames it is carried over, and does not blur. docs/sequences.md describes the steps.
-The constants are free to choose, but each of them changes the masks.
+mask is sampled once, however many frames it is carried over, and does not blur. Each frame is then compared with the
+first one, which removes most of the error that the flows add up to. docs/sequences.md describes the steps. The
+constants are free to choose, but each of them changes the masks.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from maskgen.extraction.consistency import consistency_error, sample_flow
+from maskgen.extraction.flow import both, dis_medium
 
 SLOPE, OFFSET = 0.01, 0.5  # of the consistency check (px^2), as in Sundaram et al. (ECCV 2010)
 EDGE = 1.0  # px, difference of displacements above which two neighbouring pixels belong to different things
+TORN = 0.3  # consistency error above which the frame before does not show a pixel, or the flow failed
+AROUND = 7  # px, side of the square around such a pixel in which the flow is not trusted either
 REACH = 32  # px, how far the motion of a torn pixel is looked for
 RINGS = (1, 2, 3, 5, 8, 12, 18, 25, REACH)  # px, distances at which it is looked for
 DIRECTIONS = 16  # in each of which it is looked for
-COLOUR = 20.0  # grey levels, difference that counts as much as 1 px of flow
+CORRECTION = 4.0  # px, the largest correction by comparison with the first frame
+MISMATCH = 60  # grey levels, sum of the differences in R, G and B above which two pixels are not of the same thing
+WINDOW = 5  # px, side of the square in which they are compared
+COLOUR = 8.0  # grey levels, difference that counts as much as that distance
 
 
 class Origin(NamedTuple):
@@ -26,65 +34,103 @@ class Origin(NamedTuple):
 
     dx: np.ndarray  # float32 (H, W), px; the pixel (x, y) was at (x + dx, y + dy)
     dy: np.ndarray
-    known: np.ndarray  # bool (H, W); False where the flow failed and nothing around it helps
+    known: np.ndarray  # bool (H, W); False where the flow failed, or where the first frame shows another thing
+    seen: np.ndarray  # bool (H, W); True for what has been in view without a break since the first frame
     torn: float = 0.0  # share of pixels that the frame before does not show, or where the flow failed
 
 
-def origins(steps: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], shape: tuple[int, int]) -> Iterator[Origin]:
-    """Yield the origin of the first frame, which is the identity, and of each next one.
-
-    steps: for each next frame, uint8 (H, W, 3), the frame, the flow from it to the frame before, and the flow back,
-    float32 (H, W, 2).
-    """
-    origin = Origin(*np.zeros((2, *shape), np.float32), np.ones(shape, bool))
+def origins(frames: Sequence[np.ndarray], flow: str) -> Iterator[Origin]:
+    """Yield the origin of each frame, uint8 (H, W, 3). That of the first is the identity. flow: a name in `FLOWS`."""
+    shape = frames[0].shape[:2]
+    origin = Origin(*np.zeros((2, *shape), np.float32), *np.ones((2, *shape), bool))
     yield origin
-    for frame, back, forward in steps:
-        origin = carried(origin, frame, back, forward)
-        yield origin
+    for before, frame in pairwise(frames):
+        forward, back = both(flow, before, frame)
+        origin = corrected(carried(origin, frame, back, forward), frame, frames[0])
+        yield origin._replace(known=origin.known & ~_shows_another(origin, frame, frames[0]))
 
 
 def carried(origin: Origin, frame: np.ndarray, back: np.ndarray, forward: np.ndarray) -> Origin:
-    """The origin of the next frame. frame: uint8 (H, W, 3). back, forward: flows from it and to it, as in `origins`."""
+    """The origin of the next frame, uint8 (H, W, 3). back, forward: the flow from it and to it, float32 (H, W, 2)."""
     u, v = cv2.split(back)
-    torn = _torn_pixels(back, forward)
+    # What enters at the edge of the frame is not torn: it moves like the pixels beside it.
+    error, enters = consistency_error((u, v), cv2.split(forward), slope=SLOPE, offset=OFFSET)
+    torn = cv2.dilate((error > TORN).view(np.uint8), np.ones((AROUND, AROUND), np.uint8)).view(bool)
     dx, dy, _ = sample_flow((origin.dx, origin.dy), u, v)
     # At the outline of a thing, interpolation mixes two motions; the nearest pixel has one of them.
-    x, y = u + np.arange(u.shape[1], dtype=np.float32), v + np.arange(u.shape[0], dtype=np.float32)[:, None]
+    x, y = _places(u, v)
     nearest = [cv2.remap(plane, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE) for plane in origin[:2]]
     mixed = (cv2.absdiff(dx, nearest[0]) > EDGE / 2) | (cv2.absdiff(dy, nearest[1]) > EDGE / 2)
     np.copyto(dx, nearest[0], where=mixed)
     np.copyto(dy, nearest[1], where=mixed)
-    known = cv2.remap(origin.known.view(np.uint8), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE).view(bool)
+    known, seen = (
+        cv2.remap(plane.view(np.uint8), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE).view(bool)
+        for plane in (origin.known, origin.seen)
+    )
     dx += u
     dy += v
-    return _regrown(Origin(dx, dy, known, float(torn.mean())), torn | ~known, frame, (u, v))
+    seen &= ~(torn | enters)
+    return _regrown(Origin(dx, dy, known, seen, float(torn.mean())), torn | ~known, frame)
 
 
-def _torn_pixels(back: np.ndarray, forward: np.ndarray) -> np.ndarray:
-    """Pixels that the frame before does not show, or where the flow failed. bool (H, W).
+def corrected(origin: Origin, frame: np.ndarray, first: np.ndarray) -> Origin:
+    """The origin after the frame was compared with the first one, moved to where the origin says. uint8 (H, W, 3).
 
-    What enters at the edge of the frame is not torn: it moves like the pixels beside it.
+    The flow between the two is what the origin lacks. It is added to what has been in view since the first frame, where
+    it is small and makes the two more similar.
     """
-    return consistency_error(cv2.split(back), cv2.split(forward), slope=SLOPE, offset=OFFSET)[0] > 1
+    moved = _moved(first, origin.dx, origin.dy)
+    u, v = cv2.split(dis_medium(frame, moved))
+    dx, dy, _ = sample_flow((origin.dx, origin.dy), u, v)
+    dx += u
+    dy += v
+    helps = _difference(frame, _moved(first, dx, dy)) < _difference(frame, moved)
+    helps &= (u * u + v * v < CORRECTION**2) & origin.seen
+    return origin._replace(dx=np.where(helps, dx, origin.dx), dy=np.where(helps, dy, origin.dy))
 
 
-def _regrown(origin, torn, frame, flow):
-    """Let torn pixels move like the pixel around them that is most like them in flow and colour, or else drop them.
+def _shows_another(origin, frame, first):
+    """Pixels whose place in the first frame has another colour: something was in front of them. bool (H, W).
+
+    Otherwise a mask on a thing would be on the ground behind it too, and be left there when the thing moves on.
+    """
+    x, y = _places(origin.dx, origin.dy)
+    inside = cv2.inRange(x, 0, x.shape[1] - 1).view(bool) & cv2.inRange(y, 0, y.shape[0] - 1).view(bool)
+    return inside & ~origin.seen & (_difference(frame, _moved(first, origin.dx, origin.dy)) > MISMATCH)
+
+
+def _places(dx, dy):
+    """The positions of all pixels, displaced by (dx, dy)."""
+    return dx + np.arange(dx.shape[1], dtype=np.float32), dy + np.arange(dx.shape[0], dtype=np.float32)[:, None]
+
+
+def _moved(frame, dx, dy):
+    """What a frame shows at positions displaced by (dx, dy)."""
+    x, y = _places(dx, dy)
+    return cv2.remap(frame, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _difference(first, second):
+    """Sum of the differences in R, G and B, mean around each pixel. uint8 (H, W, 3) -> float32 (H, W)."""
+    return cv2.blur(cv2.absdiff(first, second).sum(2, dtype=np.float32), (WINDOW, WINDOW))
+
+
+def _regrown(origin, torn, frame):
+    """Let torn pixels move like the pixel around them whose colour is most like theirs, or else drop them.
 
     What comes out from behind a thing is then carried on by the ground beside it, not by the thing.
     """
     height, width = torn.shape
-    smooth = cv2.blur(frame, (3, 3)).astype(np.float32) / np.float32(COLOUR)
-    features = np.dstack([smooth, *flow])  # float32 (H, W, 5)
+    features = cv2.blur(frame, (3, 3)).reshape(-1, 3).astype(np.float32) / np.float32(COLOUR)
     rows, columns = np.nonzero(torn)
-    own, best = features[rows, columns], np.full(len(rows), np.inf, np.float32)
+    own, best = features[rows * width + columns], np.full(len(rows), np.inf, np.float32)
     chosen = np.full(len(rows), -1)
     for ring in RINGS:
         for angle in np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS):
             y, x = rows + round(ring * np.sin(angle)), columns + round(ring * np.cos(angle))
             inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
             place = np.where(inside, y * width + x, 0)
-            difference = features.reshape(-1, 5)[place] - own
+            difference = features[place] - own
             cost = np.einsum("ij,ij->i", difference, difference) + np.float32((ring / REACH) ** 2)
             better = inside & ~torn.ravel()[place] & (cost < best)
             best[better], chosen[better] = cost[better], place[better]
