@@ -62,8 +62,8 @@ def test_ratios_and_the_pixels_that_are_never_seen():
 @pytest.mark.parametrize(
     ("speed", "shape", "motion"),
     [
-        (0.25, (240, 432), "still"),
-        (0.26, (240, 432), "slow"),
+        (0.5, (240, 432), "still"),
+        (0.51, (240, 432), "slow"),
         (3, (240, 432), "slow"),
         (3.01, (240, 432), "fast"),
         (6, (480, 864), "slow"),  # twice as long sides
@@ -149,7 +149,7 @@ def test_raw_masks_are_joined_to_the_mean_ratio_of_what_the_frames_show(ratio):
     frames = np.empty((9, *shape), np.uint8)
     for matrix, frame in zip(matrices, frames, strict=True):
         plane.frame(matrix, frame)
-    assert frames[::2].mean() == pytest.approx(ratio, rel=0.02)  # the frames that are measured
+    assert frames[::2].mean() == pytest.approx(ratio, abs=0.003)  # on the frames that are measured
     assert 8.5 <= float(columns["dilation"]) <= 49.5  # of the brush, in px of 512
 
 

@@ -76,7 +76,6 @@ def sequences(videos, out, raw, workers, cluster, strict, **settings):
     any time; run it again to continue.
     """
     from maskgen.errors import BadInput
-    from maskgen.sequences.raw import raw_path
     from maskgen.sequences.run import make_sequences, summary
 
     config = SequenceConfig(**settings)
@@ -88,7 +87,7 @@ def sequences(videos, out, raw, workers, cluster, strict, **settings):
             )
     elif videos:
         print_stderr(f"maskgen: {' and '.join(config.modes)} masks need no video: {videos[0]} is not used")
-    raw = raw_path(raw if raw or not Path(RAW).is_dir() else RAW)
+    raw = raw or (Path(RAW) if Path(RAW).is_dir() else None)
     videos = videos or (Path("videos"),)
     recipe = make_sequences(videos, raw, out, config, workers=workers, cluster=cluster, strict=strict, say=print_stderr)
     click.echo("\n".join([*summary(recipe), f"look at them: maskgen show {out}"]))

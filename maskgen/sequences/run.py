@@ -24,7 +24,7 @@ from maskgen.runtime.recipe import library_versions
 from maskgen.sequences.film import Footage
 from maskgen.sequences.index import INDEX, frame_name, is_row, write_index
 from maskgen.sequences.measure import CATEGORIES
-from maskgen.sequences.raw import RawMasks, raw_masks_of
+from maskgen.sequences.raw import RawMasks, raw_masks_of, raw_path
 from maskgen.sequences.settings import FROM_RAW, FROM_VIDEO, SequenceConfig
 from maskgen.sequences.task import Material, make_batch, tasks_of
 from maskgen.settings import ExtractConfig
@@ -33,9 +33,9 @@ BATCH = {True: 1, False: 16}  # sequences per task of a worker, by whether they 
 
 
 def make_sequences(
-    videos: Iterable[Path],
-    raw: Path,
-    out: Path,
+    videos: Path | str | Iterable[Path | str],
+    raw: Path | str | None,
+    out: Path | str,
     config: SequenceConfig | None = None,
     *,
     workers: int | None = None,
@@ -45,13 +45,14 @@ def make_sequences(
 ) -> dict:
     """Make mask sequences and write them as a set. Returns its recipe.
 
-    videos: video files, folders of frames, or folders of those; used by the modes "tracked" and "occlusion". raw: raw
-    masks, used by all modes but "occlusion". out: a new folder, or the folder of an earlier run with the same
-    arguments: an interrupted one is resumed, and missing or changed files of a finished one are made again. workers,
-    cluster, strict, say: as in `maskgen.extract`. Raises BadInput for what the user can correct, and if no sequence can
-    be made.
+    videos: video files, folders of frames, or folders of those; used by the modes "tracked" and "occlusion". raw: a
+    mask set, a folder or an archive of raw masks, used by all modes but "occlusion"; None: those that come with the
+    package. out: a new folder, or the folder of an earlier run with the same arguments: an interrupted one is resumed,
+    and missing or changed files of a finished one are made again. config: the settings. workers, cluster, strict, say:
+    as in `maskgen.extract`. Raises BadInput for what the user can correct, and if no sequence can be made.
     """
-    videos, out, config = list(videos), Path(out), config or SequenceConfig()
+    videos = [Path(path) for path in ([videos] if isinstance(videos, Path | str) else videos)]
+    raw, out, config = raw_path(raw), Path(out), config or SequenceConfig()
     wanted = {split: getattr(config, split) for split in SPLITS if getattr(config, split)}
     flow.flow_named(config.flow)
     masks = raw_masks_of(raw, wanted) if set(config.modes) & set(FROM_RAW) else {}
