@@ -1,11 +1,15 @@
 """Mask sequences a second, compared in the same run with blobs that drift, as data sets for video inpainting draw them.
 
     python benchmarks/sequences.py masks/raw
+    python benchmarks/sequences.py --tracked 8      # instead: how far tracked masks are from where they should be
 
 One core. The baseline is of the kind that STTN, E2FGVI, FuseFormer and ProPainter train on, written anew here: a random
 closed curve of cubic Bezier pieces, filled by matplotlib, pasted frame by frame with Pillow at a position that moves
-and is thrown back at the edges; half of the sequences stand still. "curve" draws the same with OpenCV, which shows how
-much of the time is matplotlib's.
+and is thrown back at the edges; half of the sequences stand still. "OpenCV" draws the same curve as a polygon, which
+shows how much of the time is matplotlib's.
+
+--tracked N renders N films of 17 frames of 512x512: two to four pieces of photo that move over another one, each by its
+own affine motion, so that the place in the first frame of each pixel of the last one is known exactly.
 """
 
 import argparse
@@ -16,12 +20,14 @@ import cv2
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import occlusion
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Curve
 from PIL import Image
 
 from maskgen.sequences.sampler import WITHOUT_VIDEO as MODES
 from maskgen.sequences.sampler import SequenceSampler
+from maskgen.sequences.tracking import origins
 
 POINTS = (6, 9)  # of the curve, drawn from this range
 
@@ -79,6 +85,42 @@ def drifting_blob(rng, frames, height, width, blob):
     return masks if moves else masks * frames
 
 
+def tracking_error(index, share=0.25):
+    """Distance in px between the tracked and the true place in frame 0, for each pixel of frame 16; and the motion.
+
+    share: of the motion of `occlusion.scene` that is made in a frame. Both results float64 (H, W).
+    """
+    rng = np.random.default_rng([2010, index])
+    layers = [
+        occlusion.random_layer(name, depth, rng) for depth, name in enumerate(rng.permutation(occlusion.PHOTOS)[:4])
+    ]
+    y, x = np.mgrid[0.0 : occlusion.SIDE, 0.0 : occlusion.SIDE]
+    frames = []
+    for t in range(17):
+        frame = occlusion.rendered([layer.at(t * share) for layer in layers], x, y) + rng.normal(0, 1.5, (*x.shape, 3))
+        frames.append(np.clip(np.rint(frame), 0, 255).astype(np.uint8))
+    *_, last = origins(frames, "dis")
+    true_x, true_y = x.copy(), y.copy()
+    for layer in layers:
+        from_x, from_y = layer.at(16 * share).backward(x, y)
+        nearer = layer.covers(from_x, from_y)
+        true_x[nearer], true_y[nearer] = from_x[nearer], from_y[nearer]
+    return np.hypot(x + last.dx - true_x, y + last.dy - true_y), np.hypot(true_x - x, true_y - y)
+
+
+def print_tracking_errors(films):
+    """Print a line for each film, and the median of all."""
+    medians = []
+    for index in range(films):
+        error, motion = tracking_error(index)
+        medians.append(np.median(error))
+        quantiles = ", ".join(f"{share:.0%} {np.quantile(error, share):.2f} px" for share in (0.5, 0.75, 0.9))
+        print(
+            f"film {index}: moved by {np.median(motion):.0f} px (median), at most {motion.max():.0f}; error {quantiles}"
+        )
+    print(f"median of the {films} medians: {np.median(medians):.2f} px after 16 frames")
+
+
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -87,9 +129,13 @@ def main():
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--size", default="432x240")
     parser.add_argument("--cpu", action="store_true", help="measure processor time, for a busy machine")
+    parser.add_argument("--tracked", type=int, metavar="FILMS", help="measure the places of tracked masks instead")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     matplotlib.use("agg")
+    if options.tracked:
+        print_tracking_errors(options.tracked)
+        return
     clock = time.process_time if options.cpu else time.perf_counter
     width, height = map(int, options.size.split("x"))
     blobs = {"blobs, matplotlib": blob_by_matplotlib, "blobs, OpenCV": blob_by_opencv}
