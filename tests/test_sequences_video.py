@@ -102,6 +102,20 @@ def test_what_enters_at_the_edge_is_carried_on_like_what_is_beside_it(track):
     assert np.mean(np.abs(entered - 24) < 3) > 0.9
 
 
+def test_before_a_fixed_camera_only_what_moves_is_carried():
+    """A plain wall with a curtain, the noise of a camera, and a thing that moves in front of the wall."""
+    rng, frames = np.random.default_rng(0), []
+    for t in range(5):
+        wall = cv2.GaussianBlur(texture(120, 200, 3), (0, 0), 6)
+        wall[:, 140:] = texture(120, 60, 4)
+        wall[on_thing(t)] = rendered(t + 1)[t][on_thing(t)]
+        frames.append(np.clip(wall + rng.normal(0, 2, wall.shape), 0, 255).astype(np.uint8))
+    *_, last = origins(frames, "dis")
+    far = cv2.dilate((on_thing(0) | on_thing(4)).astype(np.uint8), np.ones((31, 31), np.uint8)) == 0
+    assert np.mean((last.dx == 0)[far] & (last.dy == 0)[far]) > 0.98
+    assert np.median(last.dx[on_thing(4)]) == pytest.approx(-4 * THING[0], abs=0.5)
+
+
 def test_a_tracked_mask_follows_the_ground_from_the_middle_to_both_ends():
     rng, frames = np.random.default_rng(0), rendered(9)
     holes, columns = tracked_holes(frames, lambda: ("a", streaks(int(rng.integers(9)))), 0.3, "dis", rng)

@@ -19,7 +19,7 @@ from maskgen.sequences.plane import (
 from maskgen.sequences.tracking import Origin, origins
 from maskgen.settings import SIZE, ExtractConfig
 
-FAILED = 0.35  # share of torn pixels from one frame to the next above which the flow has failed
+FAILED = 0.35  # share of pixels at which the flows there and back contradict each other, above which they have failed
 SMOOTH = 7  # px, side of the square whose majority decides whether a pixel of a tracked mask is a hole
 MAX_EMPTY = 0.25  # share of the frames that may have no hole
 # Why a window is passed over, in the words of the summary and of recipe.json.
@@ -40,7 +40,7 @@ def tracked_holes(
     track = []
     for numbers in (range(middle, len(frames)), range(middle, -1, -1)):
         for origin in origins([frames[t] for t in numbers], flow):
-            if origin.torn > FAILED:
+            if origin.inconsistent > FAILED:
                 return FLOW_FAILED
             track.append(origin)
     there, back = track[: len(frames) - middle], track[len(frames) - middle :]

@@ -24,6 +24,9 @@ REACH = 32  # px, how far the motion of a torn pixel is looked for
 RINGS = (2, 4, 8, 16, REACH)  # px, distances at which it is looked for
 DIRECTIONS = 8  # in each of which it is looked for
 CORRECTION = 4.0  # px, the largest correction by comparison with the first frame
+UNCHANGED = 15  # grey levels, sum of the differences in R, G and B up to which a pixel looks the same in two frames
+TEXTURED = 75  # percentile of the gradients above which a pixel counts as textured
+STILL = 0.5  # the camera stands still if a smaller share of the textured pixels has changed
 MISMATCH = 60  # grey levels, sum of the differences in R, G and B above which two pixels are not of the same thing
 WINDOW = 5  # px, side of the square in which they are compared
 COLOUR = 8.0  # grey levels, difference that counts as much as that distance
@@ -36,7 +39,7 @@ class Origin(NamedTuple):
     dy: np.ndarray
     known: np.ndarray  # bool (H, W); False where the flow failed, or where the first frame shows another thing
     seen: np.ndarray  # bool (H, W); True for what has been in view without a break since the first frame
-    torn: float = 0.0  # share of pixels that the frame before does not show, or where the flow failed
+    inconsistent: float = 0.0  # share of pixels at which the flows there and back contradict each other
 
 
 def origins(frames: Sequence[np.ndarray], flow: str) -> Iterator[Origin]:
@@ -45,9 +48,22 @@ def origins(frames: Sequence[np.ndarray], flow: str) -> Iterator[Origin]:
     origin = Origin(*np.zeros((2, *shape), np.float32), *np.ones((2, *shape), bool))
     yield origin
     for before, frame in pairwise(frames):
-        forward, back = both(flow, before, frame)
+        forward, back = _held_still(before, frame, *both(flow, before, frame))
         origin = corrected(carried(origin, frame, back, forward), frame, frames[0])
         yield origin._replace(known=origin.known & ~_shows_another(origin, frame, frames[0]))
+
+
+def _held_still(before, frame, forward, back):
+    """The flows, 0 where a pixel looks the same in both frames, if the camera stands still.
+
+    On plain walls under noise, flow drifts, and a mask on them would tremble.
+    """
+    changed = _difference(before, frame) > UNCHANGED
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    gradient = cv2.magnitude(*(cv2.Sobel(grey, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1))))
+    if changed[gradient >= np.percentile(gradient, TEXTURED)].mean() < STILL:
+        forward[~changed] = back[~changed] = 0
+    return forward, back
 
 
 def carried(origin: Origin, frame: np.ndarray, back: np.ndarray, forward: np.ndarray) -> Origin:
@@ -70,14 +86,14 @@ def carried(origin: Origin, frame: np.ndarray, back: np.ndarray, forward: np.nda
     dx += u
     dy += v
     seen &= ~(torn | enters)
-    return _regrown(Origin(dx, dy, known, seen, float(torn.mean())), torn | ~known, frame)
+    return _regrown(Origin(dx, dy, known, seen, float(np.mean(error > 1))), torn | ~known, frame)
 
 
 def corrected(origin: Origin, frame: np.ndarray, first: np.ndarray) -> Origin:
     """The origin after the frame was compared with the first one, moved to where the origin says. uint8 (H, W, 3).
 
-    The flow between the two is what the origin lacks. It is added to what has been in view since the first frame, where
-    it is small and makes the two more similar.
+    The flow between the two is what the origin lacks. It is added to what has been in view since the first frame and
+    has moved, where it is small and makes the two more similar.
     """
     moved = _moved(first, origin.dx, origin.dy)
     u, v = cv2.split(dis_medium(frame, moved))
@@ -85,7 +101,7 @@ def corrected(origin: Origin, frame: np.ndarray, first: np.ndarray) -> Origin:
     dx += u
     dy += v
     helps = _difference(frame, _moved(first, dx, dy)) < _difference(frame, moved)
-    helps &= (u * u + v * v < CORRECTION**2) & origin.seen
+    helps &= (u * u + v * v < CORRECTION**2) & origin.seen & ((origin.dx != 0) | (origin.dy != 0))
     return origin._replace(dx=np.where(helps, dx, origin.dx), dy=np.where(helps, dy, origin.dy))
 
 
