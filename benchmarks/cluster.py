@@ -26,9 +26,11 @@ from distributed import Client
 from extract import film
 
 from evaluation import benchmark, pairing
+from evaluation import masks as mask_files
 from evaluation.methods import parse_all
 from evaluation.pairs import Sources
 from evaluation.settings import BenchmarkConfig
+from maskgen import canonical, maskset
 from maskgen.errors import BadInput
 from maskgen.extraction.run import extract
 from maskgen.maskset import Masks
@@ -203,6 +205,20 @@ def faults(videos, masks, folder):
     print(*lines, sep="\n", file=sys.stderr)
 
 
+def first_of_v1(folder):
+    """Write ten masks of each class of v1 as a mask set. Returns its folder."""
+    table, rows = mask_files.find_masks(canonical.TESTSET), []
+    for name in table.groupby("category", sort=False).head(10)["mask"]:
+        hole = maskset.decode(mask_files.read(canonical.TESTSET, name), name)
+        path, data = (folder / "test" / name).with_suffix(".png"), maskset.encode(hole)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        rows.append(maskset.describe(hole, path.relative_to(folder / "test").as_posix(), data))
+    maskset.write_index(folder / "test", rows)
+    (folder / "recipe.json").write_bytes(mask_files.read(canonical.TESTSET, "recipe.json"))
+    return folder
+
+
 def traffic(videos, masks, folder):
     """The batches that each command sends to the scheduler, and how many it handles per second."""
     sent, send = [], cluster._Connection.send
@@ -228,7 +244,7 @@ def traffic(videos, masks, folder):
         config = ExtractConfig(train=masks * 7 // 10, test=masks * 3 // 10)
         extract(videos, folder / "raw", config, cluster=address, say=lambda line: None)
         yield row("extract, masks:", masks)
-        ready = pairing.OWN_MASKS
+        ready = first_of_v1(folder / "v1")
         make_testset(ready, folder / "set", FillConfig(per_category=5), cluster=address)
         yield row("testset, masks:", 60)
         find_faults(ready, cluster=address)

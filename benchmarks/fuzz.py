@@ -250,11 +250,11 @@ def publish_set(folder):
 
 def read_results(folder):
     """A benchmark that finds recipe, pairs and journals of an earlier run."""
-    from evaluation import pairing
+    from evaluation import listed
     from evaluation.pairs import load_pair
 
-    pairs, sources, size = pairing.open_pairs(folder / "results", images=folder / "photos", masks=folder / "masks")
-    config = replace(_small(), size=size)
+    found = listed.open_pairs(folder / "results", images=folder / "photos", masks=folder / "masks")
+    pairs, sources, config = found.pairs, found.sources, replace(_small(), size=found.size)
     each(*(partial(load_pair, pair, sources, config) for pair in pairs[:3]))
     _score(pairs, sources, folder, ("mean",), config)
 

@@ -19,7 +19,8 @@ import cv2
 import pandas as pd
 import skimage.data
 
-from evaluation.pairing import OWN_MASKS
+from evaluation import masks
+from maskgen import canonical
 from maskgen.runtime import images
 from pconv_model.train import CHECKPOINT
 
@@ -60,10 +61,12 @@ def write_squares(folder, side):
 
 
 def copy_masks(folder):
-    """Copy the shipped masks of the two smallest classes; dilated for training, they cover up to 0.38 of an image."""
+    """Copy ten masks of v1 of each of the smallest classes; dilated for training, they cover up to 0.38 of an image."""
     folder.mkdir()
-    for i, path in enumerate(sorted((OWN_MASKS / "test").glob("*_0.01-0.1/*.png"))):
-        shutil.copy(path, folder / f"{i:02d}.png")
+    table = masks.find_masks(canonical.TESTSET)
+    small = table[table["category"].str.endswith("_0.01-0.1")].groupby("category").head(10)
+    for i, name in enumerate(small["mask"]):
+        (folder / f"{i:02d}.tif").write_bytes(masks.read(canonical.TESTSET, name))
 
 
 def run_and_kill(command, checkpoint):

@@ -24,8 +24,8 @@ import skimage.data
 import torch
 import torch.nn.functional as F
 
-from evaluation.pairing import OWN_MASKS
-from maskgen.maskset import read_hole
+from evaluation import masks
+from maskgen import canonical, maskset
 from maskgen.runtime import images
 from pconv_model import unet, upsampling
 from pconv_model.inpaint import Inpainter
@@ -161,7 +161,8 @@ def setting(name):
 def shipped_pairs():
     """36 pairs of (photo, hole), 512x512: three photos under a mask of each class."""
     folder = Path(skimage.data.__file__).parent
-    holes = [read_hole(path) for path in sorted(OWN_MASKS.rglob("*.png"))[::10]]
+    table = masks.find_masks(canonical.TESTSET).groupby("category", sort=False).head(1)
+    holes = [maskset.decode(masks.read(canonical.TESTSET, name), name) for name in table["mask"]]
     photos = [resized_square(images.read(folder / name)) for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
     return list(product(photos, holes))
 

@@ -1,9 +1,11 @@
-"""Time of a random training mask, compared with drawing random lines and ellipses with OpenCV in the same run.
+"""Time of a random training mask, compared with drawing random lines, discs and ellipses with OpenCV in the same run.
 
-    python benchmarks/sampler.py masks/raw
+    python benchmarks/sampler.py                # the raw masks that come with the package
+    python benchmarks/sampler.py masks/raw      # others
 
-The sampler is timed on one core: "first" while it reads each file for the first time, "cached" afterwards. The baseline
-is what training code without mask files usually draws.
+First on one core: "first" while the sampler reads each file for the first time, "cached" afterwards. Then in a torch
+DataLoader of two workers, twice: the sampler, the test masks of MaskDataset, and the baseline. The baseline is what
+training code without mask files usually draws.
 """
 
 import argparse
@@ -13,7 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskgen.sampler import MaskSampler
+from maskgen import MaskDataset, MaskSampler
+
+BATCH = 32  # masks of a batch
 
 
 def lines_and_ellipses(rng, size):
@@ -48,30 +52,88 @@ def seconds(make, count, clock):
     return clock() - begin
 
 
+class Drawn:
+    """The baseline as a data set for a data loader."""
+
+    def __init__(self, count, size):
+        self.count, self.size = count, size
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        return lines_and_ellipses_in_range(np.random.default_rng(i), self.size)
+
+
+class First:
+    """The first `count` items of a data set; one that ends begins again."""
+
+    def __init__(self, data, count, ends=False):
+        self.data, self.count, self.ends = data, count, ends
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        return self.data[i % len(self.data) if self.ends else i]
+
+
+def loading_seconds(data):
+    """Time of two passes of a DataLoader with two workers, each without the start of the workers."""
+    from torch.utils.data import DataLoader
+
+    spent = []
+    loader = DataLoader(data, batch_size=BATCH, num_workers=2, persistent_workers=True, prefetch_factor=4)
+    next(iter(DataLoader(data, batch_size=1)))  # imports, and the index of an archive, are not counted
+    for _ in range(2):
+        begin = time.perf_counter()
+        for _ in loader:
+            pass
+        spent.append(time.perf_counter() - begin)
+    return spent
+
+
 def main():
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "masks", type=Path, nargs="?", default=Path("demo/masks/raw"), help="raw masks; make demo makes some"
-    )
+    parser.add_argument("masks", type=Path, nargs="?", help="raw masks [default: those of the package]")
     parser.add_argument("--count", type=int, default=2000, help="masks of each kind")
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--cpu", action="store_true", help="measure processor time, for a busy machine")
+    parser.add_argument("--cpu", action="store_true", help="measure processor time, for a busy machine; one core only")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     clock = time.process_time if options.cpu else time.perf_counter
     rng = np.random.default_rng(0)
+    test = MaskDataset("v1")
     baseline = seconds(lambda i: lines_and_ellipses_in_range(rng, options.size), options.count, clock)
     rows = [("lines and ellipses", baseline)]
     for name, uniform in (("sampler", False), ("sampler, uniform ratios", True)):
         sampler = MaskSampler(options.masks, options.size, uniform=uniform)
         rows.append((f"{name}, first", seconds(sampler.__getitem__, options.count, clock)))
         rows.append((f"{name}, cached", seconds(sampler.__getitem__, options.count, clock)))
+    rows.append(("MaskDataset, 512 px", seconds(lambda i: test[i % len(test)], options.count, clock)))
     print(f"{options.size} px, {options.count} masks, one core, {len(sampler)} raw masks")
+    print_rows(rows, options.count, baseline)
+    if options.cpu:
+        return
+    print(f"in a DataLoader of two workers, batches of {BATCH}")
+    rows = []
+    for name, data in (
+        ("lines and ellipses", Drawn(options.count, options.size)),
+        ("sampler", First(MaskSampler(options.masks, options.size), options.count)),
+        ("MaskDataset, 512 px", First(test, options.count, ends=True)),
+    ):
+        first, again = loading_seconds(data)
+        rows += [(f"{name}, first", first), (f"{name}, again", again)]
+    print_rows(rows, options.count, rows[1][1])
+
+
+def print_rows(rows, count, baseline):
+    """Print a line for each (name, seconds)."""
     for name, spent in rows:
-        per_mask = spent / options.count
         print(
-            f"{name:<32}{1e3 * per_mask:8.3f} ms{1 / per_mask:8.0f} masks/s{spent / baseline:8.2f} x lines and ellipses"
+            f"{name:<32}{1e3 * spent / count:8.3f} ms{count / spent:8.0f} masks/s"
+            f"{spent / baseline:8.2f} x lines and ellipses"
         )
 
 

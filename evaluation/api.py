@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation import benchmark, experiments, pairing, report
+from evaluation import benchmark, experiments, listed, matching, pairing, protocol_pairs, protocols, report
 from evaluation import metrics as metric_table
-from evaluation.methods import Method, parse_all
+from evaluation.masks import default_per_class
+from evaluation.methods import Method, external, parse_all
 from evaluation.methods.registry import check_labels, checked_label
+from evaluation.names import folder_of
 from evaluation.pairs import PairSet
-from evaluation.settings import METHODS, OUT, TIMEOUT, BenchmarkConfig, ReportConfig
+from evaluation.settings import METHODS, NATIVE, OUT, TIMEOUT, BenchmarkConfig, ReportConfig, Size
 from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime import files
 
@@ -31,9 +33,10 @@ def evaluate(
     *,
     metrics: Iterable[str] = BenchmarkConfig.metrics,
     per_class: int | None = None,
-    size: int | tuple[int, int] | None = None,
+    size: int | Size | None = None,
     seed: int = BenchmarkConfig.seed,
-    pairs: str | Path | None = None,
+    pairs: str | Path | PairSet | None = None,
+    protocol: str | None = None,
     polarity: str | None = None,
     threshold: int | None = None,
     raw: bool = BenchmarkConfig.raw,
@@ -59,19 +62,27 @@ def evaluate(
         (H, W, 3) RGB, black in the hole, hole bool (H, W), True where pixels are missing. It returns uint8 (H, W, 3).
         Functions run in this process, one image after another, and their scores are computed anew in every run.
     images, masks
-        A folder each; None takes those that ship. Or two lists of arrays of the same length, images as uint8 (H, W, 3)
-        and holes as bool (H, W): the first image has the first hole, and so on.
+        A folder each; masks may also be a zip or tar. None takes those that ship. The images "reference" are the 60
+        reference photos, the masks "v1" the 12,000 canonical test masks. Or two lists of arrays of the same length,
+        images as uint8 (H, W, 3) and holes as bool (H, W): the first image has the first hole, and so on.
     metrics
         Names of metrics, as for the option `--metric`.
     per_class
-        Number of masks drawn of each class. None takes all.
+        Number of masks of each class: of the canonical masks the first ones, of all others drawn by the seed. 0 takes
+        all, and so does None; without `masks`, None takes ten of each class of v1.
     size
-        Height and width in px to which all images are cut, or one number for both. None takes 512, or the size of
-        `pairs` or of the arrays.
+        Height and width in px to which all images are cut, or one number for both; "native" keeps each image at its
+        own size. None takes 512, or the size of `pairs` or of the arrays.
     seed
         Draws the pairs and the bootstrap samples.
     pairs
-        A `pairs.csv` or its folder, as `evaluate pairs` and earlier runs write it: these pairs are scored.
+        A `pairs.csv` or its folder, as `evaluate pairs` and earlier runs write it, or a list with the columns `image`
+        and `mask`: these pairs are scored. Or the pairs that `match_folders` finds.
+    protocol
+        "places2", "imagenet", "celebahq" or "paris": the canonical masks lie over the images of that data set as a list
+        in the package says, and `images` is its folder. "reference": over the reference photos, without `images`.
+        `per_class` takes the first masks of each class. What else decides the pairs is refused: `masks`, `pairs`,
+        `seed`, `polarity`, `threshold` and other sizes.
     polarity, threshold
         How mask files are read: "hole-white" or "hole-black", and the grey level from which on they are white.
     raw
@@ -111,27 +122,44 @@ def evaluate(
     >>> sorted(result.scores["method"].unique())
     ['mine', 'telea']
     """
+    size = (size, size) if isinstance(size, int) else size
+    if protocol is not None:
+        others = {"masks": masks, "pairs": pairs, "polarity": polarity, "threshold": threshold, "seed": seed or None}
+        size = protocol_pairs.check_options(protocol, size, images, **others)
     if pairs is not None and per_class is not None:
         raise BadInput(ONLY_DRAWN)
-    size = (size, size) if isinstance(size, int) else size
+    if isinstance(pairs, PairSet) and any(value is not None for value in (images, masks, polarity, threshold, size)):
+        raise BadInput("pairs know their files and size: leave images, masks, polarity, threshold and size out")
+    if isinstance(size, str) and size != NATIVE:
+        raise BadInput(f"size is height and width in px, or {NATIVE!r}, got {size!r}")
+    if per_class is None and pairs is None and protocol is None:
+        per_class = default_per_class(masks)
     config = BenchmarkConfig(tuple(metrics), size or BenchmarkConfig.size, per_class or 0, raw, seed)
     chosen = read_methods(methods, weights)
-    check_metrics(config, by, size)
+    check_metrics(config, by, config.common_size if size else None)
     temporary = None
     if not out:
         temporary = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
         out = Path(temporary.name, OUT)
     folder = Path(out)
-    if isinstance(images, Sequence | np.ndarray) and not isinstance(images, str):
-        pair_set, size = experiments.array_pairs(images, masks, size, out=folder)
-        config = replace(config, size=size)
+    if protocol is not None:
+        pair_set = protocol_pairs.protocol_pairs(
+            protocol, _path(images), config.common_size, config.per_class, out=folder
+        )
+    elif isinstance(images, Sequence | np.ndarray) and not isinstance(images, str):
+        pair_set = experiments.array_pairs(images, masks, size, out=folder)
+    elif isinstance(pairs, PairSet):
+        pair_set = pairs
     elif pairs is not None:
-        folders = {"images": _path(images), "masks": _path(masks)}
-        pair_set, size = pairing.listed_pairs(Path(pairs), **folders, polarity=polarity, threshold=threshold, size=size)
-        config = replace(config, size=size)
+        reading = {"polarity": polarity, "threshold": threshold, "size": size}
+        pair_set = listed.open_pairs(Path(pairs), images=_path(images), masks=_path(masks), **reading)
+        pair_set = protocol_pairs.recognised(pair_set, Path(pairs))
     else:
         reading = polarity or "hole-white", threshold
         pair_set = pairing.pair_folders(_path(images), _path(masks), config, *reading, out=folder)
+    config = replace(config, size=pair_set.size or config.size, factor=pair_set.factor)
+    if config.factor:
+        config = replace(config, raw=True)
     result = score_pairs(
         chosen,
         pair_set,
@@ -160,8 +188,10 @@ def _path(folder):
 
 def read_methods(
     methods: Mapping[str, str | Callable] | Iterable[str], weights: Mapping[str, str | Path] | Iterable[str] = ()
-) -> dict[Method, dict]:
-    """The methods of a run, each with its identity. weights: a dict of label or name -> file, or `--weights` options.
+) -> dict[Method, dict | None]:
+    """The methods of a run, each with its identity; that of dir: depends on the pairs and is None.
+
+    weights: a dict of label or name -> file, or `--weights` options.
 
     Raises BadInput for an unknown method, two methods of one name, and a file or folder of a method that is missing.
     """
@@ -180,7 +210,10 @@ def read_methods(
         found[checked_label(label)] = Method(label, "function", label, function=function)
     order = list(methods) if isinstance(methods, Mapping) else list(found)
     check_labels(order)
-    return {found[label]: found[label].identity() for label in order}
+    for label in order:
+        if found[label].kind == "dir":
+            external.check_folder(folder_of(Path(found[label].argument)))
+    return {found[label]: None if found[label].kind == "dir" else found[label].identity() for label in order}
 
 
 def check_metrics(config: BenchmarkConfig, by: str | None, size: tuple[int, int] | None = None) -> None:
@@ -190,7 +223,7 @@ def check_metrics(config: BenchmarkConfig, by: str | None, size: tuple[int, int]
 
 
 def score_pairs(
-    methods: dict[Method, dict],
+    methods: dict[Method, dict | None],
     pair_set: PairSet,
     config: BenchmarkConfig,
     out: Path,
@@ -207,18 +240,23 @@ def score_pairs(
 
     def write_report(scores: pd.DataFrame) -> None:
         nonlocal text
-        text = report.write(out, scores, pairs, sources, config, ReportConfig(by=by or ""), paper=paper, pages=pages)
+        shown = ReportConfig(by=by or "", overall=bool(pair_set.called))
+        text = report.write(out, scores, pairs, sources, config, shown, paper=paper, pages=pages)
 
     say(pair_set.description)
+    protocol = (pair_set.experiment or {}).get("protocol")
+    if protocol:
+        say(protocols.caption(protocol))
+    found = {matching.with_results(method, pair_set): identity for method, identity in methods.items()}
     scores = benchmark.run(
-        list(methods),
+        list(found),
         pairs,
         sources,
         out,
         config,
         names=pair_set.names,
         experiment=pair_set.experiment,
-        identities={method.label: identity for method, identity in methods.items()},
+        identities={method.label: identity or method.identity() for method, identity in found.items()},
         drawn=pair_set.files,
         report=write_report,
         say=say,
@@ -226,6 +264,8 @@ def score_pairs(
     )
     say(text)
     say(f"\nscores, tables and pictures are in {out}; look at {out / 'report.html'}")
+    if protocol:
+        say(protocols.last_line(protocol, raw=config.raw))
     result = Evaluation(out, scores, text, [method.label for method in methods])
     if verbose:
         for line in result.failures:

@@ -16,8 +16,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation import metrics
+from evaluation.listed import PAIRS_CSV, changes, pairs_csv, pairs_sha256
 from evaluation.methods import Method
-from evaluation.pairing import PAIRS_CSV, changes, pairs_csv, pairs_sha256
 from evaluation.pairs import Pair, Sources
 from evaluation.scoring import (
     TRUTH,
@@ -73,7 +73,7 @@ def run(
     Resumes an interrupted run; methods can be added to finished results. A method without any score is tried again, and
     so is a Python function. Raises BadInput where `out` holds results of other settings.
     """
-    metrics.check(config.metrics, config.size)
+    metrics.check(config.metrics, config.common_size)
     _check_classes(config, pairs)
     identities = identities or {method.label: method.identity() for method in methods}
     methods = [method.absolute() for method in methods]
@@ -100,7 +100,10 @@ def run(
         scores = write_scores(out, pairs)
         empty = scores[(scores["hole_ratio"] == 0) & (scores["error"] == "")]["pair"].unique()
         if len(empty):
-            warn(f"{len(empty)} masks have no hole left at {config.size[0]} x {config.size[1]} px, as of {empty[0]}")
+            size = config.common_size
+            where = f"{size[0]} x {size[1]} px" if size else "the size of their image"
+            warn(f"{len(empty)} masks have no hole left at {where}, as of {empty[0]}")
+        _warn_of_small_images(scores, config)
         report(scores)
         if not folder.complete or unfinished:
             folder.finish()
@@ -164,6 +167,16 @@ def recipe_of(out: Path) -> dict:
     return maskset.read_recipe(out / PROGRESS if (out / PROGRESS / RECIPE).exists() else out)
 
 
+def _warn_of_small_images(scores, config):
+    """Warn of pairs that a metric cannot score because their images are too small: they are not in its means."""
+    for name in config.metrics:
+        if config.common_size is None and name in metrics.METRICS and metrics.METRICS[name].smallest > 1:
+            left_out = scores[(scores["error"] == "") & scores[name].isna()]["pair"].unique()
+            if len(left_out):
+                least = metrics.METRICS[name].smallest
+                warn(f"{name} needs at least {least} px a side: {len(left_out)} pairs are left out, as {left_out[0]}")
+
+
 def _check_classes(config, pairs):
     """Warn of classes too small for a metric of sets; raise BadInput if all are."""
     for name in config.metrics:
@@ -224,7 +237,9 @@ def write_inputs(out: Path, pairs: list[Pair], drawn: dict[str, bytes]) -> None:
 
 def _fill_journals(job, pairs, journals, workers, cluster, recipe_file):
     """Fill and score all pairs that the journals lack."""
-    shared_files = [recipe_file, job.sources.images / pairs[0].image, job.sources.masks / pairs[0].mask]
+    masks = job.sources.masks
+    first_mask = masks if masks.is_file() else masks / pairs[0].mask
+    shared_files = [recipe_file, job.sources.images / pairs[0].image, first_mask]
     on_workers = partial(parallel.run, workers=workers, cluster=cluster, shared_files=shared_files)
     groups = by_image(pairs)
     try:

@@ -8,13 +8,16 @@ from click.core import ParameterSource
 
 from evaluation.settings import (
     FACTOR,
+    FIRST,
     GROWTH,
     KINDS,
     LAYOUTS,
     METHODS,
     METRICS,
+    NATIVE,
     OUT,
     PAIRS,
+    PROTOCOLS,
     TIMEOUT,
     BenchmarkConfig,
 )
@@ -24,6 +27,7 @@ from maskgen.runtime.command import (
     CONTEXT,
     FOLDER,
     POLARITIES,
+    PathType,
     Tool,
     cluster_option,
     seed_option,
@@ -32,22 +36,25 @@ from maskgen.runtime.command import (
 from maskgen.settings import SIZE, TESTSET
 
 PATH = click.Path(path_type=Path)
+FACTORS = click.IntRange(2, 16)
+MASKS = PathType(path_type=Path)
 
 
-class Size(click.ParamType):
-    """Height and width in px: 512 or 384x512."""
+class SizeType(click.ParamType):
+    """Height and width in px, 512 or 384x512, or the word native."""
 
     name = "H[xW]"
 
     def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
+        if isinstance(value, tuple) or value == NATIVE:
             return value
         try:
             sides = [int(side) for side in str(value).lower().split("x")]
         except ValueError:
             sides = []
         if len(sides) not in (1, 2) or min(sides) < 16:
-            self.fail(f"expected pixels as 512 or 384x512 (height x width), at least 16, got {value!r}", param, ctx)
+            expected = f"expected pixels as 512 or 384x512 (height x width), at least 16, or {NATIVE}"
+            self.fail(f"{expected}, got {value!r}", param, ctx)
         return sides[0], sides[-1]
 
 
@@ -63,30 +70,46 @@ def together(*options):
 
 
 images_option = click.option(
-    "--images", type=FOLDER, help="Folder of photos. [default: those that scikit-image installs]"
+    "--images",
+    type=FOLDER,
+    help="Folder of photos, or `reference`: the 60 that ship. [default: those that scikit-image installs]",
 )
 size_option = click.option(
-    "--size", type=Size(), default=f"{SIZE}", help="Height and width to which all images are cut."
+    "--size",
+    type=SizeType(),
+    default=f"{SIZE}",
+    help="Height and width to which all images are cut; native keeps each image at its own size.",
+)
+polarity_option = click.option(
+    "--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in the masks."
+)
+threshold_option = click.option(
+    "--threshold",
+    type=click.IntRange(1, 255),
+    help="Lowest grey level that is white. [default: masks have two values, the larger is white]",
 )
 mask_options = together(
-    click.option("--masks", type=FOLDER, help=f"Folder of masks. [default: {TESTSET}]"),
     click.option(
-        "--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in the masks."
+        "--masks",
+        type=MASKS,
+        help=f"Folder, zip or tar of masks, or `v1`: the 12,000 that ship. [default: {TESTSET}, else v1]",
     ),
-    click.option(
-        "--threshold",
-        type=click.IntRange(1, 255),
-        help="Lowest grey level that is white. [default: masks have two values, the larger is white]",
-    ),
+    polarity_option,
+    threshold_option,
 )
 per_class_option = click.option(
     "--per-class",
     type=click.IntRange(0),
-    default=BenchmarkConfig.per_class,
-    help="Masks of each class; 0 takes all.",
+    help=f"Masks of each class, of v1 the first ones; 0 takes all. [default: all; {FIRST} of v1 without --masks]",
 )
 
 
+protocol_option = click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    help="Take the canonical masks and the images of this data set, below --images, in pairs that never change; "
+    "reference has its own images.",
+)
 raw_option = click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 
 
@@ -151,11 +174,12 @@ def out_option(default):
     type=PATH,
     help="Score the pairs of a pairs.csv, or of its folder.",
 )
+@protocol_option
 @raw_option
 @click.option("--paper", is_flag=True, help="Add the published Table 1 to the tables.")
 @out_option(OUT)
 @click.pass_context
-def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, raw, out, **options):
+def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, protocol, raw, out, **options):
     """Score inpainting methods on masks of every class, as in Table 1 of the paper.
 
     A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl or gntipt; a folder of results, a program
@@ -168,13 +192,14 @@ def evaluate(context, images, masks, polarity, threshold, size, per_class, seed,
     from evaluation import api
 
     given = {name: context.params[name] if _is_given(context, name) else None for name in ("polarity", "size")}
-    given["per_class"] = per_class if _is_given(context, "per_class") else None
     result = api.evaluate(
         images=images,
         masks=masks,
         threshold=threshold,
+        per_class=per_class,
         seed=seed,
         pairs=listed,
+        protocol=protocol,
         raw=raw,
         out=out,
         verbose=True,
@@ -208,8 +233,34 @@ def _run(pairs_of, config, out, *, methods, weights, by, **options):
     from evaluation import api
 
     chosen = api.read_methods(methods, weights)
-    api.check_metrics(config, by, config.size)
+    api.check_metrics(config, by, config.common_size)
     return int(api.score_pairs(chosen, pairs_of(), config, out, by=by, verbose=True, **options).all_failed)
+
+
+@evaluate.command()
+@click.option("--truth", type=PATH, required=True, help="Folder of the true images.")
+@click.option("--masks", type=PATH, required=True, help="Folder of masks, or one mask for all images.")
+@polarity_option
+@threshold_option
+@run_options(())
+@raw_option
+@out_option(f"{OUT}-folders")
+def folders(truth, masks, polarity, threshold, raw, out, methods, metrics, **options):
+    """Score results that were made elsewhere, each image at its own size.
+
+    Images, masks and the results of each --method LABEL=dir:FOLDER are matched by their names: the same path or name,
+    also with a word such as _input, _mask, _out or _mask001 at its beginning or end. For other names, write the form of
+    the name with {} for what all have in common, as in --truth 'DIR/{}_real.png'. All three may be one folder. The
+    classes are measured; masks of less than 0.01 or more than 0.6 of the image are in a class of their own, `other`.
+    Other methods can run on the same pairs.
+    """
+    from evaluation import matching
+
+    if not methods:
+        raise click.UsageError("no results are named: write --method LABEL=dir:FOLDER")
+    reading = {"polarity": polarity, "threshold": threshold, "outside": [out, *matching.result_folders(methods)]}
+    config = BenchmarkConfig(metrics, NATIVE, raw=raw)
+    return _run(lambda: matching.match_folders(truth, masks, **reading), config, out, methods=methods, **options)
 
 
 @evaluate.command("pairs")
@@ -218,18 +269,40 @@ def _run(pairs_of, config, out, *, methods, weights, by, **options):
 @size_option
 @per_class_option
 @seed_option
+@protocol_option
 @click.option("--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="Two folders, or as LaMa reads it.")
 @click.option("--white", type=click.Choice(("hole", "valid")), default="hole", help="What white means in the masks.")
+@click.option("--factor", type=FACTORS, help="Write small images, to be enlarged this many times, and no masks.")
 @click.option("--out", "-o", type=FOLDER, default=PAIRS, help="Folder for the files.")
-def export_pairs(images, masks, polarity, threshold, size, per_class, seed, layout, white, out):
+@click.pass_context
+def export_pairs(context, images, masks, polarity, threshold, size, per_class, seed, protocol, factor, out, **layout):
     """Write pairs of image and mask as files, to be filled by another program."""
-    from evaluation import experiments, pairing
+    from evaluation import experiments, pairing, protocol_pairs, protocols
+    from evaluation.masks import default_per_class
 
-    config = BenchmarkConfig(size=size, per_class=per_class, seed=seed)
-    pair_set = pairing.pair_folders(images, masks, config, polarity, threshold, out=out)
-    pairs, names = pair_set.pairs, pair_set.names
+    others = ("masks", "polarity", "threshold", "seed")
+    if factor:
+        for name in (*others, "per_class", "protocol", "layout", "white"):
+            if _is_given(context, name):
+                option = name.replace("_", "-")
+                raise click.UsageError(f"--factor writes small images without masks: leave --{option} out")
+        config = BenchmarkConfig(size=size, factor=factor)
+        pair_set = experiments.enlarged_pairs(images, config, out=out)
+    elif protocol is None:
+        count = default_per_class(masks) if per_class is None else per_class
+        config = BenchmarkConfig(size=size, per_class=count, seed=seed)
+        pair_set = pairing.pair_folders(images, masks, config, polarity, threshold, out=out)
+    else:
+        given = {name: context.params[name] if _is_given(context, name) else None for name in ("size", *others)}
+        size = protocol_pairs.check_options(protocol, images=images, **given)
+        config = BenchmarkConfig(size=size, per_class=per_class or 0)
+        pair_set = protocol_pairs.protocol_pairs(protocol, images, size, config.per_class, out=out)
+    pairs, names, record = pair_set.pairs, pair_set.names, (pair_set.experiment or {}).get("protocol")
     click.echo(pair_set.description)
-    experiments.export(pairs, pair_set.sources, out, config, layout=layout, white=white, names=names, say=click.echo)
+    if record:
+        click.echo(protocols.caption(record))
+    how = {**layout, "names": names, "protocol": record, "say": click.echo}
+    experiments.export(pairs, pair_set.sources, out, config, **how)
     click.echo(f"{len(pairs):,} pairs in {out}; --method NAME=dir:FOLDER is for results, {pairs[0].pair}.png and so on")
     click.echo(f"score them with: evaluate --pairs {shlex.quote(str(out.resolve()))}")
 
@@ -271,7 +344,7 @@ def holes(kind, images, size, per_class, seed, raw, out, metrics, **options):
 
 
 @evaluate.command()
-@click.option("--factor", type=click.IntRange(2, 16), default=FACTOR, help="Factor of enlargement.")
+@click.option("--factor", type=FACTORS, default=FACTOR, help="Factor of enlargement.")
 @run_options(("bicubic",))
 @images_option
 @size_option

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,11 +10,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from evaluation import drawn_holes, pairing
+from evaluation import drawn_holes, listed, pairing
+from evaluation import masks as mask_files
 from evaluation.benchmark import DRAWN
-from evaluation.pairs import Pair, PairSet, Sources, load_pair
-from evaluation.settings import BUILT_IN, LAYOUTS, BenchmarkConfig
-from maskgen import maskset
+from evaluation.pairs import Pair, PairSet, Sources, fit_hole, load_pair, reduced
+from evaluation.settings import BUILT_IN, LAYOUTS, NATIVE, BenchmarkConfig, Size
+from maskgen import canonical, maskset
 from maskgen.categories import CATEGORIES, category, measure
 from maskgen.errors import BadInput
 from maskgen.runtime import files, images
@@ -31,6 +33,10 @@ class _Drawing:
         self.pairs: list[Pair] = []
         self.files: dict[str, bytes] = {}
         self.hashes = pairing.Hashes(pairing.image_folder(photos))
+
+    def size(self, image: str) -> tuple[int, int]:
+        """Height and width of an image in px."""
+        return images.read_rgb(self.hashes.folder / image).shape[:2]
 
     def add(self, image: str, name: str, hole: np.ndarray, category: str) -> None:
         """Add a pair. name: of the mask file, below the folder of drawn masks. hole: bool (H, W)."""
@@ -69,19 +75,23 @@ def growing_holes(
     The dilated masks are `masks/grown_05/00000.png` below out; a hole keeps its image as it grows. The brush is a
     square of that side, as in the augmentation of the mask's authors. masks: None takes the default masks.
     """
-    masks = masks or pairing.default_masks()
-    table = pairing.find_masks(masks, polarity, threshold)
+    masks = canonical.masks_path(masks) if masks else mask_files.default_masks()
+    table = mask_files.find_masks(masks, polarity, threshold)
     ratio = table.groupby("category", sort=False)["hole_ratio"].mean()
     small = table[table["category"] == ratio.idxmin()]
-    drawn = pairing.draw_pairs(pairing.find_images(photos, outside=(masks, out)), small, config)
+    images = pairing.find_images(photos, outside=(masks, out))
+    drawn = pairing.draw_pairs(images, small, config, first=masks == canonical.TESTSET)
     drawing = _Drawing(photos)
     for side in growth:
         for i, (image, row) in enumerate(drawn):
-            hole = maskset.read_hole(masks / row["mask"], polarity=polarity, threshold=threshold)
+            data = mask_files.read(masks, row["mask"])
+            hole = maskset.decode(data, masks / row["mask"], polarity=polarity, threshold=threshold)
+            if config.common_size is None:  # the brush is measured in px of the image
+                hole = fit_hole(hole, drawing.size(image))
             if side > 1:
                 hole = cv2.dilate(hole.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
             drawing.add(image, f"grown_{side:02d}/{i:05d}.png", hole, f"grown_{side:02d}")
-    text = f"{len(drawn)} of {pairing.mask_name(masks)}, widened by {', '.join(map(str, growth))} px"
+    text = f"{len(drawn)} of {mask_files.mask_name(masks)}, widened by {', '.join(map(str, growth))} px"
     experiment = {"made_by": "evaluate dilation", "growth": growth}
     return _pair_set(drawing, photos, out, "grown holes", text, experiment)
 
@@ -93,7 +103,8 @@ def drawn_pairs(photos: Path | None, kind: str, config: BenchmarkConfig, *, out:
     drawing = _Drawing(photos)
     for i, image in enumerate(order):
         category = CATEGORIES[i // per_class]
-        hole = drawn_holes.draw(kind, category, config.size, np.random.default_rng([config.seed, 2, i]))
+        size = config.common_size or drawing.size(image)
+        hole = drawn_holes.draw(kind, category, size, np.random.default_rng([config.seed, 2, i]))
         drawing.add(image, f"{category}/{i:05d}.png", hole, category)
     text = f"{len(drawing.pairs):,} drawn {kind} holes"
     return _pair_set(drawing, photos, out, f"{kind} holes", text, {"made_by": "evaluate holes", "kind": kind})
@@ -106,7 +117,7 @@ def _pair_set(drawing, photos, out, name, text, experiment):
 
 def enlarged_pairs(photos: Path | None, config: BenchmarkConfig, *, out: Path) -> PairSet:
     """One super-resolution problem for each image. Raises BadInput where the size is no multiple of the factor."""
-    if any(side % config.factor for side in config.size):
+    if config.common_size and any(side % config.factor for side in config.common_size):
         raise BadInput(f"--size {config.size[0]}x{config.size[1]} is no multiple of the factor {config.factor}")
     hashes, missing = pairing.Hashes(pairing.image_folder(photos)), round(1 - 1 / config.factor**2, 6)
     pairs = [
@@ -115,17 +126,17 @@ def enlarged_pairs(photos: Path | None, config: BenchmarkConfig, *, out: Path) -
     ]
     names = str(photos or BUILT_IN), f"{config.factor} times smaller"
     sources = Sources(pairing.image_folder(photos), out)
-    return PairSet(pairs, sources, names, "none", experiment={"made_by": "evaluate superres"})
+    return PairSet(pairs, sources, names, "none", experiment={"made_by": "evaluate superres"}, factor=config.factor)
 
 
 def array_pairs(
     photos: Sequence[np.ndarray],
     holes: Sequence[np.ndarray] | str | Path | None,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     *,
     out: Path,
-) -> tuple[PairSet, tuple[int, int]]:
-    """Pairs of arrays, the first image with the first hole and so on, and their size; files are written below out.
+) -> PairSet:
+    """Pairs of arrays, the first image with the first hole and so on; files are written below out.
 
     photos: uint8 (H, W, 3) RGB each. holes: bool (H, W) each, True where pixels are missing. size: None takes that of
     the images. Raises BadInput for other types, shapes and numbers, and for images of several sizes without `size`.
@@ -146,13 +157,12 @@ def array_pairs(
         image, mask = f"{ARRAYS}/{i:05d}.png", f"{DRAWN}/{i:05d}.png"
         data |= {image: images.encode(photo, ".png"), mask: maskset.encode(hole)}
         hashes = (hashlib.sha256(data[name]).hexdigest() for name in (image, mask))
-        class_ = category(measures.hole_ratio, measures.border_distance) or pairing.OTHER
+        class_ = category(measures.hole_ratio, measures.border_distance) or mask_files.OTHER
         pairs.append(_pair(f"{i:05d}", image, mask, class_, hole, *hashes))
     if size is None and len(sizes) > 1:
-        raise BadInput("the images have several sizes: give the size to which all are cut")
-    return PairSet(pairs, Sources(out, out), ("arrays", "arrays"), f"{len(pairs):,} arrays", data), size or next(
-        iter(sizes)
-    )
+        raise BadInput(f"the images have several sizes: give the size to which all are cut, or {NATIVE!r}")
+    text, size = f"{len(pairs):,} arrays", size or next(iter(sizes))
+    return PairSet(pairs, Sources(out, out), ("arrays", "arrays"), text, data, size=size)
 
 
 def export(
@@ -164,14 +174,17 @@ def export(
     layout: str = "folders",
     white: str = "hole",
     names: tuple[str, str] = ("images", "masks"),
+    protocol: dict | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Write every pair as PNG files for another program, with all that is needed to score its results.
 
     layout: "folders" writes `images/00000.png`, black where pixels are missing, and `masks/00000.png`; "lama" writes
     `00000.png` and `00000_mask001.png` side by side. white: what white means in the masks, "hole" or "valid". The true
-    images are `truth/00000.png`; `pairs.csv` names them, the masks, and the files they were made from. names: what
-    recipe.json calls the two sources. say: takes a line for the user.
+    images are `truth/00000.png`; `pairs.csv` names them, the masks, and the files they were made from. With a factor in
+    config, `images/00000.png` is the small image of a super-resolution problem, and there is no mask. names: what
+    recipe.json calls the two sources. protocol: what it says of the protocol of the pairs, if they have one. say: takes
+    a line for the user.
 
     Resumes an interrupted run. Raises BadInput where `out` holds pairs of other settings.
     """
@@ -179,11 +192,14 @@ def export(
         raise BadInput(f"layout is one of {', '.join(LAYOUTS)}, got {layout!r}")
     settings = {"size": config.size, "per_class": config.per_class, "seed": config.seed, "layout": layout}
     settings |= {"white": white, "polarity": sources.polarity, "threshold": sources.threshold}
+    if config.factor:
+        settings = {"size": config.size, "factor": config.factor}
+    settings |= {"protocol": protocol} if protocol else {}
     recipe = {
         "made_by": "evaluate pairs",
         "settings": settings,
         "pairs": len(pairs),
-        "pairs_sha256": pairing.pairs_sha256(pairs),
+        "pairs_sha256": listed.pairs_sha256(pairs),
         "libraries": library_versions("numpy", "pillow", "opencv"),
     }
     info = {"folders": dict(zip(("images", "masks"), names, strict=True))}
@@ -194,10 +210,25 @@ def export(
         with Journal(folder.progress / "written.jsonl", "pair") as journal:
             for pair in tqdm(pairs, desc="writing pairs", unit="pair", disable=None):
                 if pair.pair not in journal.rows:
-                    journal.add(_write_pair(pair, load_pair(pair, sources, config), out, layout, white))
+                    arrays = load_pair(pair, sources, config)
+                    if config.factor:
+                        row = _write_small(pair, arrays[0], out, config.factor)
+                    else:
+                        row = _write_pair(pair, arrays, out, layout, white)
+                    journal.add(row)
             table = pd.DataFrame([journal.rows[pair.pair] for pair in pairs])
-        files.write_whole(out / pairing.PAIRS_CSV, table.to_csv(index=False, lineterminator="\n").encode())
+        files.write_whole(out / listed.PAIRS_CSV, table.to_csv(index=False, lineterminator="\n").encode())
         folder.finish()
+
+
+def _write_small(pair, truth, out, factor):
+    """Write the files of a super-resolution problem. Returns its row of `pairs.csv`."""
+    data, truth_file = images.encode(truth, ".png"), f"truth/{pair.pair}.png"
+    images.write(out / f"images/{pair.pair}.png", reduced(truth, factor))
+    (out / truth_file).parent.mkdir(parents=True, exist_ok=True)
+    files.write_whole(out / truth_file, data)
+    row = replace(pair, image=truth_file, image_sha256=hashlib.sha256(data).hexdigest())
+    return {**vars(row), "source_image": pair.image, "source_image_sha256": pair.image_sha256}
 
 
 def _write_pair(pair, arrays, out, layout, white):

@@ -7,8 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from evaluation.settings import BenchmarkConfig, ReportConfig
+from evaluation import masks as mask_files
+from evaluation.settings import BenchmarkConfig, ReportConfig, Size
 from maskgen import maskset
+from maskgen.errors import BadInput
 from maskgen.runtime import images
 
 
@@ -18,7 +20,7 @@ class Pair:
 
     pair: str  # its name, "00000" onwards
     image: str  # path below the folder of images
-    mask: str  # path below the folder of masks
+    mask: str  # path below the folder of masks, or in their archive
     category: str
     hole_ratio: float  # of the mask file; at another size the ratio in scores.csv differs slightly
     border_distance: int
@@ -28,7 +30,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sources:
-    """The folders of the pairs' files, and how to read the masks."""
+    """The folders of the pairs' files, and how to read the masks, which may be in a zip or tar."""
 
     images: Path
     masks: Path
@@ -50,6 +52,9 @@ class PairSet:
     masks: str  # how many masks of what, in words
     files: dict[str, bytes] = field(default_factory=dict)  # to be written below the results: masks that were drawn
     experiment: dict | None = None  # its name as `made_by`, and its settings
+    size: Size | None = None  # of the images, where the pairs decide it
+    factor: int = 0  # of super-resolution, as in BenchmarkConfig
+    called: dict[str, tuple[str, str]] | None = None  # pair -> mask and image, where results are called after those
 
     @property
     def description(self) -> str:
@@ -73,26 +78,47 @@ def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(cut, size[::-1], interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC)
 
 
+def fit_hole(hole: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a hole by nearest neighbour to (height, width). bool (H, W); one of that size is returned as it is."""
+    if hole.shape == size:
+        return hole
+    return cv2.resize(hole.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
 def load_pair(pair: Pair, sources: Sources, config: BenchmarkConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read (truth, image, hole) at the configured size: uint8 (H, W, 3) twice, and bool (H, W).
 
-    The image is the truth with black where pixels are missing. Masks are resized by nearest neighbour. Raises BadInput
-    where a file cannot be read or is not the one that the pair names.
+    The image is the truth with black where pixels are missing. Masks of another size are resized by nearest neighbour.
+    At native size, images for super-resolution lose the rows and columns that are no multiple of the factor, at the
+    bottom and the right. Raises BadInput where a file cannot be read or is not the one that the pair names.
     """
-    truth = _truth(sources.images / pair.image, pair.image_sha256, config.size)
+    if config.common_size is None:
+        truth = _native_truth(sources.images / pair.image, pair.image_sha256, config.factor)
+    else:
+        truth = _truth(sources.images / pair.image, pair.image_sha256, config.common_size)
     if config.factor:
         return truth, *sparse(reduced(truth, config.factor), config.factor)
-    mask = sources.masks / pair.mask
-    data = images.read_bytes(mask, pair.mask_sha256)
-    hole = maskset.decode(data, mask, polarity=sources.polarity, threshold=sources.threshold)
-    if hole.shape != config.size:
-        hole = cv2.resize(hole.astype(np.uint8), config.size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+    data = mask_files.read(sources.masks, pair.mask, pair.mask_sha256)
+    hole = maskset.decode(data, sources.masks / pair.mask, polarity=sources.polarity, threshold=sources.threshold)
+    hole = fit_hole(hole, truth.shape[:2])
     return truth, cv2.copyTo(truth, (~hole).view(np.uint8)), hole
 
 
 @lru_cache(maxsize=32)  # often many masks share a few images
 def _truth(path, sha256, size):
     truth = fit(images.decode_rgb(images.read_bytes(path, sha256), path), size)
+    truth.flags.writeable = False
+    return truth
+
+
+@lru_cache(maxsize=2)  # images may be large
+def _native_truth(path, sha256, factor):
+    truth = images.decode_rgb(images.read_bytes(path, sha256), path)
+    if factor:
+        height, width = (side - side % factor for side in truth.shape[:2])
+        if not height or not width:
+            raise BadInput(f"{path} is {truth.shape[0]} x {truth.shape[1]} px: expected at least {factor} px a side")
+        truth = np.ascontiguousarray(truth[:height, :width])
     truth.flags.writeable = False
     return truth
 

@@ -136,7 +136,7 @@ def process_of(method: Method, job: Job, threads: int) -> WorkerProcess | InProc
     """This thread's process of a method, or the method itself if it needs none. Ends those of earlier runs."""
     # Super-resolution scores every pixel, but keeps those of the small image, as in the paper.
     raw = job.config.raw and not job.config.factor
-    run = raw, job.timeout, job.config.size, threading.get_ident()
+    run = raw, job.timeout, job.config.common_size, threading.get_ident()
     if (method, *run) not in _processes:
         for other in list(_processes):
             if other[-1] == run[-1] and (other[0] not in job.methods or other[1:] != run):
@@ -145,7 +145,7 @@ def process_of(method: Method, job: Job, threads: int) -> WorkerProcess | InProc
             _processes[method, *run] = InProcess(registry.load(method), job.timeout)
         else:
             _processes[method, *run] = WorkerProcess(
-                method, raw=raw, threads=threads, timeout=job.timeout, size=job.config.size
+                method, raw=raw, threads=threads, timeout=job.timeout, size=job.config.common_size
             )
     return _processes[method, *run]
 

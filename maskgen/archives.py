@@ -27,6 +27,14 @@ def open_archive(path: Path):
     raise BadInput(f"{path} is neither a folder nor a zip or tar: expected a folder, zip or tar of masks")
 
 
+def read_file(path: Path, name: str) -> bytes:
+    """The bytes of one file in an archive. Raises FileNotFoundError if it has none of that name."""
+    archive = open_archive(path)
+    if name not in archive.names():
+        raise FileNotFoundError(f"no {name} in {path}")
+    return archive.read(name)
+
+
 def _check_member(path, name, size, *, link):
     """Raise BadInput for a member that no harmless archive of masks has."""
     parts = name.replace("\\", "/").split("/")

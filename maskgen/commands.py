@@ -11,6 +11,7 @@ from maskgen.runtime.command import (
     FILE,
     FOLDER,
     Numbers,
+    PathType,
     Tool,
     cluster_option,
     print_stderr,
@@ -22,6 +23,7 @@ from maskgen.sequences.settings import INDEX as SEQUENCE_INDEX
 from maskgen.settings import (
     BORDER,
     EDGES,
+    GET,
     PRESETS,
     RAW,
     SHAPES,
@@ -54,6 +56,7 @@ def maskgen():
     """Make irregular inpainting masks from video: extract, augment, sort into classes, publish.
 
     \b
+    maskgen get testset        masks/testset: 12,000 test masks, as they come with this package
     maskgen extract videos/    videos -> masks/raw
     maskgen testset            masks/raw -> masks/testset, 12 classes
     maskgen augment            masks/raw -> masks/augmented, for training
@@ -99,6 +102,11 @@ maskgen.add_command(sequences)
 @click.option("--min-area", default=ExtractConfig.min_area, help="Components of fewer pixels are removed.")
 @click.option("--min-ratio", default=ExtractConfig.min_ratio, help="Masks with a smaller hole ratio are dropped.")
 @click.option("--max-ratio", default=ExtractConfig.max_ratio, help="Masks with a larger hole ratio are dropped.")
+@click.option(
+    "--max-share",
+    default=ExtractConfig.max_share,
+    help="Largest share of the training or test masks from one video or group.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first unreadable video instead of skipping it.")
 @seed_option
 @workers_option
@@ -130,7 +138,7 @@ def extract(videos, out, workers, cluster, strict, **settings):
 
 
 @maskgen.command()
-@click.argument("raw", type=click.Path(path_type=Path), default=RAW)
+@click.argument("raw", type=click.Path(path_type=Path), required=False)
 @click.argument("out", type=FOLDER, default="masks/augmented")
 @click.option("--count", type=click.IntRange(1), default=1000, help="Number of masks.")
 @preset_option
@@ -169,8 +177,9 @@ def extract(videos, out, workers, cluster, strict, **settings):
 def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_ratio, polarity, threshold, **options):
     """Make random training masks from raw masks.
 
-    RAW is a mask set, of which the train part is used, a folder or archive of other masks, or NVIDIA's train archive
-    [default: masks/raw]. A raw mask is dilated, moved, rotated and cropped at random.
+    RAW is a mask set, of which the train part is used, a folder or archive of other masks, NVIDIA's train archive, or
+    v1 for the raw masks that come with the package [default: masks/raw, otherwise v1]. A raw mask is dilated, moved,
+    rotated and cropped at random.
 
     Writes masks and an index to OUT [default: masks/augmented]. The command can be stopped at any time; run it again to
     continue, or with a larger --count to add masks.
@@ -178,6 +187,7 @@ def augment(raw, out, count, workers, cluster, shape, rotate, min_ratio, max_rat
     from maskgen.sampler import MaskSampler
     from maskgen.training_set import augment_folder
 
+    raw = raw or (Path(RAW) if Path(RAW).exists() else None)
     sampler = MaskSampler(raw, ratio=(min_ratio, max_ratio), polarity=polarity, threshold=threshold, **options)
     sampler.config = replace(sampler.config, shape=shape, rotate=rotate)
     made = augment_folder(sampler, out, count, workers=workers, cluster=cluster, say=print_stderr)
@@ -268,6 +278,35 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
 
 
 @maskgen.command()
+@click.argument("what", type=click.Choice(list(GET)), default="testset")
+@click.argument("out", type=FOLDER, required=False)
+@workers_option
+def get(what, out, workers):
+    """Write the canonical masks, which come with the package, to a folder.
+
+    WHAT is one of these [default: testset]:
+
+    \b
+    testset       12,000 test masks, 1,000 in each of 12 classes, as PNG files
+    raw           8,000 raw masks of other videos, for `maskgen augment` and training
+    nvidia-order  the test masks as 00000.png to 11999.png, in the order of NVIDIA's archive
+    webdataset    the test masks as a tar for each class
+    parquet       the test masks as one table for Hugging Face's `datasets`
+
+    White (255) is the hole. There is an index, metadata.csv, with the class, the hole ratio and the source of each
+    mask, and CREDITS.md. Each mask is compared with the hash of its pixels. OUT is the folder [default: masks/WHAT].
+    The command can be stopped at any time; run it again to continue.
+
+    Training code needs no files: see MaskSampler and MaskDataset in the Python API.
+    """
+    from maskgen.unpack import get_masks
+
+    out = out or Path(GET[what])
+    number = get_masks(what, out, workers=workers, say=print_stderr)
+    click.echo(f"{number} masks in {out}, all with the pixels of v1")
+
+
+@maskgen.command()
 @click.argument("masks", type=FOLDER, default=TESTSET)
 @click.argument("out", type=FOLDER, default="dist")
 @click.option(
@@ -306,14 +345,14 @@ def publish(masks, out, layout, archives, sources, **texts):
 
 
 @maskgen.command()
-@click.argument("masks", type=FOLDER, default=TESTSET)
+@click.argument("masks", type=PathType(path_type=Path), default=TESTSET)
 @workers_option
 @cluster_option
 def verify(masks, workers, cluster):
     """Check a mask set against its index and checksums.
 
-    Measures every mask of MASKS [default: masks/testset], a mask set or mask sequences, again, and lists all
-    differences. Exit code 1 if there are any.
+    Measures every mask of MASKS [default: masks/testset] again, and lists all differences. Exit code 1 if there are
+    any. MASKS may be mask sequences, or a zip or tar with an index; v1 is the test set that comes with the package.
     """
     from maskgen.verify import find_faults
 
@@ -328,12 +367,7 @@ def verify(masks, workers, cluster):
 @maskgen.command()
 @click.argument("masks", type=FOLDER, default=TESTSET)
 @click.option("--out", "-o", type=FOLDER, help="Folder of the figures. [default: MASKS-figures]")
-@click.option(
-    "--columns",
-    type=click.IntRange(1, 50),
-    default=10,
-    help="Masks per row of the contact sheet, or frames of a strip.",
-)
+@click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks per row, or frames of a strip.")
 def show(masks, out, columns):
     """Draw a contact sheet, histograms and a heat map of a mask set.
 

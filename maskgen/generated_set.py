@@ -1,8 +1,9 @@
 """A mask set that is generated one mask at a time: which masks are done, how a run resumes, and how it ends."""
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from maskgen.archives import open_archive
 from maskgen.errors import BadInput
 from maskgen.maskset import INDEX, read_recipe, write_index
 from maskgen.runtime.files import CHECKSUMS, read_rows, sha256, write_checksums
@@ -18,22 +19,18 @@ def open_journal(
 ) -> Journal:
     """The journal of finished masks, with the rows of an interrupted run, or those of a finished set's index.
 
-    part: name of the folder with the index, such as "test"; "" for the set's own folder. is_row: True for a row as the
-    command writes it; the mask of any other row is made again. index: file name of the index. key: the column that
-    identifies a row. A finished set becomes an unfinished one.
+    part: name of the folder with the index, such as "test", or "". is_row: True for a row as the command writes it; the
+    mask of any other row is made again. index: name of the index. key: the column that identifies a row. A finished
+    set becomes an unfinished one.
     """
     folder.reopen()
     journal = Journal(folder.progress / JOURNAL, key, is_row)
-    index, checksums = _index_path(part, index), _read_checksums(folder.path)
-    if folder.finished and (index not in checksums or _has_checksum(folder.path, index, checksums[index])):
+    index, checksums = PurePath(part, index).as_posix(), read_checksums(folder.path)
+    if folder.finished and (index not in checksums or has_checksum(folder.path, index, checksums[index])):
         for row in _index_rows(folder.path / index):
             if is_row(row) and row[key] not in journal.rows:
                 journal.add(row)
     return journal
-
-
-def _index_path(part, index):
-    return f"{part}/{index}" if part else index
 
 
 def finish_set(folder: OutputFolder, part: str, rows: list[dict], **outcome) -> dict:
@@ -57,17 +54,22 @@ def _index_rows(path):
 
 def mask_is_intact(part: Path, row: dict) -> bool:
     """True if the mask of a row is in its folder with the bytes that the row's `sha256` records."""
-    return _has_checksum(part, row["file_name"], row["sha256"])
+    return has_checksum(part, row["file_name"], row["sha256"])
 
 
-def set_is_intact(folder: OutputFolder, part: str, *, index: str = INDEX) -> bool:
-    """True if a set is complete and every file matches `checksums.sha256`. part, index: as in `open_journal`."""
-    checksums = _read_checksums(folder.path) if folder.complete else {}
-    is_listed = {RECIPE, _index_path(part, index)} <= set(checksums)
-    return is_listed and all(_has_checksum(folder.path, *file) for file in checksums.items())
+def set_is_intact(folder: OutputFolder, part: str) -> bool:
+    """True if a set is complete and every file matches `checksums.sha256`. part: as for `open_journal`."""
+    return files_are_intact(folder, PurePath(part, INDEX).as_posix())
 
 
-def _read_checksums(folder):
+def files_are_intact(folder: OutputFolder, *names: str) -> bool:
+    """True if a folder is complete and every file matches `checksums.sha256`, which lists the given names."""
+    checksums = read_checksums(folder.path) if folder.complete else {}
+    is_listed = {RECIPE, *names} <= set(checksums)
+    return is_listed and all(has_checksum(folder.path, *file) for file in checksums.items())
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
     """SHA-256 by file name, from `checksums.sha256`; empty if there is none."""
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
@@ -76,7 +78,8 @@ def _read_checksums(folder):
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def _has_checksum(folder, name, digest):
+def has_checksum(folder: Path, name: str, digest: str) -> bool:
+    """True if a file is there and has the SHA-256."""
     try:
         return sha256(folder / name) == digest
     except (BadInput, ValueError):  # missing, or not a valid file name
@@ -84,7 +87,9 @@ def _has_checksum(folder, name, digest):
 
 
 def sources_of(raw: Path) -> list[dict] | None:
-    """The videos of raw masks, from the recipe in their folder or the one above. None without a recipe."""
+    """The videos of raw masks, from the recipe in their folder or the one above, or their archive. None without one."""
+    if raw.is_file() and RECIPE in open_archive(raw).names():
+        return read_recipe(raw).get("sources", [])
     for folder in (raw, raw.parent):
         if folder.is_dir() and (folder / RECIPE).exists():
             return read_recipe(folder).get("sources", [])

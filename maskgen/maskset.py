@@ -1,6 +1,7 @@
 """The mask set on disk: 8-bit PNG files with 255 for a hole, an index, a recipe."""
 
 import hashlib
+import io
 import json
 import os
 import zlib
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from maskgen.archives import open_archive
+from maskgen.archives import open_archive, read_file
 from maskgen.categories import category, measure
 from maskgen.errors import BadInput, collected_warnings, warn
 from maskgen.runtime import files, images
@@ -259,6 +260,11 @@ def _hash(names):
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
+def pixels_sha256(hole: np.ndarray) -> str:
+    """SHA-256 of the pixels of a hole, bool (H, W), packed into bits: the same for every format of the file."""
+    return hashlib.sha256(np.packbits(hole).tobytes()).hexdigest()
+
+
 def split_of(folder: Path, split: str) -> Path:
     """The folder `split` of a mask set if it has one, else the set itself."""
     return folder / split if (folder / split).is_dir() else folder
@@ -295,24 +301,35 @@ def write_table(path: Path, rows: list[dict]) -> None:
 
 
 def read_index(folder: Path | str) -> "pd.DataFrame":
-    """Read the `metadata.csv` of a folder as a DataFrame.
+    """Read the `metadata.csv` of a folder, or of a zip or tar, as a DataFrame.
 
     Raises BadInput if it is missing, has no column `file_name`, lists a name that leads out of the folder, or has a
     measured value that is not a number.
     """
     folder = Path(folder)
-    import pandas as pd
-
     path = folder / INDEX
     try:
-        table = pd.read_csv(path, keep_default_na=False, dtype={"file_name": str, "category": str, "sha256": str})
+        data = read_file(folder, INDEX) if folder.is_file() else path.read_bytes()
     except FileNotFoundError:
-        if not folder.is_dir():
+        if not folder.exists():
             raise BadInput(f"no such folder: {folder} (expected a mask set, as maskgen writes it)") from None
         parts = ", ".join(sorted(str(index.parent) for index in folder.glob(f"*/{INDEX}")))
         other = f"read one of its parts, {parts}" if parts else f"`maskgen bin {folder}` measures any folder"
         raise BadInput(f"no {INDEX} in {folder}: expected a mask set; {other}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BadInput(f"{path} is not a table that can be read: {error}") from None
+    return parse_index(data, path)
+
+
+def parse_index(data: bytes, path: Path | str) -> "pd.DataFrame":
+    """The table in the bytes of a `metadata.csv`, with the checks of `read_index`. path: its name in messages."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(
+            io.BytesIO(data), keep_default_na=False, dtype={"file_name": str, "category": str, "sha256": str}
+        )
+    except ValueError as error:
         raise BadInput(f"{path} is not a table that can be read: {error}") from None
     if "file_name" not in table:
         raise BadInput(f"{path} has no column file_name: expected the index of a mask set")
@@ -340,11 +357,14 @@ def credit_lines(sources: list[dict]) -> str:
 
 
 def read_recipe(folder: Path | str) -> dict:
-    """Read the `recipe.json` of a mask set or a benchmark. Raises BadInput if it is missing or malformed."""
+    """Read the `recipe.json` of a mask set, also in a zip or tar, or of a benchmark.
+
+    Raises BadInput if it is missing or malformed.
+    """
     folder = Path(folder)
     path = folder / RECIPE
     try:
-        recipe = json.loads(path.read_text())
+        recipe = json.loads(read_file(folder, RECIPE) if folder.is_file() else path.read_text())
     except FileNotFoundError:
         raise BadInput(f"no {RECIPE} in {folder}: expected a finished mask set") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -13,6 +13,13 @@ EDGES = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # hole-to-image ratios of Liu et a
 RAW = "masks/raw"
 TESTSET = "masks/testset"
 RESULTS = "results"
+GET = {  # what `maskgen get` writes -> its default folder
+    "testset": TESTSET,
+    "raw": RAW,
+    "nvidia-order": "masks/nvidia-order",
+    "webdataset": "masks/webdataset",
+    "parquet": "masks/parquet",
+}
 SHAPES = ("square", "disc")  # of the brush that dilates a hole
 SIZES = whole(16, 4096)  # px, side of generated masks
 SEEDS = whole(0)
@@ -41,11 +48,12 @@ class ExtractConfig:
     min_area: int = 64  # px, smaller components are removed
     min_ratio: float = 0.002  # hole pixels / all pixels; a mask below is near-empty and dropped
     max_ratio: float = 0.5  # a mask above is near-full, as where the flow failed, and dropped
+    max_share: float = 1.0  # largest share of a split's masks from one source or group
     seed: int = 0  # decides which videos are for testing
 
     def __post_init__(self):
         bounds = dict.fromkeys(("slope", "offset", "boundary_slope", "boundary_offset", "noise"), number(0))
-        expect_fields(self, **bounds, min_area=whole(0), seed=SEEDS)
+        expect_fields(self, **bounds, min_area=whole(0), max_share=number(0, 1, above=True), seed=SEEDS)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Pack masks into the two files that come with the package: maskgen/data/v1/testset.zip and raw.zip.
 
-    python scripts/pack_canonical.py masks/testset masks/raw maskgen/data/v1
+    python scripts/pack_canonical.py masks/testset masks/raw-test masks/raw-train maskgen/data/v1
 
 Both are stored zips of bilevel TIFF files (CCITT Group 4, 255 is the hole), with their index, metadata.csv, and
-recipe.json. raw.zip has 8,000 masks of the train part of masks/raw, evenly spread over the videos and within each. The
-same masks give the same bytes with the same version of Pillow. CREDITS.md lists the videos and their licences.
+recipe.json. raw.zip has 8,000 masks of masks/raw-train, evenly spread over the videos and within each. The same masks
+give the same bytes with the same version of Pillow. CREDITS.md lists the videos and their licences.
 """
 
 import argparse
@@ -20,21 +20,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from maskgen.archive_writers import EPOCH
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, Masks, credit_lines, decode, read_recipe, split_of
+from maskgen.maskset import INDEX, Masks, credit_lines, decode, pixels_sha256, read_recipe, split_of
 from maskgen.runtime.files import natural, read_rows, sha256, write_whole
 from maskgen.runtime.recipe import RECIPE
 
 LICENCE = "CC-BY-4.0"  # of the masks
 RAW_MASKS = 8000
 SEED = 0  # of the choice of raw masks
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold; a fixed one, for reproducible bytes
 PIXELS = "pixels_sha256"  # column of the index
-
-
-def pixels_sha256(hole):
-    """SHA-256 of a hole's pixels, 8 to a byte, which is the same whatever file they are stored in."""
-    return hashlib.sha256(np.packbits(hole)).hexdigest()
 
 
 def encode_bilevel(hole):
@@ -111,7 +106,7 @@ def _entry(name, compression):
 def _check(path, index):
     """Raise BadInput unless OpenCV, by way of Masks, and Pillow read every mask of a zip as it is listed."""
     listed, masks = {row["file_name"]: row[PIXELS] for row in index}, Masks(path)
-    if masks.names != sorted(listed, key=natural):
+    if set(masks.names) != set(listed):
         raise BadInput(f"{path} has other masks than its index")
     for i, name in enumerate(masks.names):
         levels = np.asarray(Image.open(io.BytesIO(masks.data(i))).convert("L"))
@@ -119,24 +114,26 @@ def _check(path, index):
             raise BadInput(f"{path}: {name} is not read as it was written")
 
 
-def main():
+def main(arguments=None):
+    """Pack both parts. arguments: of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("testset", type=Path, help="of maskgen testset")
-    parser.add_argument("raw", type=Path, help="of maskgen extract")
+    parser.add_argument("raw_test", type=Path, help="of maskgen extract, from which the test set was made")
+    parser.add_argument("raw_train", type=Path, help="of maskgen extract")
     parser.add_argument("out", type=Path, help="folder of the two files")
     parser.add_argument("--raw-masks", type=int, default=RAW_MASKS, help="number of raw masks")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    part = split_of(options.raw, "train")
-    extraction = read_recipe(part if (part / RECIPE).exists() else part.parent)
+    extraction = read_recipe(options.raw_test)
     made = {key: extraction[key] for key in ("version", "settings", "libraries") if key in extraction}
-    rows = sorted(read_rows(options.testset / "test" / INDEX), key=lambda row: natural(row["file_name"]))
+    rows = read_rows(options.testset / "test" / INDEX)  # in the paper's order of classes
     named = [(Path(row["file_name"]).with_suffix(".tif").as_posix(), row) for row in rows]
     recipe = {**read_recipe(options.testset), "extraction": made}
     test_sources = pack(named, options.testset / "test", recipe, options.out / "testset.zip")
+    part, extraction = split_of(options.raw_train, "train"), read_recipe(options.raw_train)
     rows = sorted(read_rows(part / INDEX), key=lambda row: natural(row["file_name"]))
     chosen = chosen_evenly(rows, min(options.raw_masks, len(rows)))
-    recipe = {**extraction, "chosen": {"masks": len(chosen), "of": len(rows), "seed": SEED}}
+    recipe = {**extraction, "chosen": {"of": len(rows), "seed": SEED}, "counts": {"train": len(chosen)}}
     raw_sources = pack(list(named_by_source(chosen)), part, recipe, options.out / "raw.zip")
     credits = (
         f"# Credits\n\nThe masks are licensed under {LICENCE}. They are made from the videos below, whose makers are "

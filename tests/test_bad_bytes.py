@@ -15,7 +15,7 @@ from films import write_video
 from rawmasks import streaks, write_raw
 from small_run import SIDE, folders, score
 
-from evaluation import pairing
+from evaluation import listed, pairing
 from evaluation.methods.external import Folder
 from evaluation.settings import BenchmarkConfig
 from maskgen import maskset
@@ -261,33 +261,33 @@ def test_a_set_whose_index_leads_out_of_its_folder_is_not_published(testset, tmp
 def test_damaged_pairs_are_refused(tmp_path, column, value):
     images, masks = folders(tmp_path)
     pairs = pairing.make_pairs(images, masks, BenchmarkConfig(size=(SIDE, SIDE)))
-    (tmp_path / "pairs.csv").write_bytes(pairing.pairs_csv(pairs))
-    assert pairing.read_pairs(tmp_path / "pairs.csv") == pairs
+    (tmp_path / "pairs.csv").write_bytes(listed.pairs_csv(pairs))
+    assert listed.read_pairs(tmp_path / "pairs.csv") == pairs
     rows = files.read_rows(tmp_path / "pairs.csv")
     rows[1][column] = value
     text = ",".join(rows[0]) + "\n" + "".join(",".join(row.values()) + "\n" for row in rows)
     (tmp_path / "pairs.csv").write_text(text)
     with pytest.raises(BadInput, match=r"pairs\.csv"):
-        pairing.read_pairs(tmp_path / "pairs.csv")
+        listed.read_pairs(tmp_path / "pairs.csv")
 
 
 def test_pairs_with_an_impossible_file_name_are_refused(tmp_path):
     images, masks = folders(tmp_path)
     pairs = pairing.make_pairs(images, masks, BenchmarkConfig(size=(SIDE, SIDE)))
-    (tmp_path / "pairs.csv").write_bytes(pairing.pairs_csv([replace(pairs[0], mask="x" * 5000), *pairs[1:]]))
+    (tmp_path / "pairs.csv").write_bytes(listed.pairs_csv([replace(pairs[0], mask="x" * 5000), *pairs[1:]]))
     with pytest.raises(BadInput, match=r"which is not in .*: give its folder with --masks"):
-        pairing.open_pairs(tmp_path, images=images, masks=masks)
+        listed.open_pairs(tmp_path, images=images, masks=masks)
 
 
 @pytest.mark.parametrize("value", ["", "much", [], {"a": 1}, 1e308])
 def test_what_a_recipe_says_of_masks_counts_where_it_makes_sense(tmp_path, value):
     images, masks = folders(tmp_path)
     pairs = pairing.make_pairs(images, masks, BenchmarkConfig(size=(SIDE, SIDE)))
-    (tmp_path / "pairs.csv").write_bytes(pairing.pairs_csv(pairs))
+    (tmp_path / "pairs.csv").write_bytes(listed.pairs_csv(pairs))
     settings = {"threshold": value, "polarity": value, "size": value}
     (tmp_path / "recipe.json").write_text(json.dumps({"settings": settings, "sources": [], "counts": {}}))
-    _, sources, size = pairing.open_pairs(tmp_path, images=images, masks=masks)
-    assert (sources.polarity, sources.threshold, size) == ("hole-white", None, (512, 512))
+    found = listed.open_pairs(tmp_path, images=images, masks=masks)
+    assert (found.sources.polarity, found.sources.threshold, found.size) == ("hole-white", None, (512, 512))
 
 
 @pytest.mark.parametrize("change", [{"methods": None}, {"methods": {"mean": 3}}, {"sources": []}, {"libraries": "old"}])

@@ -24,12 +24,13 @@ import pytest
 from click.testing import CliRunner
 from small_run import SIDE, folders, photo, plug_in, score
 
-from evaluation import benchmark, drawn_holes, experiments, metrics, pairing, scoring
+from evaluation import benchmark, drawn_holes, experiments, listed, metrics, pairing, scoring
 from evaluation import pairs as pairs_module
-from evaluation.commands import Size, evaluate
+from evaluation.commands import SizeType, evaluate
+from evaluation.listed import read_pairs
 from evaluation.methods import networks, parse_all
 from evaluation.metrics import pixel
-from evaluation.pairing import draw_pairs, find_masks, make_pairs, read_pairs
+from evaluation.pairing import draw_pairs, find_masks, make_pairs
 from evaluation.pairs import Pair, Sources, fit, load_pair, reduced, sparse
 from evaluation.settings import BATCH, BenchmarkConfig
 from evaluation.study import make as study
@@ -154,7 +155,7 @@ def test_black_masks_without_the_right_polarity_are_refused(tmp_path):
 
 def test_pairs_survive_their_file(tmp_path):
     pairs = make_pairs(*folders(tmp_path), CONFIG)
-    (tmp_path / "pairs.csv").write_bytes(pairing.pairs_csv(pairs))
+    (tmp_path / "pairs.csv").write_bytes(listed.pairs_csv(pairs))
     assert read_pairs(tmp_path / "pairs.csv") == pairs
     (tmp_path / "pairs.csv").write_text("pair,image\n00000,a.png\n")
     with pytest.raises(BadInput, match=r"has no mask: expected a pairs\.csv"):
@@ -506,7 +507,7 @@ def test_the_recipe_names_the_masks_that_ship_and_not_where_they_lie(tmp_path, m
     asked = ["--per-class", "1", "--method", "grey", "--metric", "psnr", "--size", "64", "--workers", "1"]
     assert CliRunner().invoke(evaluate, asked).exit_code == 0
     recorded = json.loads((tmp_path / "results" / "recipe.json").read_text())["folders"]
-    assert recorded == {"images": "scikit-image", "masks": "irregular-masks"}
+    assert recorded == {"images": "scikit-image", "masks": "v1"}
 
 
 def test_without_masks_the_set_that_ships_is_scored(tmp_path, monkeypatch):
@@ -524,11 +525,11 @@ def test_every_command_of_evaluate_has_help(name):
 
 
 def test_a_size_is_height_by_width():
-    assert Size().convert("384x512", None, None) == (384, 512)
-    assert Size().convert("256", None, None) == (256, 256)
+    assert SizeType().convert("384x512", None, None) == (384, 512)
+    assert SizeType().convert("256", None, None) == (256, 256)
     for wrong in ("8", "axb", "1x2x3"):
         with pytest.raises(click.BadParameter, match="expected pixels as 512 or 384x512"):
-            Size().convert(wrong, None, None)
+            SizeType().convert(wrong, None, None)
 
 
 def test_an_image_is_reduced_to_the_mean_of_its_blocks():

@@ -92,6 +92,8 @@ TEXTS = ("", "=", "\udcff", "x" * 300, "a\nb", "-1")
 PATHS = ("", ".", "..", "file", "folder", "nowhere/x", "file/x", "\udcff", "x" * 300, "/dev/null")
 STOPS = {  # arguments of a missing folder, for commands that would find work in an empty folder
     "evaluate": "--images nowhere --out results",
+    "maskgen augment": "nowhere",
+    "maskgen get": "wrong",
     "pconv export": "--weights nowhere",
     "pconv convert": "nowhere out.safetensors",
     "pconv average": "nowhere nowhere --out out.safetensors",

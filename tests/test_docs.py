@@ -20,6 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *D
 PAGES.append(ROOT / "pconv_model/weights/README.md")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]+) -->\n)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# [\w/]+\.py\n")  # first line of a block that is a file of its own: tests/test_training_docs.py
 
 
 def name(page):
@@ -88,9 +89,13 @@ def test_the_api_page_lists_every_public_name():
     assert sorted(listed) == sorted(f"{each.__name__}.{name}" for each in packages for name in each.__all__)
 
 
-EXAMPLES = [
-    page for page in [ROOT / "README.md", *DOCS] if any(not found["why"] for found in BLOCK.finditer(page.read_text()))
-]
+def examples(page):
+    """The blocks of a page that are run together, as one script."""
+    blocks = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return [block["code"] for block in blocks if not block["why"] and not FILE.match(block["code"])]
+
+
+EXAMPLES = [page for page in [ROOT / "README.md", *DOCS] if examples(page)]
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=name)
@@ -106,8 +111,7 @@ def test_the_examples_of_a_page_run(page, tmp_path):
             write_raw(tmp_path / "masks/raw", 4, split)
         with zipfile.ZipFile(tmp_path / "irregular_mask.zip", "w") as archive:  # as NVIDIA's: white is valid
             archive.writestr("irregular_mask/00000.png", cv2.imencode(".png", 255 - 255 * streaks(0).astype("u1"))[1])
-    code = "\n".join(match["code"] for match in BLOCK.finditer(page.read_text()) if not match["why"])
-    (tmp_path / "example.py").write_text(code, encoding="utf-8")
+    (tmp_path / "example.py").write_text("\n".join(examples(page)), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-W", "error::DeprecationWarning", "example.py"]
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)

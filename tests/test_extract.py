@@ -91,6 +91,28 @@ def test_the_table_of_sources_assigns_films_to_splits_and_groups(films, tmp_path
     assert [one["file"] for one in test_alone["sources"]] == ["film0.avi", "film1.avi"]
 
 
+def test_no_film_gives_more_than_the_largest_share(films, tmp_path):
+    recipe = silent_extract([films], tmp_path / "raw", replace(SMALL, train=20, test=0, max_share=0.2))
+    assert recipe["counts"]["masks_by_source"] == {f"train/{name}": 4 for name in ("film0", "film1", "film2", "frames")}
+    assert any("4 masks are missing" in line and "or raise --max-share from 0.2" in line for line in summary(recipe))
+
+
+def test_a_pixel_has_changed_if_its_grey_level_differs_by_more_than_six():
+    still = np.full((64, 64, 3), 100, np.uint8)
+    assert task.changed_share(still, still + 6) == 0 and task.changed_share(still, still + 7) == 1
+    half = still.copy()
+    half[:, :32] += 20  # smoothed at the edge with a deviation of 2 px: more than 6 of 20 up to 1 px beyond it
+    assert task.changed_share(still, half) == 33 / 64
+
+
+def test_the_flow_of_a_pair_in_which_hardly_anything_changes_is_not_computed(monkeypatch):
+    monkeypatch.setattr(task, "holes_of_pair", lambda *args: pytest.fail("the flow was computed"))
+    first = np.zeros((512, 512, 3), np.uint8)
+    second = first.copy()
+    second[100:108, 200:208] = 255  # 64 px, about 200 px after smoothing
+    assert task._holes_or_reasons(first, second, ExtractConfig()) == (task.NEAR_EMPTY, task.NEAR_EMPTY)
+
+
 def test_two_workers_give_the_bytes_of_one(films, tmp_path):
     silent_extract([films], tmp_path / "one", SMALL, workers=1)
     silent_extract([films], tmp_path / "two", SMALL, workers=2)

@@ -42,6 +42,17 @@ def test_files_of_one_bit_and_of_floats_are_masks():
     assert np.array_equal(decode(cv2.imencode(".tif", HOLE.astype(np.float32))[1].tobytes(), "m"), HOLE)
 
 
+@pytest.mark.parametrize("tags", [{}, {274: 3}, {262: 0}, {266: 2}])
+def test_a_bilevel_tiff_is_read_with_its_orientation_its_order_of_bits_and_its_meaning_of_1(tags):
+    hole = np.kron(HOLE, np.ones((5, 7), bool))
+    data = io.BytesIO()
+    Image.fromarray(hole).save(data, "TIFF", compression="group4", tiffinfo=tags)
+    with Image.open(data) as picture:
+        expected = np.asarray(picture.convert("L")) == 255
+    assert np.array_equal(decode(data.getvalue(), "m"), expected)
+    assert np.array_equal(expected, hole if 274 not in tags else hole[::-1, ::-1])
+
+
 def test_in_a_palette_index_0_is_the_background():
     two_objects = np.where(HOLE, 1, 0).astype(np.uint8)
     two_objects[2, 7] = 2

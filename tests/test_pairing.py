@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from PIL import Image
 from small_run import SIDE, folders, photo, score
 
-from evaluation import benchmark, experiments, metrics, pairing
+from evaluation import benchmark, experiments, metrics
 from evaluation.commands import evaluate
+from evaluation.listed import open_pairs, read_pairs
 from evaluation.methods import parse_all
-from evaluation.pairing import find_images, find_masks, make_pairs, open_pairs, read_pairs
+from evaluation.pairing import find_images, find_masks, make_pairs
 from evaluation.pairs import Sources, load_pair
 from evaluation.settings import BenchmarkConfig
 from maskgen import maskset
@@ -107,7 +108,7 @@ def test_soft_masks_need_a_threshold_and_it_decides_the_result(tmp_path):
 
 def test_options_that_contradict_the_index_of_a_mask_set_are_refused():
     for words in (("--polarity", "hole-black"), ("--threshold", 9)):
-        done = typed("--masks", pairing.OWN_MASKS, *words)
+        done = typed("--masks", "v1", *words)
         assert done.exit_code == 2 and words[0] in done.stderr and "has an index" in done.stderr
 
 
@@ -152,7 +153,7 @@ def test_a_hole_that_vanishes_at_the_size_gives_a_warning(tmp_path):
         ("superres", "masks: none; photos: 3 of images"),
         (
             "--per-class 1",
-            "masks: 12 that ship with irregular-masks, as there is no masks/testset; photos: 3 of images",
+            "masks: 12 of v1, which come with this package, as there is no masks/testset; photos: 3 of images",
         ),
     ],
 )
@@ -270,7 +271,8 @@ def test_pairs_of_drawn_holes_are_found_with_their_masks(tmp_path):
     images, masks = folders(tmp_path)
     words = ["--size", SIDE, "--images", images, "--out", tmp_path / "grown"]
     assert typed("dilation", 0, 5, "--count", 2, "--masks", masks, *words, *QUICK).exit_code == 0
-    pairs, sources, size = open_pairs(tmp_path / "grown", images=images)
+    found = open_pairs(tmp_path / "grown", images=images)
+    pairs, sources, size = found.pairs, found.sources, found.size
     assert size == (SIDE, SIDE) and sources.masks == tmp_path / "grown" and len(pairs) == 4
     assert load_pair(pairs[2], sources, CONFIG)[2].any()
 
@@ -283,7 +285,7 @@ def test_pairs_of_drawn_holes_are_found_with_their_masks(tmp_path):
         ("pairs --per-class 1", "pairs (--pairs) names them: leave one of the two out"),
         ("pairs --polarity hole-black", "pairs/recipe.json says hole-white, leave out the option"),
         ("pairs --images nowhere", "no such folder: nowhere"),
-        ("enlarged", "lists super-resolution pairs, which have no masks"),
+        ("enlarged", "lists a pair without a mask, and no recipe.json beside it"),
         ("half", "half is unfinished: finish it first with the same `evaluate pairs` command"),
     ],
 )
@@ -300,6 +302,7 @@ def test_pairs_that_cannot_be_used_give_one_line(words, message, tmp_path, monke
     larger = replace(CONFIG, factor=4, raw=True)
     pairs = experiments.enlarged_pairs(images, larger, out=tmp_path / "out").pairs
     benchmark.run(parse_all(["bicubic"]), pairs, sources, tmp_path / "enlarged", larger, workers=1)
+    (tmp_path / "enlarged" / "recipe.json").unlink()
     done = typed("--pairs", *words.split())
     assert done.exit_code == 2 and message in done.output and len(done.output.splitlines()) == 1
 
@@ -337,6 +340,7 @@ def test_exported_pairs_go_on_where_a_run_was_stopped_and_are_complete_once(tmp_
 
 VALUES = {"--size": "64", "--per-class": "3", "--seed": "7", "--method": "mean", "--metric": "psnr"}
 VALUES |= {"--timeout": "9", "--by": "psnr", "--workers": "1", "--polarity": "hole-black", "--threshold": "9"}
+VALUES |= {"--protocol": "paris"}
 FLAGS = [option.opts[0] for option in evaluate.params if getattr(option, "is_flag", False)]
 GIVEN = [option.opts[0] for option in evaluate.params if option.name not in ("version", "help", "cluster")]
 

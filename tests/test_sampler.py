@@ -126,6 +126,7 @@ def test_each_epoch_has_masks_of_its_own_and_ends(raw):
     assert [len(masks) for masks in epochs] == [len(sampler.epoch(1))] * 3 == [24] * 3
     assert len({mask.tobytes() for masks in epochs for mask in masks}) == 72
     assert (epochs[2][5] == sampler[5 + 2 * 24]).all() and (sampler.epoch(2)[-1] == epochs[2][23]).all()
+    assert (pickle.loads(pickle.dumps(sampler.epoch(2)))[5] == epochs[2][5]).all()
     for i in (24, -25):
         with pytest.raises(IndexError):
             sampler.epoch(0)[i]

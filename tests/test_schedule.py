@@ -95,7 +95,7 @@ def test_four_pairs_are_offered_for_each_that_is_expected_to_be_needed():
 
 
 def test_a_segment_is_expected_to_give_one_mask_a_pair_and_then_a_fifth_more_than_before():
-    segment = schedule.Segment(FILM, "train", 0, 1000, SMALL)
+    segment = schedule.Segment(FILM, "train", 0, 1000, replace(SMALL, train=10_000))
 
     def asked_for():
         [request] = schedule.plan_round([segment], {"train": 10_000, "test": 0}, 0)
@@ -131,7 +131,8 @@ def test_the_seed_decides_among_films_of_similar_length_and_long_films_come_firs
 
 
 def test_rounds_and_segments_of_one_film_draw_different_pairs():
-    segments = [schedule.Segment(FILM, "train", 0, 500, SMALL), schedule.Segment(FILM, "test", 500, 1000, SMALL)]
+    config = replace(SMALL, train=10, test=10)
+    segments = [schedule.Segment(FILM, "train", 0, 500, config), schedule.Segment(FILM, "test", 500, 1000, config)]
     first, second = (schedule.plan_round(segments, {"train": 10, "test": 10}, number) for number in (0, 1))
     drawn = [tuple(one.codes - one.segment.start) for one in (*first, *second)]
     assert len(set(drawn)) == 4
@@ -179,6 +180,14 @@ def test_the_films_of_a_group_go_to_one_split():
 def test_splits_that_cannot_be_kept_are_refused(rows, message):
     with pytest.raises(BadInput, match=message):
         schedule.assign_splits(films_of(*rows), SMALL)
+
+
+def test_no_group_is_asked_for_more_than_the_largest_share():
+    films = films_of(("a", "", ""), ("b", "", "room"), ("c", "", "room"), ("d", "", ""))
+    segments = schedule.assign_splits(films, replace(SMALL, train=200, test=0, max_share=0.35))
+    segments[1].accepted = 45
+    requests = schedule.plan_round(segments, {"train": 170, "test": 0}, 0)
+    assert [(one.segment.source.name, one.wanted) for one in requests] == [("a", 70), ("c", 25), ("d", 70)]  # b gave 45
 
 
 def test_a_group_is_asked_for_as_many_masks_as_one_film():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +23,39 @@ FIELDS = ("{image}", "{mask}", "{output}")  # a command line must have all of th
 
 
 class Folder:
-    """Results of another program in a folder, as a method. Raises BadInput as `results_in`."""
+    """Results of another program in a folder, as a method. Raises BadInput as `results_in`.
 
-    def __init__(self, folder: Path):
-        self.folder, self.names = folder, results_in(folder)
+    names: the file of each pair; None takes the files that are called after the pairs.
+    """
+
+    def __init__(self, folder: Path, names: Mapping[str, str] | None = None):
+        self.folder, self.names = folder, results_in(folder) if names is None else names
+        self.missing = "no {}.png among the results" if names is None else "none of the results is called after {}"
 
     def __call__(self, pair: str, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-        """The result of a pair. Raises Failed where there is none, BadInput for a file that is not an image."""
+        """The result of a pair.
+
+        Raises Failed where there is none or it has another size, BadInput for a file that is not an image.
+        """
         if pair not in self.names:
-            raise Failed(f"no {pair}.png among the results")
+            raise Failed(self.missing.format(pair))
         name = self.names[pair]
-        return images.decode_rgb(_read(self.folder / name), name)  # scores.csv is the same wherever the folder lies
+        result = images.decode_rgb(_read(self.folder / name), name)  # scores.csv is the same wherever the folder lies
+        if result.shape != image.shape:
+            sizes = ["{} x {}".format(*array.shape) for array in (result, image)]
+            raise Failed(f"{name} is {sizes[0]} px, expected {sizes[1]} as the true image (height x width)")
+        return result
+
+
+def check_folder(folder: Path) -> None:
+    """Raise BadInput where a folder of results is missing."""
+    if not folder.is_dir():
+        raise BadInput(f"no such folder: {folder} (expected results named after the pairs: 00000.png ...)")
 
 
 def results_in(folder: Path) -> dict[str, str]:
     """The file names of results in a folder by pair. Raises BadInput if the folder is missing or a pair has two."""
-    if not folder.is_dir():
-        raise BadInput(f"no such folder: {folder} (expected results named after the pairs: 00000.png ...)")
+    check_folder(folder)
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_file())
     except OSError as error:
@@ -53,9 +70,12 @@ def results_in(folder: Path) -> dict[str, str]:
     return found
 
 
-def folder_identity(folder: Path) -> dict:
-    """The content of a folder of results, wherever it lies, for recipe.json. Raises BadInput as `results_in`."""
-    names = results_in(folder).values()
+def folder_identity(folder: Path, chosen: Mapping[str, str] | None = None) -> dict:
+    """The content of a folder of results, wherever it lies, for recipe.json. Raises BadInput as `results_in`.
+
+    chosen: the file of each pair; None takes all results in the folder.
+    """
+    names = results_in(folder).values() if chosen is None else chosen.values()
     return {"method": "dir", "results": len(names), "pictures": files.sha256_of_files(folder, names)}
 
 

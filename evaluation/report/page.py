@@ -111,9 +111,11 @@ def _facts(recipe):
     """The lines below the title."""
     folders, settings = recipe["folders"], recipe["settings"]
     libraries = [f"{name} {version}" for name, version in recipe["libraries"].items()]
+    protocol = tables.protocol_of(recipe)
     return [
+        *([protocol[0].upper() + protocol[1:]] if protocol else []),
         f"{recipe['sources']['pairs']} pairs; images: {folders['images']}, masks: {folders['masks']}",
-        f"{settings['size'][0]} x {settings['size'][1]} px, seed {settings['seed']}, {tables.pixels(recipe)}",
+        f"{tables.size(settings)}, seed {settings['seed']}, {tables.pixels(recipe)}",
         ", ".join([f"irregular-masks {recipe['version']}", *libraries]),
     ]
 

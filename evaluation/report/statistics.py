@@ -15,7 +15,16 @@ from evaluation.metrics import ALL, METRICS
 from evaluation.settings import ReportConfig
 
 COLUMNS = ["metric", "method", "category", "n", "mean", "low", "high", "identical", "failed"]
+OVERALL = "all"  # all classes together
 FEWEST = 6  # images of a test: with five the smallest p-value is 0.06
+
+
+def with_overall(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores, and again as one class OVERALL where they are of several classes."""
+    classes = set(scores["category"])
+    if len(classes) < 2 or OVERALL in classes:
+        return scores
+    return pd.concat([scores, scores.assign(category=OVERALL)], ignore_index=True)
 
 
 def summary(scores: pd.DataFrame, config: ReportConfig, seed: int) -> pd.DataFrame:

@@ -10,8 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from evaluation import protocols
+from evaluation.masks import OTHER
 from evaluation.metrics import ALL
-from evaluation.settings import ReportConfig
+from evaluation.report.statistics import OVERALL
+from evaluation.settings import NATIVE, ReportConfig
 from maskgen.categories import CATEGORIES
 from maskgen.settings import EDGES
 
@@ -115,15 +118,36 @@ def _cell(summary, name):
 
 
 def title(name: str, recipe: dict) -> str:
-    """The heading of a metric's table: unit, direction, scored pixels, number of pairs."""
+    """The heading of a metric's table: unit, direction, scored pixels, number of pairs or protocol."""
     metric = ALL[name]
     unit = f" ({metric.unit})" if metric.unit else ""
-    return f"{name}{unit}, {metric.better} is better; {pixels(recipe)}, {recipe['sources']['pairs']} pairs"
+    pairs = protocol_of(recipe) or f"{recipe['sources']['pairs']} pairs"
+    return f"{name}{unit}, {metric.better} is better; {pixels(recipe)}, {pairs}"
+
+
+def protocol_of(recipe: dict) -> str:
+    """The protocol of a run and the part of it that was scored, in words; empty for a run without one."""
+    record = recipe["settings"].get("protocol")
+    return protocols.caption(record) if record else ""
+
+
+def with_protocol(table: pd.DataFrame, recipe: dict) -> pd.DataFrame:
+    """Add the column `protocol` to a table that is written as CSV, if the run scored one. Published rows have none."""
+    caption = protocol_of(recipe)
+    if not caption:
+        return table
+    published = table["source"] == "published" if "source" in table else pd.Series(False, table.index)
+    return table.assign(protocol=np.where(published, "", caption))
 
 
 def pixels(recipe: dict) -> str:
     """Which pixels were scored."""
     return "the method's own pixels (raw)" if recipe["settings"]["raw"] else "composited images"
+
+
+def size(settings: dict) -> str:
+    """The size of the images in words. settings: of the recipe."""
+    return "each image at its own size" if settings["size"] == NATIVE else "{} x {} px".format(*settings["size"])
 
 
 def legend(results: Results, name: str = "", best: str = "*") -> list[str]:
@@ -146,6 +170,8 @@ def legend(results: Results, name: str = "", best: str = "*") -> list[str]:
             marks.append(f"~: not significantly different from the best {rule}")
         else:
             marks.append("~: not tested against the best: a test needs six images in a class")
+    if OTHER in set(table["category"]):
+        marks.append(f"{OTHER}: masks outside all classes; the paper's have holes of {EDGES[0]:g} to {EDGES[-1]:g}")
     if table["low"].notna().any():
         marks.append(f"±: half of the {100 * results.report.confidence:g} % bootstrap interval")
     return ["; ".join(marks)] * bool(marks) + _left_out(table)
@@ -154,6 +180,7 @@ def legend(results: Results, name: str = "", best: str = "*") -> list[str]:
 def _left_out(table):
     """A line for each method with pairs that are not in its means."""
     lines = []
+    table = table[table["category"] != OVERALL]
     counts = table.groupby(["method", "category"], sort=False)[["identical", "failed", "n"]].max()
     for method, row in counts.groupby("method", sort=False).sum().iterrows():
         if row["identical"]:

@@ -14,9 +14,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation.benchmark import TRUTH
-from evaluation.pairing import image_folder, in_order, read_pairs
+from evaluation.listed import read_pairs
+from evaluation.masks import in_order
+from evaluation.pairing import image_folder
 from evaluation.pairs import fit, jpeg
-from evaluation.settings import BUILT_IN
+from evaluation.settings import BUILT_IN, NATIVE, Size
 from evaluation.study import store
 from evaluation.study.settings import PARTS, StudyConfig
 from maskgen import maskset
@@ -36,7 +38,7 @@ class Item:
 
     image: Path
     image_sha256: str
-    size: tuple[int, int]
+    size: Size
     category: str
     hole_ratio: float
     results: dict[str, Path] = field(default_factory=dict)  # by method
@@ -109,9 +111,7 @@ def gather(folders: list[Path], photos: Path | None) -> tuple[list[Item], list[s
         recipe, pairs = maskset.read_recipe(folder), read_pairs(folder / "pairs.csv")
         try:
             scores = pd.read_csv(folder / "scores.csv", dtype={"pair": str}, keep_default_na=False)
-            size, where = tuple(recipe["settings"]["size"]), str(recipe["folders"]["images"])
-            if len(size) != 2 or not all(type(side) is int and 0 < side <= LARGEST for side in size):
-                raise ValueError(f"its size is {size}")
+            size, where = _size_in(recipe), str(recipe["folders"]["images"])
             reading = (recipe["settings"].get(key) for key in ("polarity", "threshold"))
             preparation = (size, int(recipe["settings"].get("factor", 0)), bool(recipe["settings"]["raw"]), *reading)
             done = {label: recipe["methods"][label] for label in scores["method"]}
@@ -148,6 +148,16 @@ def gather(folders: list[Path], photos: Path | None) -> tuple[list[Item], list[s
     if not identities:
         raise BadInput(f"no method in {' '.join(map(str, folders))} is finished: run evaluate again, it resumes")
     return list(items.values()), list(identities), sources
+
+
+def _size_in(recipe):
+    """The size of the images in a recipe. Raises ValueError where it is none."""
+    size = recipe["settings"]["size"]
+    if size == NATIVE:
+        return NATIVE
+    if len(size) != 2 or not all(type(side) is int and 0 < side <= LARGEST for side in size):
+        raise ValueError(f"its size is {size}")
+    return tuple(size)
 
 
 def _unique_names(folders):
@@ -256,7 +266,8 @@ def _true_image(item, label, seed, i):
         data = images.read_bytes(item.image)
         if hashlib.sha256(data).hexdigest() != item.image_sha256:
             raise BadInput(f"{item.image} is not the photo of the results, its SHA-256 differs")
-        image = fit(images.decode_rgb(data, item.image), item.size)
+        image = images.decode_rgb(data, item.image)
+        image = image if item.size == NATIVE else fit(image, item.size)
     except BadInput as error:
         raise BadInput(f"a study needs the true images: {error}; name their folder with --images") from None
     return jpeg(spoil(image, np.random.default_rng([seed, 4, i])) if label == SPOILT else image)

@@ -111,9 +111,10 @@ def summary(recipe: dict) -> list[str]:
         )
         if missing:
             more = f"about {ceil(missing * examined / got)} more pairs of frames like these" if got else "other videos"
+            limited = f", or raise --max-share from {wanted['max_share']:g}" * (wanted.get("max_share", 1) < 1)
             lines.append(
                 f"  no pairs are left and {missing} masks are missing: {more} are needed; "
-                "add videos, or get more from these with --gap 1,2,4 or --crops 2"
+                f"add videos, or get more from these with --gap 1,2,4 or --crops 2{limited}"
             )
     sources = f"{len(recipe['sources'])} source{'s' * (len(recipe['sources']) > 1)}"
     lines.append(f"from {sources}, {sum(counts['pairs'].values())} pairs of frames examined")
@@ -252,7 +253,7 @@ def _finished_counts(out):
 
 def _run_rounds(segments, target, config, workers, cluster, strict):
     """The index rows of each split, and a Counter of (source, reason) of the masks passed over."""
-    rows, passed_over, hashes = {split: [] for split in SPLITS}, Counter(), set()
+    rows, passed_over, given, hashes = {split: [] for split in SPLITS}, Counter(), Counter(), set()
     wanted = {split: getattr(config, split) for split in SPLITS}
     shared_files = (target.recipe_file, segments[0].source.path)
     with tqdm(total=sum(wanted.values()), desc="masks", unit=" masks", smoothing=0.05) as bar:
@@ -267,11 +268,13 @@ def _run_rounds(segments, target, config, workers, cluster, strict):
             done = parallel.run(task.extract_masks, tasks, workers=workers, cluster=cluster, shared_files=shared_files)
             for i, (piece, _) in enumerate(zip(pieces, done, strict=True)):
                 segment = piece.segment
-                room = wanted[segment.split] - len(rows[segment.split])
+                group = segment.split, segment.group
+                room = min(wanted[segment.split] - len(rows[segment.split]), segment.most_of_group - given[group])
                 candidates = task.read_candidates(_result(folder, i))
                 segment.mark_examined(dict.fromkeys((one.frame, one.gap, one.square) for one in candidates))
                 new = list(_merge(candidates, segment, target.path, room, passed_over, hashes, strict))
                 rows[segment.split] += new
+                given[group] += len(new)
                 bar.update(len(new))
     return rows, passed_over
 

@@ -45,6 +45,16 @@ class Segment:
         self.excluded = (frame_and_gap[beyond, None] * len(self.squares) + np.arange(len(self.squares))).ravel()
 
     @property
+    def group(self) -> tuple[str, str]:
+        """What identifies the segment's group; a source without a group is one of its own."""
+        return ("group", self.source.group) if self.source.group else ("source", self.source.name)
+
+    @property
+    def most_of_group(self) -> int:
+        """Largest number of masks that the segment's group may give."""
+        return int(self.config.max_share * getattr(self.config, self.split))
+
+    @property
     def remaining(self) -> int:
         """Number of pairs that may still be offered."""
         return (self.stop - self.start) * len(self.config.gaps) * len(self.squares) - self.excluded.size
@@ -97,7 +107,9 @@ def assign_splits(
     source is for a wanted one.
     """
     wanted = {split: getattr(config, split) for split in SPLITS if getattr(config, split)}
-    groups = _groups(sources)
+    groups = {}
+    for source in sources:
+        groups.setdefault(source.group or ("ungrouped", source.name), []).append(source)
     split_of = {name: next(filter(None, (source.split for source in members)), "") for name, members in groups.items()}
     for name, members in groups.items():
         if other := next((one for one in members if one.split not in ("", split_of[name])), None):
@@ -131,14 +143,6 @@ def assign_splits(
     ]
 
 
-def _groups(sources):
-    """The sources by group: a list for each, in the order in which its first source comes."""
-    groups = {}
-    for source in sources:
-        groups.setdefault(("group", source.group) if source.group else ("source", source.name), []).append(source)
-    return groups
-
-
 def _length(source, config):
     """Number of frames, counted once for each square."""
     return source.frames * len(video.crop_squares(source.width, source.height, config.crops))
@@ -164,15 +168,19 @@ def plan_round(segments: list[Segment], missing: dict[str, int], number: int) ->
     """
     requests = []
     for split in SPLITS:
-        of_split = [segment for segment in segments if segment.split == split]
-        groups = list(_groups([segment.source for segment in of_split]).values())
-        names = [{source.name for source in group} for group in groups]
-        members = [[segment for segment in of_split if segment.source.name in group] for group in names]
+        groups = {}
+        for segment in segments:
+            if segment.split == split:
+                groups.setdefault(segment.group, []).append(segment)
+        members = list(groups.values())
         given = [[segment.accepted for segment in group] for group in members]
         capacities = [
             [ceil(segment.remaining * _expected_masks_per_pair(segment)) for segment in group] for group in members
         ]
-        shares = distribute(missing[split], [sum(one) for one in given], [sum(one) for one in capacities])
+        totals = [sum(one) for one in given]
+        most = [group[0].most_of_group for group in members]
+        limits = [min(sum(one), limit - total) for one, limit, total in zip(capacities, most, totals, strict=True)]
+        shares = distribute(missing[split], totals, limits)
         for group, share, *rest in zip(members, shares, given, capacities, strict=True):
             for segment, count in zip(group, distribute(share, *rest), strict=True):
                 if count:

@@ -1,11 +1,8 @@
 """Publish a mask set: read and check it, then write the masks, the archives and the documents."""
 
-import io
 import json
 import shutil
-import tarfile
 import unicodedata
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date
@@ -14,8 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from maskgen import plots
+from maskgen.archive_writers import import_pyarrow, nvidia_order, parquet_bytes, webdataset_shard, zip_bytes
 from maskgen.categories import CATEGORIES
-from maskgen.errors import BadInput, install_hint
+from maskgen.errors import BadInput
 from maskgen.extraction.video import CREDIT, read_sources
 from maskgen.maskset import INDEX, read_index, read_recipe
 from maskgen.publish.croissant import croissant
@@ -28,7 +26,7 @@ from maskgen.settings import PublishConfig
 
 ARCHIVES = ("webdataset", "parquet")
 NEEDED = ("category", "hole_ratio", "border_distance", "sha256")  # columns of the index
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold; a fixed one, for reproducible bytes
+WITHOUT_PARQUET = "use --archives webdataset"
 NVIDIA_NAME = "mask/testing_mask_dataset/{:05d}.png"
 
 
@@ -125,7 +123,7 @@ def _check(config):
     if not valid:
         raise BadInput(f"expected a date of publication such as 2026-11-23, got {config.date!r}")
     if "parquet" in config.archives:
-        _pyarrow()
+        import_pyarrow(WITHOUT_PARQUET)
 
 
 def _write_folder(masks, out, table, recipe, sources, config):
@@ -149,12 +147,10 @@ def _write_folder(masks, out, table, recipe, sources, config):
 
 
 def _write_nvidia(masks, out, table, recipe, sources, config):
-    order = [f"{side}_{name.partition('_')[2]}" for name in CATEGORIES[:6] for side in ("free", "interior")]
-    table = table.assign(place=table["category"].map(order.index)).sort_values("place", kind="stable")
-    table = table.drop(columns="place").reset_index(drop=True)
-    files = [(NVIDIA_NAME.format(i), masks / "test" / name) for i, name in enumerate(table["file_name"])]
-    write_whole(out / "test_mask.zip", _zip(files))
-    index = table.assign(original=table["file_name"], file_name=[name for name, _ in files])
+    table = nvidia_order(table)
+    names = {NVIDIA_NAME.format(i): masks / "test" / name for i, name in enumerate(table["file_name"])}
+    write_whole(out / "test_mask.zip", zip_bytes((name, path.read_bytes()) for name, path in names.items()))
+    index = table.assign(original=table["file_name"], file_name=list(names))
     write_whole(out / "index.csv", index.to_csv(index=False, lineterminator="\n").encode())
     write_whole(out / "LICENSE", licence_text(sources, config).encode())
 
@@ -219,65 +215,16 @@ def _archives(out, table, config):
     folder.mkdir(exist_ok=True)
     shutil.rmtree(folder / "webdataset", ignore_errors=True)  # from an earlier config
     (folder / "masks.parquet").unlink(missing_ok=True)
-    files = [(f"masks/{name}", out / "test" / name) for name in [INDEX, *table["file_name"]]]
-    write_whole(folder / "masks.zip", _zip(files))
+
+    def read(name):
+        return (out / "test" / name).read_bytes()
+
+    write_whole(folder / "masks.zip", zip_bytes((f"masks/{name}", read(name)) for name in [INDEX, *table["file_name"]]))
     if "webdataset" in config.archives:
         (folder / "webdataset").mkdir(exist_ok=True)
         for name in CATEGORIES:
             rows = table[table["category"] == name]
             if len(rows):
-                write_whole(folder / "webdataset" / f"{name}.tar", _tar(out / "test", rows))
+                write_whole(folder / "webdataset" / f"{name}.tar", webdataset_shard(rows, read))
     if "parquet" in config.archives:
-        write_whole(folder / "masks.parquet", _parquet(out / "test", table))
-
-
-def _zip(files):
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed
-        for name, path in files:
-            entry = zipfile.ZipInfo(name, EPOCH)
-            entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, path.read_bytes())
-    return data.getvalue()
-
-
-def _tar(folder, rows):
-    """A WebDataset shard: NAME.png and NAME.json of each mask."""
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for row in rows.to_dict("records"):
-            key = row["file_name"].removesuffix(".png").replace("/", "_").replace(".", "-")  # a dot would end the key
-            row_json = json.dumps(row, ensure_ascii=False).encode()
-            for name, content in ((f"{key}.png", (folder / row["file_name"]).read_bytes()), (f"{key}.json", row_json)):
-                entry = tarfile.TarInfo(name)
-                entry.size, entry.mode = len(content), 0o644
-                archive.addfile(entry, io.BytesIO(content))
-    return data.getvalue()
-
-
-def _pyarrow():
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise BadInput(
-            f"a Parquet archive needs pyarrow: {install_hint('publish')}, or use --archives webdataset"
-        ) from None
-    return pyarrow
-
-
-def _parquet(folder, table):
-    """The index and the PNG files as one table, the image as Hugging Face stores it: {bytes, path}."""
-    arrow = _pyarrow()
-    images = [{"bytes": (folder / name).read_bytes(), "path": name} for name in table["file_name"]]
-    image = arrow.array(images, arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())]))
-    columns = {"image": image, **{name: arrow.array(table[name].tolist()) for name in table.columns}}
-    features = {"image": {"_type": "Image"}} | {
-        name: {"dtype": str(column.type).replace("double", "float64"), "_type": "Value"}
-        for name, column in columns.items()
-        if name != "image"
-    }
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    data = io.BytesIO()
-    arrow.parquet.write_table(arrow.table(columns).replace_schema_metadata(metadata), data, row_group_size=1000)
-    return data.getvalue()
+        write_whole(folder / "masks.parquet", parquet_bytes(table, read, import_pyarrow(WITHOUT_PARQUET)))

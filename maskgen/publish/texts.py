@@ -37,6 +37,7 @@ COLUMNS = {  # of the index: description, Croissant type
     "clipped": ("share of the outline that lies straight along the border line", "sc:Float"),
     "seed": ("numbers that the generator of this mask started from", "sc:Text"),
     "attempt": ("how often it was made anew, being too much like another", "sc:Integer"),
+    "pixels_sha256": ("hash of the pixels, 8 in a byte, hole pixels as 1, the same in every file format", "sc:Text"),
     "sha256": ("hash of the PNG file", "sc:Text"),
 }
 

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import hashlib
+import io
 import os
 import re
 import unicodedata
@@ -229,8 +230,16 @@ def write_checksums(folder: Path) -> None:
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file as texts; a missing cell is "". Raises BadInput if it cannot be read."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (OSError, ValueError, csv.Error) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise BadInput(f"{path} is not a table that can be read: {error}") from None
+    return parse_rows(data, path)
+
+
+def parse_rows(data: bytes, name: Path | str) -> list[dict[str, str]]:
+    """The rows in the bytes of a CSV file, as `read_rows` returns them. name: for errors."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), restval=""))
+    except (ValueError, csv.Error) as error:
+        raise BadInput(f"{name} is not a table that can be read: {error}") from None
     return [{key: value for key, value in row.items() if key is not None} for row in rows]

@@ -25,6 +25,9 @@ ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 2**28  # 16384 x 16384 px; a damaged or hostile file may claim any size
 PNG = b"\x89PNG\r\n\x1a\n"
 ORIENTATION, WIDTH, HEIGHT = 0x0112, 0xA002, 0xA003  # EXIF tags
+WIDTH_TAG, HEIGHT_TAG = 256, 257  # of TIFF
+FAX = {258: 1, 259: 4, 262: 1}  # of TIFF: 1 bit, Group 4, 1 is white
+FAX_TAGS = {WIDTH_TAG, HEIGHT_TAG, *FAX, 266, 273, 277, 278, 279, 284}  # others need Pillow, such as an orientation
 TURNED = (  # functions that make an array upright, for EXIF orientations 1 to 8
     lambda a: a,
     lambda a: a[:, ::-1],
@@ -90,6 +93,12 @@ def read_with_metadata(path: Path) -> tuple[np.ndarray, Metadata]:
 def read_rgb(path: Path) -> np.ndarray:
     """Read a picture as uint8 (H, W, 3), RGB, without its alpha. Raises BadInput if it is no picture."""
     return decode_rgb(read_bytes(path), path)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture in px, as they are stored, without decoding it; (0, 0) if it cannot be read."""
+    width, height = _Header(read_bytes(path)).size
+    return height, width
 
 
 def read_bytes(path: Path, sha256: str = "") -> bytes:
@@ -173,6 +182,9 @@ class _Header:
         self.image, self.exif, self.orientation, self.size = None, None, 1, (0, 0)
         if _is_plain_png(data):
             self.size = struct.unpack(">II", data[16:24])
+            return
+        if size := _size_of_plain_fax(data):
+            self.size = size
             return
         from PIL import Image
 
@@ -266,6 +278,22 @@ def _is_plain_png(data):
     """Whether a file is a grey or RGB PNG without metadata, as nearly all masks are."""
     plain = data[:8] == PNG and data[24:26] in (b"\x08\x00", b"\x08\x02", b"\x10\x00", b"\x10\x02")
     return plain and not any(chunk in data for chunk in (b"eXIf", b"iCCP", b"pHYs", b"exif"))
+
+
+def _size_of_plain_fax(data):
+    """Width and height of a bilevel TIFF, CCITT Group 4 and white for 1, without metadata; None for any other file."""
+    if data[:4] != b"II*\0":
+        return None
+    try:
+        (place,) = struct.unpack_from("<I", data, 4)
+        (count,) = struct.unpack_from("<H", data, place)
+        fields = [struct.unpack_from("<HHII", data, place + 2 + 12 * i) for i in range(count)]
+        (following,) = struct.unpack_from("<I", data, place + 2 + 12 * count)
+    except struct.error:
+        return None
+    tags = {tag: value for tag, _, number, value in fields if number == 1}
+    plain = len(tags) == count and not following and FAX.items() <= tags.items() and set(tags) <= FAX_TAGS
+    return (tags[WIDTH_TAG], tags[HEIGHT_TAG]) if plain and {WIDTH_TAG, HEIGHT_TAG} <= set(tags) else None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from maskgen.errors import BadInput
 from maskgen.extraction import flow, schedule, video
 from maskgen.extraction.run import probe_sources, recipe_sources
 from maskgen.extraction.video import SPLITS
-from maskgen.generated_set import open_journal, set_is_intact, sources_of
+from maskgen.generated_set import files_are_intact, open_journal, sources_of
 from maskgen.maskset import Masks
 from maskgen.runtime import parallel
 from maskgen.runtime.files import CHECKSUMS, sha256, sha256_of_files, write_checksums
@@ -64,7 +64,7 @@ def make_sequences(
         with OutputFolder(
             out, recipe, info={"unusable": unusable}, item_info=video.CREDIT, ignored=(PROGRESS,)
         ) as folder:
-            if set_is_intact(folder, "", index=INDEX):
+            if files_are_intact(folder, INDEX):
                 say(folder.complete_message)
                 return folder.finished
             return _fill(folder, config, masks, segments, sources_of(raw) if masks else None, workers, cluster)
