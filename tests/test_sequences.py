@@ -149,7 +149,7 @@ def test_raw_masks_are_joined_to_the_mean_ratio_of_what_the_frames_show(ratio):
     frames = np.empty((9, *shape), np.uint8)
     for matrix, frame in zip(matrices, frames, strict=True):
         plane.frame(matrix, frame)
-    assert frames[::2].mean() == pytest.approx(ratio, abs=0.003)  # on the frames that are measured
+    assert frames[::2].mean() == pytest.approx(ratio, rel=0.03, abs=0.003)
     assert 8.5 <= float(columns["dilation"]) <= 49.5  # of the brush, in px of 512
 
 

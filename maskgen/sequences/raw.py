@@ -9,17 +9,6 @@ from maskgen.errors import BadInput
 from maskgen.maskset import Masks, split_of
 
 
-def raw_path(masks: Path | str | None) -> Path:
-    """Where the raw masks are: those that come with the package for None and for the name of a version, as "v1"."""
-    from maskgen import canonical
-
-    if masks is None:
-        return canonical.RAW
-    if str(masks) in canonical.VERSIONS and not Path(masks).exists():
-        return canonical.path_of(str(masks), "raw")
-    return Path(masks)
-
-
 class RawMasks:
     """Random raw masks of one split. May be pickled; each process caches the masks that it has read."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from maskgen.canonical import raw_path
 from maskgen.errors import BadInput
 from maskgen.extraction import flow, schedule, video
 from maskgen.extraction.run import probe_sources, recipe_sources
@@ -24,7 +25,7 @@ from maskgen.runtime.recipe import library_versions
 from maskgen.sequences.film import Footage
 from maskgen.sequences.index import INDEX, frame_name, is_row, write_index
 from maskgen.sequences.measure import CATEGORIES
-from maskgen.sequences.raw import RawMasks, raw_masks_of, raw_path
+from maskgen.sequences.raw import RawMasks, raw_masks_of
 from maskgen.sequences.settings import FROM_RAW, FROM_VIDEO, SequenceConfig
 from maskgen.sequences.task import Material, make_batch, tasks_of
 from maskgen.settings import ExtractConfig

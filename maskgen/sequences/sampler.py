@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from maskgen.canonical import raw_path
 from maskgen.checks import Rule, expect, flag, optional, whole
 from maskgen.errors import BadInput
 from maskgen.maskset import Masks, split_of
 from maskgen.sequences.moving import moving_holes
-from maskgen.sequences.raw import RawMasks, raw_path
+from maskgen.sequences.raw import RawMasks
 from maskgen.sequences.settings import FRAMES, FROM_VIDEO, MODES, SPEEDS, SequenceConfig
 from maskgen.settings import RATIOS, SEEDS, SIZES
 
