@@ -62,8 +62,8 @@ def test_ratios_and_the_pixels_that_are_never_seen():
 @pytest.mark.parametrize(
     ("speed", "shape", "motion"),
     [
-        (0.5, (240, 432), "still"),
-        (0.51, (240, 432), "slow"),
+        (0.6, (240, 432), "still"),
+        (0.61, (240, 432), "slow"),
         (3, (240, 432), "slow"),
         (3.01, (240, 432), "fast"),
         (6, (480, 864), "slow"),  # twice as long sides

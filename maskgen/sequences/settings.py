@@ -13,7 +13,7 @@ FROM_VIDEO = ("tracked", "occlusion")  # modes that need video
 FROM_RAW = ("stationary", "drifting", "tracked")  # modes that start from raw masks
 REFERENCE = (432, 240)  # px, width and height, as usual in video inpainting; speeds are stated at this size
 MOTIONS = ("still", "slow", "fast")
-MOTION_EDGES = (0.5, 3.0)  # px a frame at 432x240: still up to the first, slow up to the second, fast above
+MOTION_EDGES = (0.6, 3.0)  # px a frame at 432x240: still up to the first, slow up to the second, fast above
 SIDES = whole(64, 2048)  # px; optical flow needs no less
 FRAMES = whole(2, 10_000)
 SPEEDS = pair(0, 1000, above=True)
