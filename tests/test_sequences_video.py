@@ -398,7 +398,7 @@ WRONG = {
     "a small size": (["--size", "20x20"], "size is 2 to 2 values, each a whole number, 64 to 2048"),
     "a mode": (
         ["--modes", "drifting,flying"],
-        "modes is different names among stationary, drifting, tracked, occlusion",
+        "modes is one or more of stationary, drifting, tracked, occlusion, each once",
     ),
     "no number": (["--train", "0", "--test", "0"], "not both 0"),
     "raw masks": (["--modes", "drifting", "--from", "nowhere"], "nowhere"),

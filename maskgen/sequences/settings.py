@@ -19,7 +19,7 @@ FRAMES = whole(2, 10_000)
 SPEEDS = pair(0, 1000, above=True)
 SOME_MODES = Rule(
     lambda modes: several(one_of(MODES)).allows(modes) and len(set(modes)) == len(modes),
-    f"different names among {', '.join(MODES)}",
+    f"one or more of {', '.join(MODES)}, each once",
 )
 
 
