@@ -2,7 +2,7 @@
 # make test       every test
 # make check      lint, format and types
 # make docs       the documentation site, in ./site
-# make reference  the tables of docs/reference.md: hours, can be continued
+# make reference  the tables of docs/reference.md: about an hour
 # make bench      the tables of speed and accuracy
 # make faults     kills, full disks, damaged files and a long run: about 25 minutes
 PYTHON ?= python3

@@ -19,7 +19,18 @@ from evaluation.methods import Method, external, parse_all
 from evaluation.methods.registry import check_labels, checked_label
 from evaluation.names import folder_of
 from evaluation.pairs import PairSet
-from evaluation.settings import METHODS, NATIVE, OUT, TIMEOUT, BenchmarkConfig, ReportConfig, Size
+from evaluation.report import forms
+from evaluation.settings import (
+    COPIES,
+    LIKE,
+    METHODS,
+    NATIVE,
+    OUT,
+    TIMEOUT,
+    BenchmarkConfig,
+    ReportConfig,
+    Size,
+)
 from maskgen.errors import BadInput, InputWarning
 from maskgen.runtime import files
 
@@ -31,7 +42,7 @@ def evaluate(
     images: str | Path | Sequence[np.ndarray] | None = None,
     masks: str | Path | Sequence[np.ndarray] | None = None,
     *,
-    metrics: Iterable[str] = BenchmarkConfig.metrics,
+    metrics: Iterable[str] | None = None,
     per_class: int | None = None,
     size: int | Size | None = None,
     seed: int = BenchmarkConfig.seed,
@@ -41,6 +52,10 @@ def evaluate(
     threshold: int | None = None,
     raw: bool = BenchmarkConfig.raw,
     weights: Mapping[str, str | Path] | Iterable[str] = (),
+    range: Mapping[str, tuple[float, float]] | tuple[float, float] | Iterable[str] = (),
+    white: Mapping[str, str] | str | Iterable[str] = (),
+    bgr: bool | Iterable[str] = (),
+    copies: str = COPIES[0],
     out: str | Path | None = None,
     workers: int | None = None,
     cluster: str | None = None,
@@ -50,6 +65,7 @@ def evaluate(
     pictures: bool = True,
     pages: bool = False,
     paper: bool = False,
+    like: str | None = None,
     verbose: bool = False,
 ) -> "Evaluation":
     """Score inpainting methods on images with holes.
@@ -66,7 +82,7 @@ def evaluate(
         reference photos, the masks "v1" the 12,000 canonical test masks. Or two lists of arrays of the same length,
         images as uint8 (H, W, 3) and holes as bool (H, W): the first image has the first hole, and so on.
     metrics
-        Names of metrics, as for the option `--metric`.
+        Names of metrics, as for the option `--metric`. None takes its default, or the metrics of `like`.
     per_class
         Number of masks of each class: of the canonical masks the first ones, of all others drawn by the seed. 0 takes
         all, and so does None; without `masks`, None takes ten of each class of v1.
@@ -89,6 +105,12 @@ def evaluate(
         Score the method's own pixels everywhere, not only in the hole.
     weights
         Checkpoints of networks: a dict of label or name -> file.
+    range, white, bgr
+        How networks in files (`onnx:`, `torchscript:`, `exported:`) take images: the floats of black and white, such as
+        (-1, 1); what 1 means in the mask, "hole" or "valid"; True if blue is the first channel. One value for all of
+        them, or a dict of label -> value; for bgr a list of labels.
+    copies
+        Copies of a program of `serve:`, "one" or "per-worker".
     out
         Folder for the results. An interrupted run is resumed, and methods are added to finished results. None takes a
         temporary folder, which is removed together with the returned object.
@@ -101,6 +123,8 @@ def evaluate(
     by, pictures, pages, paper
         For the report: the metric that picks the pairs to show; keep every result as a JPEG; write a page for every
         pair; show the published Table 1.
+    like
+        "lama" or "mmagic": print the table as their evaluators do, and write it as `like-lama.csv`, `like-mmagic.csv`.
     verbose
         Print what the command prints. The progress bar is shown in any case.
 
@@ -134,9 +158,10 @@ def evaluate(
         raise BadInput(f"size is height and width in px, or {NATIVE!r}, got {size!r}")
     if per_class is None and pairs is None and protocol is None:
         per_class = default_per_class(masks)
-    config = BenchmarkConfig(tuple(metrics), size or BenchmarkConfig.size, per_class or 0, raw, seed)
-    chosen = read_methods(methods, weights)
-    check_metrics(config, by, config.common_size if size else None)
+    names = LIKE.get(like or "", BenchmarkConfig.metrics) if metrics is None else tuple(metrics)
+    config = BenchmarkConfig(names, size or BenchmarkConfig.size, per_class or 0, raw, seed)
+    chosen = read_methods(methods, weights, range=range, white=white, bgr=bgr, copies=copies)
+    check_metrics(config, by, config.common_size if size else None, like)
     temporary = None
     if not out:
         temporary = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
@@ -151,8 +176,8 @@ def evaluate(
     elif isinstance(pairs, PairSet):
         pair_set = pairs
     elif pairs is not None:
-        reading = {"polarity": polarity, "threshold": threshold, "size": size}
-        pair_set = listed.open_pairs(Path(pairs), images=_path(images), masks=_path(masks), **reading)
+        folders = {"images": _path(images), "masks": _path(masks)}
+        pair_set = listed.open_pairs(Path(pairs), **folders, polarity=polarity, threshold=threshold, size=size)
         pair_set = protocol_pairs.recognised(pair_set, Path(pairs))
     else:
         reading = polarity or "hole-white", threshold
@@ -168,6 +193,7 @@ def evaluate(
         by=by,
         paper=paper,
         pages=pages,
+        like=like,
         verbose=verbose,
         workers=workers,
         cluster=cluster,
@@ -187,13 +213,20 @@ def _path(folder):
 
 
 def read_methods(
-    methods: Mapping[str, str | Callable] | Iterable[str], weights: Mapping[str, str | Path] | Iterable[str] = ()
+    methods: Mapping[str, str | Callable] | Iterable[str],
+    weights: Mapping[str, str | Path] | Iterable[str] = (),
+    *,
+    range: Mapping[str, tuple[float, float]] | tuple[float, float] | Iterable[str] = (),
+    white: Mapping[str, str] | str | Iterable[str] = (),
+    bgr: bool | Iterable[str] = (),
+    copies: str = COPIES[0],
 ) -> dict[Method, dict | None]:
     """The methods of a run, each with its identity; that of dir: depends on the pairs and is None.
 
     weights: a dict of label or name -> file, or `--weights` options.
 
-    Raises BadInput for an unknown method, two methods of one name, and a file or folder of a method that is missing.
+    range, white, bgr, copies: as for `evaluate`, or as the command's options. Raises BadInput for an unknown method,
+    two methods of one name, options that belong to no method, and a file or folder of a method that is missing.
     """
     functions: dict[str, Callable] = {}
     if not isinstance(methods, Mapping):
@@ -205,7 +238,8 @@ def read_methods(
         functions = {label: method for label, method in methods.items() if callable(method)}
     if isinstance(weights, Mapping):
         weights = [f"{name}={file}" for name, file in weights.items()]
-    found = {method.label: method for method in parse_all(texts, weights)}
+    parsed = parse_all(texts, weights, range=range, white=white, bgr=bgr, copies=copies)
+    found = {method.label: method for method in parsed}
     for label, function in functions.items():
         found[checked_label(label)] = Method(label, "function", label, function=function)
     order = list(methods) if isinstance(methods, Mapping) else list(found)
@@ -216,10 +250,16 @@ def read_methods(
     return {found[label]: None if found[label].kind == "dir" else found[label].identity() for label in order}
 
 
-def check_metrics(config: BenchmarkConfig, by: str | None, size: tuple[int, int] | None = None) -> None:
-    """Raise BadInput for metrics that cannot be computed, at `size` if it is known, and for a `by` not among them."""
+def check_metrics(
+    config: BenchmarkConfig, by: str | None, size: tuple[int, int] | None = None, like: str | None = None
+) -> None:
+    """Raise BadInput for metrics that cannot be computed, at `size` if it is known, and for a `by` not among them.
+
+    like: also for a form of the table that does not exist, or that shows none of the metrics.
+    """
     report.shown_by(config, by or "")
-    metric_table.check(config.metrics, size)
+    forms.check(like or "", config.metrics)
+    metric_table.check(config.metrics, size, composited=not config.raw)
 
 
 def score_pairs(
@@ -231,6 +271,7 @@ def score_pairs(
     by: str | None = None,
     paper: bool = False,
     pages: bool = False,
+    like: str | None = None,
     verbose: bool = False,
     **options: Any,
 ) -> "Evaluation":
@@ -240,8 +281,8 @@ def score_pairs(
 
     def write_report(scores: pd.DataFrame) -> None:
         nonlocal text
-        shown = ReportConfig(by=by or "", overall=bool(pair_set.called))
-        text = report.write(out, scores, pairs, sources, config, shown, paper=paper, pages=pages)
+        shown = ReportConfig(by=by or "", overall=pair_set.by_name)
+        text = report.write(out, scores, pairs, sources, config, shown, paper=paper, pages=pages, like=like or "")
 
     say(pair_set.description)
     protocol = (pair_set.experiment or {}).get("protocol")

@@ -7,7 +7,7 @@ are made when all journals are complete.
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from maskgen.runtime.recipe import RECIPE, library_versions
 
 DRAWN = "masks"  # folder in the results for masks that were drawn for them
 JOURNALS = "journal"
+PARTS = ("_hole", "_outside")  # endings of metrics of a part of the image
 SHARED = "shared"  # folder in the progress for results on their way to the workers of a cluster
 
 
@@ -73,7 +74,7 @@ def run(
     Resumes an interrupted run; methods can be added to finished results. A method without any score is tried again, and
     so is a Python function. Raises BadInput where `out` holds results of other settings.
     """
-    metrics.check(config.metrics, config.common_size)
+    metrics.check(config.metrics, config.common_size, composited=not config.raw)
     _check_classes(config, pairs)
     identities = identities or {method.label: method.identity() for method in methods}
     methods = [method.absolute() for method in methods]
@@ -89,14 +90,14 @@ def run(
             if folder.complete:
                 folder.reopen()
             try:
-                for method in methods:  # one that cannot start raises before anything is written
-                    if method.label in unfinished and not method.always_starts:
-                        process_of(method, job, parallel.cores() if method.serial else 1).start()
+                job = _start_methods(job, unfinished, many=bool(cluster) or (workers or parallel.cores()) > 1)
                 write_inputs(out, pairs, drawn or {})
                 (out / JOURNALS).mkdir(exist_ok=True)
                 _fill_journals(job, pairs, journals, workers, cluster, folder.recipe_file)
             finally:
                 close_processes()
+                if any(method.kind in ("serve", "py") and not method.serial for method in job.methods):
+                    parallel.end_workers()  # which would keep a model each for the next run
         scores = write_scores(out, pairs)
         empty = scores[(scores["hole_ratio"] == 0) & (scores["error"] == "")]["pair"].unique()
         if len(empty):
@@ -174,7 +175,8 @@ def _warn_of_small_images(scores, config):
             left_out = scores[(scores["error"] == "") & scores[name].isna()]["pair"].unique()
             if len(left_out):
                 least = metrics.METRICS[name].smallest
-                warn(f"{name} needs at least {least} px a side: {len(left_out)} pairs are left out, as {left_out[0]}")
+                needs = f"{least} px a side" + (", and pixels of its part" if name.endswith(PARTS) else "")
+                warn(f"{name} needs at least {needs}: {len(left_out)} pairs are left out, as {left_out[0]}")
 
 
 def _check_classes(config, pairs):
@@ -233,6 +235,26 @@ def write_inputs(out: Path, pairs: list[Pair], drawn: dict[str, bytes]) -> None:
     for name, data in drawn.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(out / name, data)
+
+
+def _start_methods(job, unfinished, many):
+    """Start the methods that have pairs to do: one that cannot start raises before anything is written.
+
+    many: other processes will do the work of methods that are not serial. Returns the job with what is known now about
+    functions of users.
+    """
+    methods = []
+    for method in job.methods:
+        if method.label in unfinished and not method.always_starts:
+            process = process_of(method, job, parallel.cores() if method.serial or method.kind == "py" else 1)
+            process.start()
+            if method.kind == "py":
+                method = replace(method, batched=process.batched)
+            if not method.serial and (many or method.kind == "py"):
+                process.close()  # a model in it would be a copy too many
+                process.threads = 1  # should it be started again
+        methods.append(method)
+    return replace(job, methods=tuple(methods))
 
 
 def _fill_journals(job, pairs, journals, workers, cluster, recipe_file):
@@ -312,11 +334,13 @@ def _run_serial(method, job, pairs, journals, on_workers):
             bar.update()
 
 
-def set_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
+def set_scores(out: Path, pairs: list[Pair], groups: dict[str, str] | None = None) -> pd.DataFrame:
     """The metrics of sets: metric, method, category, n, mean (the set's value); one row for a class and a method.
 
-    Only pairs that the method has filled count; they are compared with the true images of the same pairs.
+    Only pairs that the method has filled count; they are compared with the true images of the same pairs. groups: the
+    set of each pair by its name, where this is not its class.
     """
+    groups = {pair.pair: pair.category for pair in pairs} if groups is None else groups
     recipe, rows = recipe_of(out), []
     names = [name for name in recipe["settings"]["metrics"] if name in metrics.SETS]
     truths = _journal(out, TRUTH).rows if names else {}
@@ -324,8 +348,8 @@ def set_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
         done = _journal(out, label).rows
         if not all(pair.pair in done for pair in pairs):
             continue
-        for category in dict.fromkeys(pair.category for pair in pairs):
-            kept = [pair.pair for pair in pairs if pair.category == category and not done[pair.pair]["error"]]
+        for category in dict.fromkeys(groups.values()):
+            kept = [pair for pair, group in groups.items() if group == category and not done[pair]["error"]]
             for name in names:
                 row = metrics.SETS[name]
                 results = [metrics.vector(done[pair][row.vector]) for pair in kept]

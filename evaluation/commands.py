@@ -1,24 +1,34 @@
 """The command `evaluate`: its options, and one function call for each command. Heavy imports are inside."""
 
 import shlex
-from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
+from evaluation.options import (
+    FACTORS,
+    PATH,
+    images_option,
+    like_option,
+    mask_options,
+    out_option,
+    per_class_option,
+    polarity_option,
+    protocol_option,
+    raw_option,
+    run_options,
+    size_option,
+    threshold_option,
+)
 from evaluation.settings import (
     FACTOR,
-    FIRST,
     GROWTH,
     KINDS,
     LAYOUTS,
-    METHODS,
-    METRICS,
+    LIKE,
     NATIVE,
     OUT,
     PAIRS,
-    PROTOCOLS,
-    TIMEOUT,
     BenchmarkConfig,
 )
 from evaluation.study.commands import study
@@ -26,138 +36,9 @@ from maskgen import __version__
 from maskgen.runtime.command import (
     CONTEXT,
     FOLDER,
-    POLARITIES,
-    PathType,
     Tool,
-    cluster_option,
     seed_option,
-    workers_option,
 )
-from maskgen.settings import SIZE, TESTSET
-
-PATH = click.Path(path_type=Path)
-FACTORS = click.IntRange(2, 16)
-MASKS = PathType(path_type=Path)
-
-
-class SizeType(click.ParamType):
-    """Height and width in px, 512 or 384x512, or the word native."""
-
-    name = "H[xW]"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple) or value == NATIVE:
-            return value
-        try:
-            sides = [int(side) for side in str(value).lower().split("x")]
-        except ValueError:
-            sides = []
-        if len(sides) not in (1, 2) or min(sides) < 16:
-            expected = f"expected pixels as 512 or 384x512 (height x width), at least 16, or {NATIVE}"
-            self.fail(f"{expected}, got {value!r}", param, ctx)
-        return sides[0], sides[-1]
-
-
-def together(*options):
-    """Several options as one decorator."""
-
-    def decorate(function):
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-images_option = click.option(
-    "--images",
-    type=FOLDER,
-    help="Folder of photos, or `reference`: the 60 that ship. [default: those that scikit-image installs]",
-)
-size_option = click.option(
-    "--size",
-    type=SizeType(),
-    default=f"{SIZE}",
-    help="Height and width to which all images are cut; native keeps each image at its own size.",
-)
-polarity_option = click.option(
-    "--polarity", type=click.Choice(POLARITIES), default=POLARITIES[0], help="What white means in the masks."
-)
-threshold_option = click.option(
-    "--threshold",
-    type=click.IntRange(1, 255),
-    help="Lowest grey level that is white. [default: masks have two values, the larger is white]",
-)
-mask_options = together(
-    click.option(
-        "--masks",
-        type=MASKS,
-        help=f"Folder, zip or tar of masks, or `v1`: the 12,000 that ship. [default: {TESTSET}, else v1]",
-    ),
-    polarity_option,
-    threshold_option,
-)
-per_class_option = click.option(
-    "--per-class",
-    type=click.IntRange(0),
-    help=f"Masks of each class, of v1 the first ones; 0 takes all. [default: all; {FIRST} of v1 without --masks]",
-)
-
-
-protocol_option = click.option(
-    "--protocol",
-    type=click.Choice(PROTOCOLS),
-    help="Take the canonical masks and the images of this data set, below --images, in pairs that never change; "
-    "reference has its own images.",
-)
-raw_option = click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
-
-
-def run_options(methods=METHODS):
-    """The options of all commands that score methods. methods: the default of --method."""
-    return together(
-        click.option(
-            "--method",
-            "-m",
-            "methods",
-            multiple=True,
-            default=methods,
-            metavar="[LABEL=]METHOD",
-            help="Name, dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}' or onnx:FILE; repeatable.",
-        ),
-        click.option(
-            "--weights",
-            multiple=True,
-            metavar="[NAME=]FILE",
-            help="Checkpoint of a network; NAME is its label or name.",
-        ),
-        click.option(
-            "--timeout",
-            type=click.FloatRange(0, min_open=True),
-            default=TIMEOUT,
-            help="Time limit of a method for one image, in seconds.",
-        ),
-        click.option(
-            "--metric",
-            "metrics",
-            multiple=True,
-            type=click.Choice(METRICS),
-            metavar="METRIC",
-            default=BenchmarkConfig.metrics,
-            help=f"{', '.join(METRICS)}; repeatable.",
-        ),
-        click.option("--by", metavar="METRIC", help="Metric that picks the pairs to show. [default: the first]"),
-        click.option("--pictures/--no-pictures", default=True, help="Keep every result as a JPEG."),
-        click.option("--pages", is_flag=True, help="Write an HTML page for every pair."),
-        click.option("--retry", is_flag=True, help="Try pairs again that failed in an earlier run."),
-        workers_option,
-        cluster_option,
-    )
-
-
-def out_option(default):
-    """The option --out of a command."""
-    return click.option("--out", "-o", type=FOLDER, default=default, help="Folder for scores, tables and pictures.")
 
 
 @click.group(cls=Tool, invoke_without_command=True, context_settings=CONTEXT)
@@ -172,26 +53,30 @@ def out_option(default):
     "--pairs",
     "listed",
     type=PATH,
-    help="Score the pairs of a pairs.csv, or of its folder.",
+    help="Score the pairs of a pairs.csv, or of its folder; its columns image and mask are enough.",
 )
 @protocol_option
 @raw_option
 @click.option("--paper", is_flag=True, help="Add the published Table 1 to the tables.")
+@like_option
 @out_option(OUT)
 @click.pass_context
-def evaluate(context, images, masks, polarity, threshold, size, per_class, seed, listed, protocol, raw, out, **options):
+def evaluate(
+    context, images, masks, polarity, threshold, size, per_class, seed, listed, protocol, raw, out, metrics, **options
+):
     """Score inpainting methods on masks of every class, as in Table 1 of the paper.
 
-    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl or gntipt; a folder of results, a program
-    or an ONNX file; or a plug-in. pconv and conv run the network once, as in the paper; pconv+ and conv+ run it at all
-    scales and on the mirror image, as `pconv inpaint --mirror`. gl and gntipt are networks of other authors and need
-    --weights.
+    A METHOD is mean, grey, telea, ns, biharmonic, patchmatch, pconv, conv, gl or gntipt; a folder of results, a
+    program, a Python function or a network in a file; or a plug-in. pconv and conv run the network once, as in the
+    paper; pconv+ and conv+ run it at all scales and on the mirror image, as `pconv inpaint --mirror`. gl and gntipt are
+    networks of other authors and need --weights.
     """
     if context.invoked_subcommand:
         return _pass_on(context)
     from evaluation import api
 
     given = {name: context.params[name] if _is_given(context, name) else None for name in ("polarity", "size")}
+    given["metrics"] = metrics if _is_given(context, "metrics") else None
     result = api.evaluate(
         images=images,
         masks=masks,
@@ -225,15 +110,17 @@ def _pass_on(context):
                 raise click.UsageError(f"{option.opts[0]} stands before {path}: write it after the whole command")
             raise click.UsageError(f"{option.opts[0]} is no option of {path}: leave it out")
     given = {name: value for name, value in context.params.items() if _is_given(context, name)}
+    single = {option.name for option in command.params if not option.multiple}  # as --white of `evaluate pairs`
+    given |= {name: value[-1] for name, value in given.items() if name in single and isinstance(value, tuple) and value}
     context.default_map = {context.invoked_subcommand: given}
 
 
-def _run(pairs_of, config, out, *, methods, weights, by, **options):
+def _run(pairs_of, config, out, *, methods, weights, range, white, bgr, copies, by, **options):
     """Score on the pairs that `pairs_of` returns; the options are checked before any file is read."""
     from evaluation import api
 
-    chosen = api.read_methods(methods, weights)
-    api.check_metrics(config, by, config.common_size)
+    chosen = api.read_methods(methods, weights, range=range, white=white, bgr=bgr, copies=copies)
+    api.check_metrics(config, by, config.common_size, options.get("like"))
     return int(api.score_pairs(chosen, pairs_of(), config, out, by=by, verbose=True, **options).all_failed)
 
 
@@ -244,8 +131,10 @@ def _run(pairs_of, config, out, *, methods, weights, by, **options):
 @threshold_option
 @run_options(())
 @raw_option
+@like_option
 @out_option(f"{OUT}-folders")
-def folders(truth, masks, polarity, threshold, raw, out, methods, metrics, **options):
+@click.pass_context
+def folders(context, truth, masks, polarity, threshold, raw, out, methods, metrics, **options):
     """Score results that were made elsewhere, each image at its own size.
 
     Images, masks and the results of each --method LABEL=dir:FOLDER are matched by their names: the same path or name,
@@ -259,6 +148,8 @@ def folders(truth, masks, polarity, threshold, raw, out, methods, metrics, **opt
     if not methods:
         raise click.UsageError("no results are named: write --method LABEL=dir:FOLDER")
     reading = {"polarity": polarity, "threshold": threshold, "outside": [out, *matching.result_folders(methods)]}
+    if options["like"] and not _is_given(context, "metrics"):
+        metrics = LIKE[options["like"]]
     config = BenchmarkConfig(metrics, NATIVE, raw=raw)
     return _run(lambda: matching.match_folders(truth, masks, **reading), config, out, methods=methods, **options)
 

@@ -143,8 +143,8 @@ def open_pairs(
         check_masks(sources.masks, sources.polarity, sources.threshold)
     if by_hand:
         pairs = _completed(table, sources, size, file)
-    called = {pair.pair: (key_of(pair.mask), key_of(pair.image)) for pair in pairs} if by_hand else None
-    found = pair_set(pairs, sources, size=size, factor=factor, called=called)
+    called = {pair.pair: (key_of(pair.mask), key_of(pair.image)) for pair in pairs}
+    found = pair_set(pairs, sources, size=size, factor=factor, called=called, by_name=by_hand)
     return replace(found, masks="none") if factor else found
 
 

@@ -15,7 +15,7 @@ from evaluation.settings import FIRST
 from maskgen import canonical, maskset
 from maskgen.archives import open_archive
 from maskgen.categories import CATEGORIES, category, measure
-from maskgen.errors import BadInput
+from maskgen.errors import BadInput, warn
 from maskgen.runtime import images
 from maskgen.runtime.output import check_finished
 from maskgen.runtime.recipe import RECIPE
@@ -33,7 +33,7 @@ def default_masks() -> Path:
     return Path(TESTSET) if Path(TESTSET).is_dir() else canonical.TESTSET
 
 
-def default_per_class(masks: Path | None) -> int:
+def default_per_class(masks: object) -> int:
     """How many masks of each class a run takes if nobody says how many: 10 where it takes v1 by default, else all, 0.
 
     masks: as the user named them, None for the default masks.
@@ -57,21 +57,23 @@ def check_masks(masks: Path, polarity: str = "hole-white", threshold: int | None
         check_finished(masks)
         if (masks / "test" / "made.jsonl").exists() and not (masks / RECIPE).exists():  # as earlier versions left it
             raise BadInput(f"{masks} is unfinished: finish it first with the same `maskgen testset` command")
-    index = masks / name if masks.is_file() and (name := index_name(masks)) else maskset.index_of(masks)
+    shown = mask_name(masks)
+    index = f"{shown}/{name}" if masks.is_file() and (name := index_name(masks)) else maskset.index_of(masks)
     if index and polarity == "hole-black":
         raise BadInput(
-            f"{masks} has an index, {index}, and in a mask set with an index white is a hole: "
+            f"{shown} has an index, {index}, and in a mask set with an index white is a hole: "
             "leave --polarity hole-black out"
         )
     if index and threshold is not None:
-        raise BadInput(f"{masks} has an index, {index}: its masks have two values, leave out --threshold")
+        raise BadInput(f"{shown} has an index, {index}: its masks have two values, leave out --threshold")
 
 
 def find_masks(masks: Path, polarity: str = "hole-white", threshold: int | None = None) -> "pd.DataFrame":
     """Every mask of a folder, zip or tar: `mask` (its path there), `category`, `hole_ratio`, `border_distance`.
 
-    For a mask set the values come from its index; all other masks are measured. Masks without a hole are left out;
-    holes outside the paper's classes are in the class `other`. Raises BadInput where no mask has a hole.
+    For a mask set the values come from its index; all other masks are measured. Masks without a hole are left out with
+    an `InputWarning`; holes outside the paper's classes are in the class `other`. Raises BadInput where no mask has a
+    hole.
     """
     check_masks(masks, polarity, threshold)
     import pandas as pd
@@ -92,7 +94,10 @@ def find_masks(masks: Path, polarity: str = "hole-white", threshold: int | None 
                 }
             )
         table = pd.DataFrame(rows)
+    empty = table.loc[table["hole_ratio"].astype(float) == 0, "mask"].tolist()
     table = table[table["hole_ratio"].astype(float) > 0][["mask", "category", "hole_ratio", "border_distance"]]
+    if empty and len(table):
+        warn(f"{len(empty)} of {len(empty) + len(table)} masks have no hole and are left out: {empty[0]}")
     if table.empty:
         other = "hole-black" if polarity == "hole-white" else "hole-white"
         raise BadInput(

@@ -68,8 +68,8 @@ def match_folders(
     pairs = measured_pairs(rows, sources, native=True)
     image_keys, mask_keys = ({name: key for key, name in each.names.items()} for each in (image_files, mask_files))
     called = {pair.pair: (mask_keys[pair.mask], image_keys[pair.image]) for pair in pairs}
-    folders, count = (str(truth), mask_name(masks)), len({pair.mask for pair in pairs})
-    return PairSet(pairs, sources, folders, f"{count:,} of {folders[1]}", size=NATIVE, called=called)
+    folders, count = (str(sources.images), mask_name(sources.masks)), len({pair.mask for pair in pairs})
+    return PairSet(pairs, sources, folders, f"{count:,} of {folders[1]}", size=NATIVE, called=called, by_name=True)
 
 
 def _pairs_of(image_files, mask_files, *, single):
@@ -123,14 +123,16 @@ def with_results(method: Method, pair_set: PairSet) -> Method:
     one has two.
     """
     pairs, called = [pair.pair for pair in pair_set.pairs], pair_set.called
-    if method.kind != "dir" or (not called and _is_named_after(pairs, Path(method.argument))):
+    if method.kind != "dir" or (not pair_set.by_name and _is_named_after(pairs, Path(method.argument))):
         return method
     results = _results_of(method, pair_set)
     found = names.best_match(results.names, choices := _target_names(pairs, called))
     if not found:
-        if not called and COMMON not in method.argument:
+        if not pair_set.by_name and COMMON not in method.argument:
             return method  # each pair fails, and says which name was expected
-        raise BadInput(_no_match(results, "result", choices[-1], pair_set.names[0]))
+        targets = next(filter(None, reversed(choices[:3])))  # images, else masks, else pairs
+        written = any(names.key_of(pair.image) not in targets for pair in pair_set.pairs)  # a form of their names
+        raise BadInput(_no_match(results, "result", targets, COMMON if written else pair_set.names[0]))
     chosen = {pair: results.names[_only_one(found[pair], method, results)] for pair in pairs if pair in found}
     if len(chosen) < len(pairs):
         missing = [pair for pair in pairs if pair not in chosen]
@@ -150,7 +152,7 @@ def _results_of(method, pair_set):
     """The pictures in a folder of results, without those that are images or masks of the pairs."""
     pairs, sources = pair_set.pairs, pair_set.sources
     results = names.list_files(Path(method.argument), "result", exclude=[sources.images, sources.masks])
-    if not pair_set.called:
+    if not pair_set.called:  # drawn from two folders
         return results
     images = Files(sources.images, {pair.image: pair.image for pair in pairs}, "")
     masks = Files(sources.masks, {pair.mask: pair.mask for pair in pairs}, "")

@@ -36,7 +36,7 @@ def image_folder(images: Path | None) -> Path:
     if images == Path(REFERENCE) and not images.exists():
         return REFERENCE_PHOTOS
     if not images.is_dir():
-        raise BadInput(f"no such folder: {images} (expected a folder of images, PNG or JPEG)")
+        raise BadInput(f"no such folder: {images} (expected a folder of images, PNG or JPEG, or {REFERENCE})")
     return images
 
 

@@ -54,7 +54,8 @@ class PairSet:
     experiment: dict | None = None  # its name as `made_by`, and its settings
     size: Size | None = None  # of the images, where the pairs decide it
     factor: int = 0  # of super-resolution, as in BenchmarkConfig
-    called: dict[str, tuple[str, str]] | None = None  # pair -> mask and image, where results are called after those
+    called: dict[str, tuple[str, str]] | None = None  # pair -> mask and image, after which results may be called
+    by_name: bool = False  # the pairs were found by name, or listed by hand
 
     @property
     def description(self) -> str:

@@ -11,7 +11,7 @@ from evaluation import listed, pairing, protocols
 from evaluation.masks import find_masks
 from evaluation.pairs import Pair, PairSet, Sources
 from evaluation.protocols import VERSION
-from evaluation.settings import REFERENCE
+from evaluation.settings import REFERENCE, Size
 from maskgen import canonical
 from maskgen.errors import BadInput, warn
 from maskgen.maskset import read_recipe
@@ -24,7 +24,7 @@ SAMPLE = 100  # images whose size is looked at
 NAMED = 5  # missing images that a warning names
 
 
-def check_options(protocol: str, size: tuple[int, int] | None, images: object, **others: object) -> tuple[int, int]:
+def check_options(protocol: str, size: Size | None, images: object, **others: object) -> tuple[int, int]:
     """The size of a run by a protocol. others: options that a protocol has no use for, by name; None where not given.
 
     Raises BadInput for an unknown protocol, without a folder of images, for a size that is none of the protocol's, and

@@ -14,7 +14,8 @@ import numpy as np
 
 from evaluation import metrics
 from evaluation.methods import Method, registry
-from evaluation.methods.process import InProcess, WorkerProcess
+from evaluation.methods.process import ChildProcess, InProcess, WorkerProcess
+from evaluation.methods.served import ServedProgram
 from evaluation.pairs import Pair, Sources, jpeg, load_pair
 from evaluation.settings import BATCH, BenchmarkConfig
 from maskgen.runtime import files
@@ -78,15 +79,16 @@ def fill_and_score(job: Job, task: list[tuple[Pair, tuple[str, ...]]]) -> list[d
 
 
 def fill_batches(
-    process: WorkerProcess | InProcess, label: str, job: Job, pairs: list[Pair], done: set[str]
+    process: ChildProcess | InProcess, label: str, job: Job, pairs: list[Pair], done: set[str]
 ) -> Iterator[tuple]:
     """Fill the pairs in batches by a method that takes all pairs, and yield the tasks of `score_filled`.
 
     done: names of pairs that have a result already. Neighbours in a batch can change the last bit of a result, so the
     batches are those of a run that was never interrupted: one with a pair left to do is filled as a whole.
     """
-    for first in range(0, len(pairs), BATCH):
-        batch = pairs[first : first + BATCH]
+    count = getattr(process, "batch", BATCH)
+    for first in range(0, len(pairs), count):
+        batch = pairs[first : first + count]
         if all(pair.pair in done for pair in batch):
             continue
         results = process.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])
@@ -132,7 +134,7 @@ def _truth_row(job, pair, truth):
 _processes = {}  # running methods of this process, separate for each thread, as a Dask worker has several
 
 
-def process_of(method: Method, job: Job, threads: int) -> WorkerProcess | InProcess:
+def process_of(method: Method, job: Job, threads: int) -> ChildProcess | InProcess:
     """This thread's process of a method, or the method itself if it needs none. Ends those of earlier runs."""
     # Super-resolution scores every pixel, but keeps those of the small image, as in the paper.
     raw = job.config.raw and not job.config.factor
@@ -143,6 +145,8 @@ def process_of(method: Method, job: Job, threads: int) -> WorkerProcess | InProc
                 _processes.pop(other).close()
         if method.in_process:
             _processes[method, *run] = InProcess(registry.load(method), job.timeout)
+        elif method.kind == "serve":
+            _processes[method, *run] = ServedProgram(method, job.timeout)
         else:
             _processes[method, *run] = WorkerProcess(
                 method, raw=raw, threads=threads, timeout=job.timeout, size=job.config.common_size

@@ -14,10 +14,17 @@ REFERENCE = "reference"  # stands for the 60 photos that ship with this package
 FIRST = 10  # masks of each class of v1 that a run without --masks takes
 TIMEOUT = 300.0  # s that a method may take for one image
 METHODS = ("telea", "ns")  # default of --method
+COPIES = ("one", "per-worker")  # of a program of serve:
 METRICS = (  # the names in evaluation.metrics.table, for --help
-    *("l1_image", "l1_hole", "psnr", "ssim", "ms_ssim", "lpips", "lpips_vgg", "iscore"),
+    *("l1_image", "l1_hole", "psnr", "psnr_hole", "psnr_outside"),
+    *("ssim", "ssim_hole", "ssim_outside", "ssim_padded", "ms_ssim"),
+    *("lpips", "lpips_hole", "lpips_outside", "lpips_vgg", "iscore"),
     *("inception_score", "fid", "kid"),
 )
+LIKE = {  # default metrics of --like
+    "lama": ("fid", "lpips_vgg", "ssim_padded"),
+    "mmagic": ("l1_hole", "psnr", "ssim"),
+}
 RIVALS = (
     "gl",
     "gl+post",

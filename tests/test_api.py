@@ -186,3 +186,10 @@ def test_a_result_shows_its_table_and_keeps_its_files_as_long_as_it_lives(tmp_pa
     del result
     assert not folder.exists()
     assert pd.read_csv(tmp_path / "report" / "scores.csv")["method"].nunique() == 2
+
+
+def test_without_metrics_those_of_the_paper_are_scored_iscore_among_them(tmp_path):
+    images, masks = folders(tmp_path, images=1, ratios=(0.05,))
+    table = evaluate(["grey"], images, masks, size=SIDE, workers=1, pictures=False).table
+    assert set(table["metric"]) == {"l1_image", "l1_hole", "psnr", "ssim", "iscore"}
+    assert table.set_index("metric")["mean"]["iscore"] > 0

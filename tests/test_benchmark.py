@@ -26,10 +26,11 @@ from small_run import SIDE, folders, photo, plug_in, score
 
 from evaluation import benchmark, drawn_holes, experiments, listed, metrics, pairing, scoring
 from evaluation import pairs as pairs_module
-from evaluation.commands import SizeType, evaluate
+from evaluation.commands import evaluate
 from evaluation.listed import read_pairs
 from evaluation.methods import networks, parse_all
 from evaluation.metrics import pixel
+from evaluation.options import SizeType
 from evaluation.pairing import draw_pairs, find_masks, make_pairs
 from evaluation.pairs import Pair, Sources, fit, load_pair, reduced, sparse
 from evaluation.settings import BATCH, BenchmarkConfig
@@ -129,7 +130,8 @@ def test_masks_of_any_folder_are_measured(tmp_path):
     for name, ratio in {"small": 0.05, "large": 0.55, "huge": 0.8, "none": 0}.items():
         hole = np.arange(SIDE**2).reshape(SIDE, SIDE) < ratio * SIDE**2
         (tmp_path / f"{name}.png").write_bytes(maskset.encode(hole))
-    found = find_masks(tmp_path)
+    with pytest.warns(InputWarning, match=r"1 of 4 masks have no hole and are left out: none\.png"):
+        found = find_masks(tmp_path)
     assert found["category"].tolist() == ["free_0.01-0.1", "free_0.5-0.6", "other"]
     assert found["mask"].tolist() == ["small.png", "large.png", "huge.png"]
 

@@ -2,12 +2,14 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import cv2
+import pandas as pd
 import pytest
 import skimage.data
 import yaml
@@ -123,3 +125,34 @@ def test_every_path_in_the_contributing_guide_exists():
         r"`((?:maskgen|pconv_model|evaluation|benchmarks|docs|\.github)/[\w./-]*)`", PAGES[1].read_text()
     )
     assert len(named) > 5 and not [path for path in named if not (ROOT / path).exists()]
+
+
+METHODS_PAGE = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+FILE = re.compile(
+    r"^<!-- not run: the file (\S+) of the commands below -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+TYPED = dict(re.findall(r"^<!-- typed by a test: (\S+) -->\n```sh\n(.*?)^```$", METHODS_PAGE, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("door", TYPED)
+def test_the_commands_of_the_methods_page_run_word_for_word(door, tmp_path):
+    here, programs = tmp_path / "here", tmp_path / "programs"
+    here.mkdir()
+    programs.mkdir()
+    cli = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cli; cli.evaluate(prog_name='evaluate')"
+    for name, line in {"python": [], "evaluate": ["-c", cli]}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *line])} "$@"\n')
+        (programs / name).chmod(0o755)
+    for name, code in FILE.findall(METHODS_PAGE):
+        (here / name).write_text(code, encoding="utf-8")
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    line = ["sh", "-ec", TYPED[door]]
+    done = subprocess.run(line, cwd=here, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    scores = pd.read_csv(here / "results/scores.csv")
+    asked = TYPED[door].count("-m ")
+    assert scores["method"].nunique() == asked and len(scores) == 12 * asked and scores["error"].isna().all()
+
+
+def test_every_door_is_typed():
+    assert sorted(TYPED) == ["cmd", "files", "py", "serve"]

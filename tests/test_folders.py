@@ -257,6 +257,11 @@ def test_images_and_masks_without_a_partner_are_counted_and_named(tmp_path):
             ("none of the 3 results in x belongs to a pair", "mat01v2.png", "with 'x/mat{}v2.png', 3 would match"),
         ),
         (
+            ("t/case{}_raw.png", "t/case{}_mask.png", "x/{}.png"),
+            "--truth t --masks t -m x=dir:x",
+            ("none of the 3 results in x", "'x/{}.png' and 't/case{}_raw' for the images, 3 would match"),
+        ),
+        (
             ("t/{}_gt.png", "m/{}.png", "t/{}_input.png"),
             "--truth t --masks m -m x=dir:x",
             ("t holds 01_gt.png and 01_input.png, two true images of one name", "--truth 't/{}_gt.png'"),
@@ -289,6 +294,16 @@ def test_the_form_of_the_names_can_be_written(tmp_path, monkeypatch):
     words = ["--truth", "all/photo-{}", "--masks", "all/m{}x.png", "-m", "x=dir:all/{}.v2.png"]
     done = typed("folders", *words, *QUICK, "--out", "out")
     assert done.exit_code == 0 and not scores_of(tmp_path / "out")["error"].any(), done.output
+
+
+def test_the_pairs_of_a_results_folder_are_scored_again_with_results_of_the_same_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    triples(tmp_path, ["01", "02"], ("all/{}_real.png", "all/{}_mask.png", "all/{}_out.png"), sizes=[(24, 30)] * 2)
+    words = ["--truth", "all/{}_real.png", "--masks", "all/{}_mask.png", "-m", "x=dir:all/{}_out.png", *QUICK]
+    assert typed("folders", *words, "--out", "first").exit_code == 0
+    done = typed("--pairs", "first", "-m", "x=dir:all/{}_out.png", *QUICK, "--out", "second")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "second/scores.csv").read_bytes() == (tmp_path / "first/scores.csv").read_bytes()
 
 
 def test_two_results_of_one_pair_are_refused_unless_a_word_or_a_form_says_which(tmp_path, monkeypatch):

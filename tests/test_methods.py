@@ -679,7 +679,8 @@ def test_an_onnx_output_in_another_range_fails_with_the_range(scale, shift, mess
     method = saved(tmp_path / "net.onnx", *steps, constants={"scale": [scale], "shift": [shift]})
     (result,) = ask(method)
     if message:
-        assert result == f"the output is {message}, expected 0 to 1 (or uint8): scale it inside the model's graph"
+        way_out = "state its range with --range LOW,HIGH, or scale it inside the model's graph"
+        assert result == f"the output is {message}, expected 0 to 1 (or uint8): {way_out}"
     else:  # 1.02 is the overshoot of a network that does not cut off
         assert np.abs(result - np.clip(IMAGE + 5.1, 0, 255)).max() <= 1
 

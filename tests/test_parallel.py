@@ -11,9 +11,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky import process_executor
 
 from maskgen.errors import BadInput, InputWarning, warn
 from maskgen.runtime import parallel
+
+kept = []
 
 
 def late_if_even(number):
@@ -29,6 +32,13 @@ def fail_at_three(number):
 
 def end_own_process(number):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def keep_400_megabytes(number):
+    """Grow, and have loky look at the size after this task. Returns the process."""
+    process_executor._MEMORY_LEAK_CHECK_DELAY = 0
+    kept[:] = [bytearray(b"x") * 400_000_000]
+    return os.getpid()
 
 
 def frozen_objects(number):
@@ -48,6 +58,12 @@ def test_an_error_in_a_task_reaches_the_caller(workers):
 
 def test_the_garbage_collector_of_a_worker_skips_imported_modules():
     assert min(parallel.run(frozen_objects, range(2), workers=2)) > 10_000  # objects of OpenCV and numpy
+
+
+def test_a_worker_that_grows_as_it_loads_a_network_is_not_replaced(recwarn):
+    pytest.importorskip("psutil", reason="loky looks at the size of a worker with psutil only")
+    assert len(set(parallel.run(keep_400_megabytes, range(4), workers=2))) <= 2
+    assert not recwarn.list
 
 
 def test_closing_the_iterator_early_issues_no_warning():

@@ -104,6 +104,17 @@ def test_a_cell_has_the_mean_the_mark_and_half_the_interval():
     assert second[-1] == ("17.00", "*", "") and first[-1] == ("-", "", "")
 
 
+def test_results_that_a_metric_cannot_score_are_counted_below_its_table():
+    scores = pd.DataFrame({"method": ["a", "a", "b"], "psnr": [np.inf, 1, 2], "ms_ssim": [np.nan, np.nan, 1]})
+    unscored = statistics.unscored(scores.assign(error=["", "", ""]))
+    assert unscored == {"ms_ssim": {"a": 2}}
+    assert statistics.unscored(scores.assign(error=["", "it crashed", ""])) == {"ms_ssim": {"a": 1}}
+    line = "a: 2 results have no ms_ssim and are not in its mean (too small, or no such pixels)"
+    shown = replace(results(), unscored=unscored)
+    assert tables.legend(shown)[-1] == tables.legend(shown, "ms_ssim")[-1] == line
+    assert line not in tables.legend(shown, "psnr")
+
+
 def test_the_text_table_shows_means_marks_and_half_intervals():
     lines = tables.as_text(results()).splitlines()
     assert lines[0] == "psnr (dB), higher is better; composited images, 7 pairs"

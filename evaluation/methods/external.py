@@ -1,4 +1,7 @@
-"""Methods outside this process: `dir:`, results that lie in a folder, and `cmd:`, programs in any language."""
+"""Methods outside this process: `dir:`, results that lie in a folder, and `cmd:`, programs in any language.
+
+`serve:`, programs that are started once, are in `served`.
+"""
 
 import ctypes
 import os
@@ -88,9 +91,7 @@ class Program:
     def __call__(self, pair: str, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         """The image that the program writes. Raises Failed where it fails, BadInput where it writes no image."""
         with tempfile.TemporaryDirectory(prefix="evaluate-") as folder:
-            paths = {name: Path(folder) / f"{name}.png" for name in ("image", "mask", "output")}
-            images.write(paths["image"], image)
-            paths["mask"].write_bytes(maskset.encode(hole))
+            paths = write_inputs(folder, image, hole)
             # Only these names are replaced: other braces, as in a JSON argument, stay as they are.
             line = list(self.words)
             for name, value in {**paths, "pair": pair}.items():
@@ -104,36 +105,58 @@ class Program:
                 raise Failed(f"{line[0]} ended with code {done.returncode}{last_line}")
             if not paths["output"].is_file():
                 raise Failed(f"{line[0]} ended with code 0 but wrote no output{last_line}")
-            return images.decode_rgb(_read(paths["output"]), f"the output of {line[0]}")
+            return read_output(paths["output"], line[0])
 
 
-def words_of(command: str) -> list[str]:
-    """The words of a command line. Raises BadInput where one of FIELDS or the program is missing."""
+def write_inputs(folder: str, image: np.ndarray, hole: np.ndarray) -> dict[str, Path]:
+    """Write image and mask as PNG files for a program. Returns the paths of "image", "mask" and "output"."""
+    paths = {name: Path(folder, f"{name}.png") for name in ("image", "mask", "output")}
+    images.write(paths["image"], image)
+    paths["mask"].write_bytes(maskset.encode(hole))
+    return paths
+
+
+def read_output(path: Path, program: str) -> np.ndarray:
+    """The image that a program has written. Raises Failed where there is none, BadInput where it is no image."""
+    return images.decode_rgb(_read(path), f"the output of {program}")
+
+
+def words_of(command: str, prefix: str = "cmd") -> list[str]:
+    """The words of a command line. Raises BadInput where the program is missing, and for wrong FIELDS.
+
+    prefix: "cmd", whose line has all FIELDS, or "serve", whose line has none.
+    """
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise BadInput(f"cmd:{command} cannot be split into words: {error}") from None
-    for needed in FIELDS:
-        if not any(needed in word for word in words):
-            raise BadInput(f"cmd:{command} has no {needed}: expected cmd:'PROGRAM {{image}} {{mask}} {{output}}'")
-    if not shutil.which(words[0]):
-        raise BadInput(f"cannot start {words[0]}: no such program (expected its name on PATH, or its path)")
+        raise BadInput(f"{prefix}:{command} cannot be split into words: {error}") from None
+    for field in FIELDS:
+        given = any(field in word for word in words)
+        if prefix == "cmd" and not given:
+            raise BadInput(f"cmd:{command} has no {field}: expected cmd:'PROGRAM {{image}} {{mask}} {{output}}'")
+        if prefix == "serve" and given:
+            raise BadInput(
+                f"serve:{command} has {field}, but a served program reads its files' names from stdin: use cmd:"
+            )
+    if not words or not shutil.which(words[0]):
+        name = words[0] if words else "it"
+        raise BadInput(f"cannot start {name}: no such program (expected its name on PATH, or its path)")
     return words
 
 
-def program_identity(command: str, folder: Path) -> dict:
+def program_identity(command: str, folder: Path, prefix: str = "cmd") -> dict:
     """A command line, and the hash of every file that it names, also after `--weights=`, for recipe.json.
 
-    folder: where the command is started.
+    folder: where the command is started. prefix: as for `words_of`.
     """
-    words, found = words_of(command), {}
+    words, found = words_of(command, prefix), {}
     for word in words:
         for name in (word, word.partition("=")[2]):
-            if name and _is_file(folder / name):
+            if name and is_file(folder / name):
                 found[name] = files.sha256(folder / name)
     if words[0] not in found:
         found[words[0]] = files.sha256(Path(shutil.which(words[0])))
-    return {"method": "cmd", "command": shlex.join(words), "files": found}
+    return {"method": prefix, "command": shlex.join(words), "files": found}
 
 
 def die_with(parent: int) -> None:
@@ -151,7 +174,7 @@ def _read(path):
         raise Failed(f"cannot read {path.name}: {error.strerror}") from None
 
 
-def _is_file(path):
+def is_file(path: Path) -> bool:
     """True if a word is the name of a file; many words are not valid file names."""
     try:
         return path.is_file()

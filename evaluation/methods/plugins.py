@@ -38,13 +38,17 @@ def identity(name: str) -> dict:
     package = point.dist
     needed = [re.match(r"[\w.-]+", text)[0] for text in package.requires or () if "extra ==" not in text]
     found = {"package": f"{package.name} {package.version}", "requires": library_versions(*sorted(set(needed)))}
-    spec = find_spec(point.module.partition(".")[0])
+    code = code_hash(point.module)
+    return {"method": name, **found, **({"code": code} if code else {})}
+
+
+def code_hash(module: str) -> str:
+    """The hash of the code of a module's whole package, or "" where it has no files."""
+    spec = find_spec(module.partition(".")[0])
     folders = spec and spec.submodule_search_locations
     if folders:
-        found["code"] = files.sha256_of_files(Path(folders[0]), _code_files(Path(folders[0])))
-    elif spec and spec.origin:
-        found["code"] = files.sha256(Path(spec.origin))
-    return {"method": name, **found}
+        return files.sha256_of_files(Path(folders[0]), _code_files(Path(folders[0])))
+    return files.sha256(Path(spec.origin)) if spec and spec.origin else ""
 
 
 def function_identity(function: Callable) -> dict:

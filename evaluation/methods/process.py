@@ -1,7 +1,7 @@
 """Run a method in a process of its own, so that a crash or an endless loop costs one pair and not the run.
 
-`WorkerProcess` starts `evaluation.methods.worker` and talks to it through pipes. Methods that need no such care run
-`InProcess`.
+`WorkerProcess` starts `evaluation.methods.worker` and talks to it through pipes; `ServedProgram` in `served` talks to a
+program of the user's. Methods that need no such care run `InProcess`.
 """
 
 import contextlib
@@ -28,19 +28,20 @@ from maskgen.errors import BadInput
 START_TIMEOUT = 600.0  # s for imports and for loading weights
 POLL_INTERVAL = 0.1  # s between two checks of the deadline
 READ_TIMEOUT = 0.5  # s for reading an answer that is already there
+END_TIMEOUT = 5  # s in which a process may end that has closed its stdout
 CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from evaluation.methods.worker import main; main()"
 
 
-class WorkerProcess:
+class ChildProcess:
     """A method in a process that can be killed; one that has ended is started again by the next call.
 
-    raw, threads, size: as for `registry.load`. timeout: s for one image.
+    Subclasses have `start`, `_send(pairs)` and `_receive(pairs)`.
     """
 
-    def __init__(self, method: Method, *, raw=False, threads=1, timeout=300.0, size=None):
-        self.method, self.raw, self.threads, self.timeout, self.size = method, raw, threads, timeout, size
+    def __init__(self, method: Method, timeout: float):
+        self.method, self.timeout = method, timeout
         self.process = self.folder = None
-        self.was_killed = False
+        self.code = None  # with which it ended by itself
         self.lock = threading.Lock()  # a Dask worker calls from several threads
 
     def fill(self, pairs: list[tuple]) -> list[np.ndarray | str]:
@@ -66,10 +67,86 @@ class WorkerProcess:
                 raise
             results += self._receive(pairs)
 
+    @property
+    def is_running(self) -> bool:
+        """True from the start of the process to its end."""
+        return self.process is not None and self.process.poll() is None
+
+    def _spawn(self, line: list[str], environment: dict[str, str]) -> None:
+        """Start the process. environment: variables besides ours."""
+        self.close()
+        if self.method.folder and not Path(self.method.folder).is_dir():
+            raise BadInput(
+                f"the method {self.method.label} runs in {self.method.folder}, which does not exist on "
+                f"{socket.gethostname()}: expected a folder that all machines share"
+            )
+        # Temporary files of the method are removed with its process, however that ends.
+        self.folder = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
+        self.stderr = Path(self.folder.name, ".stderr").open("ab+")  # noqa: SIM115 - lives as long as the process
+        self.process = subprocess.Popen(
+            line,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.stderr,
+            env={**os.environ, **environment, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self.folder.name)},
+            cwd=self.method.folder or None,
+            start_new_session=True,  # a program that the method starts is killed with it
+        )
+
+    def _last_line(self):
+        """The last line that the process has written to stderr."""
+        self.stderr.seek(max(0, self.stderr.seek(0, os.SEEK_END) - 4000))
+        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
+    def _exit_message(self, who="its process"):
+        """How the process ended, with the last line that it printed."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_TIMEOUT)
+        self.code, line = self.process.poll(), self._last_line()
+        self.close()
+        if self.code is None:
+            end = "closed its stdout"
+        elif self.code < 0:
+            end = f"was killed by {signal.Signals(-self.code).name}"
+        else:
+            end = f"ended with code {self.code}"
+        return f"{who} {end}" + (f": {line}" if line else "")
+
+    @property
+    def was_killed(self) -> bool:
+        """True if the last process that ended was killed from outside, perhaps because memory ran out."""
+        return self.code == -signal.SIGKILL
+
+    def close(self) -> None:
+        """End the process and all programs that it started."""
+        if self.process is None:
+            return
+        _kill(self.process)
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.stderr):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        self.process = None
+        self.folder.cleanup()
+
+
+class WorkerProcess(ChildProcess):
+    """A method in a Python process of ours.
+
+    raw, threads, size: as for `registry.load`. timeout: s for one image.
+    """
+
+    def __init__(self, method: Method, *, raw=False, threads=1, timeout=300.0, size=None):
+        super().__init__(method, timeout)
+        self.raw, self.threads, self.size = raw, threads, size
+        self.batched = False  # known after the start: the method takes several images together
+
     def _send(self, pairs):
         """Send a list of pairs to the process."""
-        self.was_killed = False
-        if self.process is None or self.process.poll() is not None:
+        self.code = None
+        if not self.is_running:
             self.start()
         self.sent_at = time.monotonic()
         self.deadline = self.sent_at + self.timeout * len(pairs)  # for a process that does not even read
@@ -79,7 +156,7 @@ class WorkerProcess:
     def _receive(self, pairs):
         """The results of the pairs that were sent. Pairs of a list that failed as a whole are sent again one by one."""
         answer = self._read_answer(len(pairs))
-        if isinstance(answer, str) and self.was_killed:  # from outside, perhaps because memory ran out
+        if isinstance(answer, str) and self.was_killed:
             self._send(pairs)
             answer = self._read_answer(len(pairs))
         if isinstance(answer, list):
@@ -99,7 +176,7 @@ class WorkerProcess:
         answer = self._read(max(self.sent_at + seconds, time.monotonic() + READ_TIMEOUT))
         if answer is None and self.timed_out:
             self.close()
-            return _timeout_message(seconds)
+            return timeout_message(seconds)
         return self._exit_message() if answer is None else answer
 
     def _write(self, message):
@@ -119,44 +196,20 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start the process and wait until it has loaded the method. Raises BadInput where it cannot."""
-        environment = dict(os.environ)
-        for library in ("OMP", "OPENBLAS", "MKL"):
-            environment[f"{library}_NUM_THREADS"] = str(self.threads)
-        self.close()
-        if self.method.folder and not Path(self.method.folder).is_dir():
-            raise BadInput(
-                f"the method {self.method.label} runs in {self.method.folder}, which does not exist on "
-                f"{socket.gethostname()}: expected a folder that all machines share"
-            )
-        # Temporary files of the method are removed with its process, however that ends.
-        self.folder = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
-        environment.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self.folder.name))
-        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self.process = subprocess.Popen(
-            # The module search path is an argument: PYTHONPATH would reach programs that use another Python.
-            # -P: a file in the working folder must not replace a module.
-            [
-                sys.executable,
-                "-I" if sys.flags.isolated else "-P",
-                "-c",
-                CODE,
-                json.dumps([path or str(Path.cwd()) for path in sys.path]),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.stderr,
-            env=environment,
-            cwd=self.method.folder or None,
-            start_new_session=True,  # a program that the method starts is killed with it
-        )
+        # The module search path is an argument: PYTHONPATH would reach programs that use another Python.
+        # -P: a file in the working folder must not replace a module.
+        flag, path = "-I" if sys.flags.isolated else "-P", [path or str(Path.cwd()) for path in sys.path]
+        threads = {f"{library}_NUM_THREADS": str(self.threads) for library in ("OMP", "OPENBLAS", "MKL")}
+        self._spawn([sys.executable, flag, "-c", CODE, json.dumps(path)], threads)
         self.timed_out, self.deadline = False, math.inf
         threading.Thread(target=self._watch, args=(self.process,), daemon=True).start()
         self._write((self.method, self.raw, self.threads, self.size, os.getpid()))
         answer = self._read(time.monotonic() + START_TIMEOUT)
         if answer is None:
             raise BadInput(f"the method {self.method.label} cannot start: {self._exit_message()}")
-        if answer != "ready":
+        if isinstance(answer, str):
             raise BadInput(answer)
+        self.batched = answer["batched"]
 
     def _watch(self, process):
         """Kill the process at the deadline, which ends the reading of its answer."""
@@ -166,30 +219,6 @@ class WorkerProcess:
                 _kill(process)
                 return
             time.sleep(POLL_INTERVAL)
-
-    def _exit_message(self):
-        """How the process ended, with the last line that it printed."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)
-        code = self.process.poll()
-        self.was_killed = code == -signal.SIGKILL
-        self.stderr.seek(0)
-        lines = self.stderr.read()[-4000:].decode(errors="replace").strip().splitlines()
-        self.close()
-        end = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with code {code}"
-        return f"its process {end}" + (f": {lines[-1].strip()}" if lines else "")
-
-    def close(self) -> None:
-        """End the process and all programs that it started."""
-        if self.process is None:
-            return
-        _kill(self.process)
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.stderr):
-            with contextlib.suppress(OSError):
-                stream.close()
-        self.process = None
-        self.folder.cleanup()
 
 
 class InProcess:
@@ -209,7 +238,7 @@ class InProcess:
             start = time.monotonic()
             result = fill_one(self.function, pair, image.copy(), hole.copy())  # a method may write on its input
             late = time.monotonic() - start > self.timeout
-            results.append(_timeout_message(self.timeout) if late else result)
+            results.append(timeout_message(self.timeout) if late else result)
         return results
 
     @contextlib.contextmanager
@@ -223,7 +252,8 @@ class InProcess:
         """Nothing to end."""
 
 
-def _timeout_message(seconds):
+def timeout_message(seconds: float) -> str:
+    """The message for a pair that took too long."""
     return f"no result within {seconds:g} s"
 
 

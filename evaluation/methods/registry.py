@@ -1,7 +1,8 @@
 """From the text of `--method` to a function: which methods there are, what identifies them, how they are loaded.
 
-Each family of methods has a module: `classical`, `external` (dir: and cmd:), `onnx_model`, `networks` (ours), `rivals`
-(networks of other authors) and `plugins`. Modules that import torch or onnxruntime are imported when they are needed.
+Each family of methods has a module: `classical`, `external` (dir: and cmd:), `served` (serve:), `user_function` (py:),
+`model_file` (onnx:, torchscript: and exported:), `networks` (ours), `rivals` (networks of other authors) and `plugins`.
+Modules that import torch or onnxruntime are imported when they are needed.
 """
 
 import difflib
@@ -10,12 +11,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evaluation.methods import classical, external, plugins
-from evaluation.settings import NETWORKS, RIVALS
+from evaluation.methods import classical, conventions, external, plugins, user_function
+from evaluation.methods.conventions import Conventions, Option
+from evaluation.settings import COPIES, NETWORKS, RIVALS
+from maskgen import checks
 from maskgen.errors import BadInput, warn
 from maskgen.runtime import files
 
-PREFIXES = ("dir", "cmd", "onnx")  # of methods that are named by a file, a folder or a command line
+PREFIXES = ("dir", "cmd", "serve", "py", *conventions.KINDS)  # of methods outside this package
+FORMS = (
+    "dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}', serve:'PROGRAM', py:FILE.py:FUNCTION, onnx:FILE, "
+    "torchscript:FILE or exported:FILE"
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,14 @@ class Method:
     """A method of a run."""
 
     label: str  # its name in every table
-    kind: str  # "classical", "plugin", "function", "network", "rival", "dir", "cmd" or "onnx"
+    kind: str  # "classical", "plugin", "function", "network", "rival" or one of PREFIXES
     argument: str  # the method's name, or what follows the colon of a prefix
     weights: str = ""  # file of a network; empty takes the one that ships
     folder: str = ""  # where a program is started; empty for the working folder
     function: Callable | None = None  # of (pair id, image, hole), for the kind "function"
+    per_worker: bool = False  # for "serve": every worker has a copy of the program
+    batched: bool = field(default=False, compare=False)  # for "py": takes several images; known when it is loaded
+    conventions: Conventions = field(default_factory=Conventions)  # of a network in a file
     results: Mapping[str, str] | None = field(default=None, hash=False)  # of dir: the file of each pair, if known
 
     def __getstate__(self):
@@ -53,18 +63,24 @@ class Method:
     @property
     def serial(self) -> bool:
         """True if one process takes all pairs: a network on all cores or the graphics card, or a function."""
-        return self.kind in ("network", "rival", "onnx", "function")
+        if self.kind == "serve":
+            return not self.per_worker
+        return self.batched or self.kind in ("network", "rival", "function", *conventions.KINDS)
 
     @property
     def always_starts(self) -> bool:
-        """True if the method needs no optional package, file or program, which might be missing."""
+        """True if the method needs no optional package or file, which might be missing, or starts in the workers."""
+        if self.kind == "serve":
+            return self.per_worker
         return self.kind == "function" or (self.kind == "classical" and self.argument != "patchmatch")
 
     def absolute(self) -> "Method":
         """The same method with absolute paths, for workers in another folder."""
-        argument = str(Path(self.argument).absolute()) if self.kind in ("dir", "onnx") else self.argument
+        named = self.kind in ("dir", *conventions.KINDS)
+        argument = str(Path(self.argument).absolute()) if named else self.argument
         weights = self.weights and str(Path(self.weights).absolute())
-        return replace(self, argument=argument, weights=weights, folder=str(Path.cwd()) if self.kind == "cmd" else "")
+        folder = str(Path.cwd()) if self.kind in ("cmd", "serve", "py") else ""
+        return replace(self, argument=argument, weights=weights, folder=folder)
 
     def identity(self) -> dict:
         """All that decides the results, for recipe.json. Raises BadInput where a file or a folder is missing."""
@@ -77,12 +93,14 @@ class Method:
             return plugins.function_identity(self.function)
         if self.kind == "dir":
             return external.folder_identity(Path(self.argument), self.results)
-        if self.kind == "cmd":
-            return external.program_identity(self.argument, Path(self.folder))
-        if self.kind == "onnx":
-            from evaluation.methods import onnx_model
+        if self.kind in ("cmd", "serve"):
+            return external.program_identity(self.argument, Path(self.folder), self.kind)
+        if self.kind == "py":
+            return user_function.identity(self.argument, Path(self.folder))
+        if self.kind in conventions.KINDS:
+            from evaluation.methods import model_file
 
-            return onnx_model.identity(Path(self.argument))
+            return model_file.identity(self.kind, Path(self.argument), self.conventions)
         if self.kind == "rival":
             from evaluation.methods.rivals import inference
 
@@ -109,10 +127,16 @@ def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int
         return external.Folder(Path(method.argument), method.results)
     if method.kind == "cmd":
         return external.Program(method.argument)
-    if method.kind == "onnx":
-        from evaluation.methods import onnx_model
+    if method.kind == "serve":
+        from evaluation.methods import served
 
-        return onnx_model.Model(Path(method.argument), threads, size)
+        return served.ServedProgram(method)
+    if method.kind == "py":
+        return user_function.load(method.argument, Path(method.folder))
+    if method.kind in conventions.KINDS:
+        from evaluation.methods import model_file
+
+        return model_file.Model(model_file.load(method.kind, Path(method.argument), threads), method.conventions, size)
     try:
         if method.kind == "rival":
             from evaluation.methods.rivals import inference
@@ -130,7 +154,7 @@ def _without_pair(function):
 
 
 def parse(text: str, weights: dict[str, str] | None = None) -> Method:
-    """Read one --method: a name, `dir:FOLDER`, `cmd:PROGRAM ...` or `onnx:FILE`, each with an optional `LABEL=`.
+    """Read one --method: a name, or a prefix with its argument such as `dir:FOLDER`, each with an optional `LABEL=`.
 
     weights: files for networks by their label or name. Raises BadInput for an unknown name, with the nearest ones, for
     a label that is not valid, for a prefix with nothing after it, and for a program that is missing or whose command
@@ -141,8 +165,10 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
     if colon and prefix in PREFIXES:
         if not argument.strip():
             raise BadInput(f"--method {text!r} names nothing after {prefix}: - expected {prefix}:SOMETHING")
-        if prefix == "cmd":
-            external.words_of(argument)
+        if prefix in ("cmd", "serve"):
+            external.words_of(argument, prefix)
+        if prefix == "py":
+            user_function.split(argument)
         return Method(checked_label(label or _default_label(prefix, argument)), prefix, argument)
     if spec in NETWORKS:
         method = Method(checked_label(label or spec), "rival" if spec in RIVALS else "network", spec)
@@ -157,18 +183,27 @@ def parse(text: str, weights: dict[str, str] | None = None) -> Method:
         near = difflib.get_close_matches(spec.lower(), [*classical.METHODS, *NETWORKS, *installed])
         hint = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise BadInput(
-            f"no method {spec!r}{hint}: expected one of {', '.join([*classical.METHODS, *NETWORKS])}, "
-            "dir:FOLDER, cmd:'PROGRAM {image} {mask} {output}' or onnx:FILE"
+            f"no method {spec!r}{hint}: expected one of {', '.join([*classical.METHODS, *NETWORKS])}, {FORMS}"
         )
     return Method(checked_label(label or spec), "plugin", spec)
 
 
-def parse_all(texts: Iterable[str], weights: Iterable[str] = ()) -> list[Method]:
+def parse_all(
+    texts: Iterable[str],
+    weights: Iterable[str] = (),
+    *,
+    range: Option = (),
+    white: Option = (),
+    bgr: Option = (),
+    copies: str = COPIES[0],
+) -> list[Method]:
     """Read every --method, with --weights as FILE or NAME=FILE, where NAME is the label or the name of a network.
 
-    Raises BadInput as `parse`, where two methods have one label, and for weights that are missing or belong to no
-    network of the run.
+    range, white, bgr: as for `conventions.read`. copies: of programs of serve:, one of COPIES. Raises BadInput as
+    `parse`, where two methods have one label, for weights that are missing or belong to no network of the run, and for
+    options that belong to no method.
     """
+    checks.expect("copies", copies, checks.one_of(COPIES))
     texts = list(texts)
     networks = [method for method in map(parse, texts) if method.kind in ("network", "rival")]
     labels = [method.label for method in networks]
@@ -188,7 +223,18 @@ def parse_all(texts: Iterable[str], weights: Iterable[str] = ()) -> list[Method]
         given[name] = file
     methods = [parse(text, given) for text in texts]
     check_labels([method.label for method in methods])
-    return methods
+    if copies != COPIES[0] and not any(method.kind == "serve" for method in methods):
+        raise BadInput(f"--copies {copies} is for programs: expected a method serve:'PROGRAM'")
+    forms = conventions.read([each.label for each in methods if each.kind in conventions.KINDS], range, white, bgr)
+    per_worker = copies != COPIES[0]
+    return [
+        replace(
+            each,
+            per_worker=per_worker and each.kind == "serve",
+            conventions=forms.get(each.label, each.conventions),
+        )
+        for each in methods
+    ]
 
 
 def check_labels(labels: Iterable[str]) -> None:
@@ -220,6 +266,13 @@ def _default_label(prefix, argument):
     """The label of a method that has a prefix and no label: the name of its folder, program or file."""
     if prefix == "dir":
         name = Path(argument).absolute().name
+    elif prefix == "py":
+        name = argument.rpartition(":")[2]
+    elif prefix == "cmd":
+        name = Path(external.words_of(argument)[0]).stem
+    elif prefix == "serve":
+        program, *words = external.words_of(argument, prefix)
+        name = Path(next((word for word in words if external.is_file(Path(word))), program)).stem
     else:
-        name = Path(external.words_of(argument)[0] if prefix == "cmd" else argument).stem
+        name = Path(argument).stem
     return files.shortened(re.sub(r"[^\w.+-]+", "_", name).strip("._")) or prefix

@@ -1,7 +1,8 @@
 """The program that a `WorkerProcess` starts: it loads one method and fills images until its stdin closes.
 
 It reads pickles from stdin: first the method, then lists of (pair id, image, hole). It writes pickles to stdout: first
-"ready", or a message that says why the method cannot start, then a list of results or error messages for each list.
+{"batched": True if it takes several images together}, or a message that says why the method cannot start, then a list
+of results or error messages for each list.
 """
 
 import os
@@ -37,7 +38,7 @@ def main() -> None:
     except BadInput as error:
         answer(str(error))
         return
-    answer("ready")
+    answer({"batched": hasattr(function, "fill_all")})
     while True:
         try:
             pairs = pickle.load(stdin)

@@ -26,7 +26,7 @@ def iscore(result, truth, hole):
 
     Not the paper's number, which is undefined, but with this reading its Table 1 makes sense.
     """
-    return divergence(reused("posterior of the truth", truth, log_posterior), result_posterior(result))
+    return divergence(reused("posterior of the truth", log_posterior, truth), result_posterior(result))
 
 
 def inception_score(log_posteriors: np.ndarray, truths: None = None) -> float:
@@ -46,7 +46,7 @@ def divergence(log_p: np.ndarray, log_q: np.ndarray) -> float:
 
 def result_posterior(result: np.ndarray) -> np.ndarray:
     """`log_posterior` of a result, computed once for the two metrics that need it."""
-    return reused("posterior of the result", result, log_posterior)
+    return reused("posterior of the result", log_posterior, result)
 
 
 def log_posterior(image: np.ndarray) -> np.ndarray:

@@ -13,9 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from maskgen.errors import BadInput, install_hint
+from evaluation.metrics import feature_cache
+from maskgen.errors import BadInput, install_hint, warn
+from maskgen.runtime import files
+from maskgen.runtime.recipe import library_versions
 
 VARIABLE = "INCEPTION_WEIGHTS"
+# One file under two names, which state how its SHA-256 begins.
+SHA256 = "6726825d"
+PUBLISHED = (
+    f"weights-inception-2015-12-05-{SHA256}.pth of torch-fidelity, or pt_inception-2015-12-05-{SHA256}.pth of "
+    "pytorch-fid"
+)
 
 
 def fid(results: np.ndarray, truths: np.ndarray) -> float:
@@ -72,27 +81,53 @@ def weights_file() -> Path | None:
 
 @cache
 def _network():
+    """The network. Raises BadInput where its weights cannot be read, and warns of weights that are not FID's."""
     import torch
 
-    fidelity, file = _fidelity(), weights_file() and str(weights_file())
+    fidelity, file = _fidelity(), weights_file()
+    hint = f"set {VARIABLE} to the path of {PUBLISHED}"
     try:
-        if file:
-            torch.load(
-                file, map_location="cpu", weights_only=True
-            )  # raises for a pickle with code, which torch-fidelity would run
+        if file:  # raises for a pickle with code, which torch-fidelity would run
+            torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise BadInput(f"{file} is not a file of weights alone: {hint}") from None
+    except (OSError, RuntimeError, EOFError) as error:
+        raise BadInput(f"Inception's weights cannot be read ({str(error).splitlines()[0]}): {hint}") from None
+    try:
         with contextlib.redirect_stdout(io.StringIO()):
-            return fidelity.FeatureExtractorInceptionV3(
-                "inception-v3-compat", ["2048"], feature_extractor_weights_path=file, verbose=False
+            network = fidelity.FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048"], feature_extractor_weights_path=file and str(file), verbose=False
             )
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise BadInput(
-            f"Inception's weights cannot be loaded ({str(error).splitlines()[0]}): set {VARIABLE} to the path of "
-            "torch-fidelity's file pt_inception-2015-12-05-6726825d.pth"
-        ) from None
+    except OSError as error:
+        raise BadInput(f"Inception's weights cannot be downloaded ({error}): {hint}") from None
+    except (RuntimeError, TypeError):
+        raise BadInput(f"{file} has other layers than FID's Inception v3: {hint}") from None
+    if file and not files.sha256(file).startswith(SHA256):
+        warn(f"{file} is not the file behind published FIDs: compare its FID and KID among themselves only")
+    return network
+
+
+@cache
+def _identity():
+    """All that decides the features of an image, besides the image."""
+    import torch
+
+    file = weights_file()
+    weights = files.sha256(file) if file else "torch-fidelity's own"
+    versions = library_versions("torch-fidelity", "torch")
+    return f"inception-v3-compat 2048, {versions}, {torch.backends.cpu.get_cpu_capability()}, weights {weights}"
 
 
 def features(image: np.ndarray) -> np.ndarray:
-    """The 2048 features of Inception v3's last pooling, as FID's authors computed them. uint8 (H, W, 3)."""
+    """The 2048 features of Inception v3's last pooling, as FID's authors computed them. uint8 (H, W, 3), any size.
+
+    The network resizes the image to 299 x 299, whatever its shape, by bilinear interpolation without antialiasing, as
+    TensorFlow 1 did. See `feature_cache` for keeping features on disk.
+    """
+    return feature_cache.cached(_features, image, _identity)
+
+
+def _features(image):
     import torch
 
     planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))

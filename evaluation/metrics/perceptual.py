@@ -27,17 +27,61 @@ NETWORKS = {"alexnet": ("AlexNet_0", ALEXNET), "vgg16": ("VGG16_0", VGG16)}
 
 def lpips(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """LPIPS 0.1 of Zhang et al. 2018 with AlexNet, the authors' default for comparing methods. Arrays as in `pixel`."""
-    return _lpips(result, truth, "alexnet")
+    return _mean(result, truth, "alexnet")
+
+
+def lpips_hole(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
+    """Mean of the map of LPIPS with AlexNet over the missing pixels; nan if none is missing. Arrays as in `pixel`.
+
+    The map is that of the authors' package with `spatial=True`: each layer's distances are enlarged to the image by
+    bilinear interpolation, and the layers are added. A pixel's value depends on what surrounds it.
+    """
+    return _mean_of_part(result, truth, hole, "alexnet")
+
+
+def lpips_outside(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
+    """Mean of the map of `lpips_hole` over the pixels outside the hole, for raw results."""
+    return _mean_of_part(result, truth, ~hole, "alexnet")
 
 
 def lpips_vgg(result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
     """LPIPS 0.1 of Zhang et al. 2018 with VGG16. Arrays as in `pixel`."""
-    return _lpips(result, truth, "vgg16")
+    return _mean(result, truth, "vgg16")
 
 
-def _lpips(result, truth, network):
-    true = reused(f"features of the truth, {network}", truth, lambda image: features(as_input(image), network))
-    return float(distance(features(as_input(result), network), true, network)[0])
+def _mean(result, truth, network):
+    return float(_mean_of_layers(_layers(result, truth, network))[0])
+
+
+def _mean_of_part(result, truth, part, network):
+    if not part.any():
+        return np.nan
+    return float(_map(result, truth, network)[part].mean())
+
+
+def _map(result, truth, network):
+    """The map of LPIPS, float64 (H, W)."""
+    import torch.nn.functional as F
+
+    def enlarged(result, truth):
+        size = result.shape[:2]
+        layers = [
+            F.interpolate(layer, size=size, mode="bilinear", align_corners=False)
+            for layer in _layers(result, truth, network)
+        ]
+        return _total(layers)[0, 0].numpy().astype(np.float64)
+
+    return reused(f"map, {network}", enlarged, result, truth)
+
+
+def _layers(result, truth, network):
+    """`distances` of two images."""
+
+    def compare(result, truth):
+        true = reused(f"features of the truth, {network}", lambda image: features(as_input(image), network), truth)
+        return distances(features(as_input(result), network), true, network)
+
+    return reused(f"distances, {network}", compare, result, truth)
 
 
 def alexnet_file() -> Path:
@@ -71,15 +115,29 @@ def features(x: "torch.Tensor", name: str = "alexnet") -> list["torch.Tensor"]:
     return taps
 
 
-def distance(features_x: list, features_y: list, name: str = "alexnet") -> "torch.Tensor":
-    """LPIPS of two batches from their features: float tensor (B,), 0 for equal images."""
+def distances(features_x: list, features_y: list, name: str = "alexnet") -> list["torch.Tensor"]:
+    """The distance of each layer at each of its places, from two batches' features: five float tensors (B, 1, h, w)."""
     import torch
     import torch.nn.functional as F
 
     heads = _network(name)[1]
     with torch.inference_mode():
-        layers = [F.conv2d((x - y).square(), head) for x, y, head in zip(features_x, features_y, heads, strict=True)]
-        return sum((layer.mean((1, 2, 3)) for layer in layers), torch.zeros(()))
+        return [F.conv2d((x - y).square(), head) for x, y, head in zip(features_x, features_y, heads, strict=True)]
+
+
+def distance(features_x: list, features_y: list, name: str = "alexnet") -> "torch.Tensor":
+    """LPIPS of two batches from their features: float tensor (B,), 0 for equal images."""
+    return _mean_of_layers(distances(features_x, features_y, name))
+
+
+def _mean_of_layers(layers):
+    return _total([layer.mean((1, 2, 3)) for layer in layers])
+
+
+def _total(layers):
+    import torch
+
+    return sum(layers, torch.zeros(()))
 
 
 def as_input(image: np.ndarray) -> "torch.Tensor":

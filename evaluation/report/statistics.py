@@ -54,6 +54,13 @@ def summary(scores: pd.DataFrame, config: ReportConfig, seed: int) -> pd.DataFra
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def unscored(scores: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """How many results of a method a metric has no value for, by metric and method; failed pairs do not count."""
+    done = scores[scores["error"] == ""]
+    counts = {name: done["method"][done[name].isna()].value_counts(sort=False) for name in METRICS if name in scores}
+    return {name: {str(method): int(n) for method, n in count.items()} for name, count in counts.items() if len(count)}
+
+
 def with_sets(table: pd.DataFrame, sets: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Add metrics of sets, such as FID, to a summary. They have no interval. scores: for the number of failed pairs."""
     if sets.empty:

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ class Results:
     tests: pd.DataFrame  # `statistics.comparisons`
     recipe: dict  # of the results folder
     report: ReportConfig
+    unscored: dict[str, dict[str, int]] = field(default_factory=dict)  # `statistics.unscored`
 
     @property
     def metrics(self) -> list[str]:
@@ -174,10 +175,20 @@ def legend(results: Results, name: str = "", best: str = "*") -> list[str]:
         marks.append(f"{OTHER}: masks outside all classes; the paper's have holes of {EDGES[0]:g} to {EDGES[-1]:g}")
     if table["low"].notna().any():
         marks.append(f"±: half of the {100 * results.report.confidence:g} % bootstrap interval")
-    return ["; ".join(marks)] * bool(marks) + _left_out(table)
+    unscored = {metric: counts for metric, counts in results.unscored.items() if name in ("", metric)}
+    return ["; ".join(marks)] * bool(marks) + left_out(table) + _without_value(unscored)
 
 
-def _left_out(table):
+def _without_value(unscored):
+    """A line for each metric and method with results that the metric cannot score."""
+    return [
+        f"{method}: {count} results have no {metric} and are not in its mean (too small, or no such pixels)"
+        for metric, counts in unscored.items()
+        for method, count in counts.items()
+    ]
+
+
+def left_out(table: pd.DataFrame) -> list[str]:
     """A line for each method with pairs that are not in its means."""
     lines = []
     table = table[table["category"] != OVERALL]

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -267,10 +268,18 @@ def _unpickled(run, function):
     return pickle.loads(function)
 
 
+def _allow_growth():
+    """Keep loky from replacing this worker when it grows by 300 MB, as it does when a task loads torch."""
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
+
+
 @cache
 def _end_with(parent):
     """Let this worker end within a second of its parent, also if the parent was killed."""
     gc.freeze()  # loky collects garbage every second; imported modules need not be searched
+    _allow_growth()
 
     def watch():
         while os.getppid() == parent:
