@@ -110,7 +110,7 @@ def scene(index: int, hard: bool = False) -> Pair:
     """
     rng = np.random.default_rng([2010, index])
     names = rng.permutation(PHOTOS)[: rng.integers(3, 6)]
-    layers = [_layer(name, depth, rng) for depth, name in enumerate(names)]
+    layers = [random_layer(name, depth, rng) for depth, name in enumerate(names)]
     if hard:
         layers = _harder(layers, rng)
     moments = np.linspace(-0.22, 0.22, 5) if hard and index % 2 else (0,)  # the shutter is open 0.44 of the time
@@ -119,7 +119,7 @@ def scene(index: int, hard: bool = False) -> Pair:
     for depth, layer in enumerate(layers):
         top[layer.covers(x, y)] = depth
     for start in (0, 1):
-        frame = np.mean([_rendered([layer.at(start + moment) for layer in layers], x, y) for moment in moments], axis=0)
+        frame = np.mean([rendered([layer.at(start + moment) for layer in layers], x, y) for moment in moments], axis=0)
         if hard and index % 3 == 1:
             frame = 0.22 * frame + 6
         frame += rng.normal(0, 1.5, frame.shape)  # grey levels of camera noise
@@ -134,7 +134,7 @@ def scene(index: int, hard: bool = False) -> Pair:
     return Pair(*frames, occluded, np.ones_like(occluded))
 
 
-def _rendered(layers, x, y):
+def rendered(layers, x, y):
     """The scene at one moment, float32 (H, W, 3)."""
     frame = np.zeros((SIDE, SIDE, 3), np.float32)
     for layer in layers:
@@ -162,7 +162,8 @@ def _harder(layers, rng):
     return harder
 
 
-def _layer(name, depth, rng):
+def random_layer(name: str, depth: int, rng: np.random.Generator) -> Layer:
+    """A piece of a photo of scikit-image with a random outline, place and motion; depth 0 is the unbounded ground."""
     photo = getattr(skimage.data, name)()
     photo = cv2.cvtColor(photo, cv2.COLOR_GRAY2RGB) if photo.ndim == 2 else photo[..., :3]
     scale = max(700 / min(photo.shape[:2]), 0.7)

@@ -38,3 +38,12 @@ def masks_path(path: Path | str) -> Path:
         )
         return Path(path)
     return path_of(str(path))
+
+
+def raw_path(masks: Path | str | None) -> Path:
+    """Where raw masks are: those of the package for None and for the name of a version, such as "v1"."""
+    if masks is None:
+        return RAW
+    if str(masks) in VERSIONS and not Path(masks).exists():
+        return path_of(str(masks), "raw")
+    return Path(masks)

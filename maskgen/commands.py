@@ -18,6 +18,8 @@ from maskgen.runtime.command import (
     seed_option,
     workers_option,
 )
+from maskgen.sequences.commands import sequences
+from maskgen.sequences.settings import INDEX as SEQUENCE_INDEX
 from maskgen.settings import (
     BORDER,
     EDGES,
@@ -59,7 +61,11 @@ def maskgen():
     maskgen testset            masks/raw -> masks/testset, 12 classes
     maskgen augment            masks/raw -> masks/augmented, for training
     maskgen show               masks/testset -> masks/testset-figures
+    maskgen sequences          masks that move, for video -> masks/sequences
     """
+
+
+maskgen.add_command(sequences)
 
 
 @maskgen.command()
@@ -346,29 +352,36 @@ def verify(masks, workers, cluster):
     """Check a mask set against its index and checksums.
 
     Measures every mask of MASKS [default: masks/testset] again, and lists all differences. Exit code 1 if there are
-    any. MASKS may be a zip or tar with an index, and v1 is the test set that comes with the package.
+    any. MASKS may be mask sequences, or a zip or tar with an index; v1 is the test set that comes with the package.
     """
     from maskgen.verify import find_faults
 
     number, faults = find_faults(masks, workers=workers, cluster=cluster)
     for fault in faults:
         click.echo(fault)
-    click.echo(f"{number} masks, {len(faults) or 'no'} fault{'s' * (len(faults) != 1)}", err=bool(faults))
+    what = "mask sequences" if (masks / SEQUENCE_INDEX).is_file() else "masks"
+    click.echo(f"{number} {what}, {len(faults) or 'no'} fault{'s' * (len(faults) != 1)}", err=bool(faults))
     return 1 if faults else 0
 
 
 @maskgen.command()
 @click.argument("masks", type=FOLDER, default=TESTSET)
 @click.option("--out", "-o", type=FOLDER, help="Folder of the figures. [default: MASKS-figures]")
-@click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks per row of the contact sheet.")
+@click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks per row, or frames of a strip.")
 def show(masks, out, columns):
     """Draw a contact sheet, histograms and a heat map of a mask set.
 
     The contact sheet shows masks of each class of MASKS [default: masks/testset]; of raw masks, which have no classes,
     the largest holes of each video. Holes are white. The heat map shows where holes lie. Writes PNG files to --out.
+
+    Of mask sequences it draws strips of frames, and an animated preview.
     """
     from maskgen.errors import BadInput
-    from maskgen.plots import draw_figures
+
+    if (masks / SEQUENCE_INDEX).is_file():
+        from maskgen.sequences.plots import draw_figures
+    else:
+        from maskgen.plots import draw_figures
 
     place = masks if masks.name not in ("", "..") else masks.resolve()
     out = out or place.with_name(f"{place.name}-figures")

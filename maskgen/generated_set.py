@@ -14,18 +14,21 @@ from maskgen.runtime.recipe import RECIPE
 JOURNAL = "made.jsonl"  # in the progress folder: the rows of the masks that are done
 
 
-def open_journal(folder: OutputFolder, part: str, is_row: Callable[[dict], bool]) -> Journal:
+def open_journal(
+    folder: OutputFolder, part: str, is_row: Callable[[dict], bool], *, index: str = INDEX, key: str = "file_name"
+) -> Journal:
     """The journal of finished masks, with the rows of an interrupted run, or those of a finished set's index.
 
     part: name of the folder with the index, such as "test", or "". is_row: True for a row as the command writes it; the
-    mask of any other row is made again. A finished set becomes an unfinished one.
+    mask of any other row is made again. index: name of the index. key: the column that identifies a row. A finished
+    set becomes an unfinished one.
     """
     folder.reopen()
-    journal = Journal(folder.progress / JOURNAL, "file_name", is_row)
-    index, checksums = PurePath(part, INDEX).as_posix(), read_checksums(folder.path)
+    journal = Journal(folder.progress / JOURNAL, key, is_row)
+    index, checksums = PurePath(part, index).as_posix(), read_checksums(folder.path)
     if folder.finished and (index not in checksums or has_checksum(folder.path, index, checksums[index])):
         for row in _index_rows(folder.path / index):
-            if is_row(row) and row["file_name"] not in journal.rows:
+            if is_row(row) and row[key] not in journal.rows:
                 journal.add(row)
     return journal
 

@@ -118,7 +118,7 @@ def contact_sheet(folder: Path, table: "pd.DataFrame", columns: int = 10) -> byt
     picture = np.full((bottom, width), BACKGROUND, np.uint8)
     for cell, y, x in placed:
         picture[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
-    return cv2.imencode(".png", _draw_texts(picture, texts), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+    return cv2.imencode(".png", draw_texts(picture, texts), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
 def _groups(table, columns):
@@ -175,7 +175,7 @@ def _text_width(text):
         return int(np.ceil(renderer.get_text_width_height_descent(text, FONT, ismath=False)[0]))
 
 
-def _draw_texts(picture, texts):
+def draw_texts(picture: np.ndarray, texts: list[tuple[str, int, int]]) -> np.ndarray:
     """Draw lines of text on an image, uint8 (H, W). texts: (text, left, top), in px."""
     height, width = picture.shape
     figure = matplotlib.figure.Figure(figsize=(width / DPI, height / DPI), dpi=DPI)

@@ -83,7 +83,7 @@ class MaskSampler:
         expect("threshold", threshold, optional(whole(1, 255)))
         self.config = replace(PRESETS[preset], min_ratio=ratio[0], max_ratio=ratio[1], attempts=ATTEMPTS)
         self.size, self.seed, self.uniform = int(size), int(seed), uniform
-        folder = split_of(_raw_path(masks), "train")
+        folder = split_of(canonical.raw_path(masks), "train")
         self.raw = Masks(folder, polarity=polarity, threshold=threshold, cache=True)
 
     def __len__(self) -> int:
@@ -184,12 +184,3 @@ class Epoch:
     def __iter__(self) -> Iterator[np.ndarray]:
         """The holes of the epoch."""
         return (self[i] for i in range(len(self)))
-
-
-def _raw_path(masks: Path | str | None) -> Path:
-    """Where the raw masks are: those of the package for None and for the name of a version, such as "v1"."""
-    if masks is None:
-        return canonical.RAW
-    if str(masks) in canonical.VERSIONS and not Path(masks).exists():
-        return canonical.path_of(str(masks), "raw")
-    return Path(masks)

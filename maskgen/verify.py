@@ -2,6 +2,7 @@
 
 import functools
 from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +28,8 @@ from maskgen.runtime.files import (
 from maskgen.runtime.images import ENDINGS
 from maskgen.runtime.output import PROGRESS
 from maskgen.runtime.recipe import RECIPE
+from maskgen.sequences import verify as sequences
+from maskgen.sequences.settings import INDEX as SEQUENCES
 from maskgen.settings import BORDER, EDGES
 
 BATCH = 50  # masks per task of a worker
@@ -39,18 +42,20 @@ def find_faults(folder: Path | str, *, workers: int | None = None, cluster: str 
 
     folder: a mask set as `maskgen` writes it (raw masks, a test set, a published set), one part of it, or a folder of
     archives as `maskgen get` writes it; "v1" is the test set that comes with the package, and a zip or tar has its
-    index at the top. Raises BadInput for masks without an index.
+    index at the top. Of mask sequences, it returns the number of sequences. Raises BadInput for masks without an index.
     """
     folder = masks_path(folder)
     if folder.is_file():
         return _check_archive(folder, functools.partial(parallel.run, workers=workers, cluster=cluster))
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder} (expected a mask set)")
+    if (folder / SEQUENCES).is_file():
+        return sequences.find_faults(folder, workers=workers, cluster=cluster)
     parts = [part for part in (folder, folder / "train", folder / "test") if (part / INDEX).exists()]
     if not parts and (folder / CHECKSUMS).exists() and (folder / RECIPE).exists():
         number = read_recipe(folder).get("number")
         if isinstance(number, int):  # archives, which have no index beside them
-            return number, _check_checksums(folder, functools.partial(parallel.run, workers=workers, cluster=cluster))
+            return number, check_checksums(folder, functools.partial(parallel.run, workers=workers, cluster=cluster))
     if not parts:
         raise BadInput(f"no {INDEX} in {folder}, its train or its test: expected a mask set; `maskgen bin` makes one")
     recipe = read_recipe(folder) if (folder / RECIPE).exists() else {}
@@ -74,8 +79,7 @@ def find_faults(folder: Path | str, *, workers: int | None = None, cluster: str 
     if (folder / PROGRESS).is_dir():
         faults.append("the set is unfinished: the command that makes it was interrupted")
     faults += _check_counts(recipe, [row for part in parts for row in read_rows(part / INDEX)])
-    if (folder / CHECKSUMS).exists():
-        faults += _check_checksums(folder, run)
+    faults += check_checksums(folder, run)
     return number, faults
 
 
@@ -220,8 +224,13 @@ def _check_counts(recipe, rows):
     ]
 
 
-def _check_checksums(folder, run):
-    """Differences from `checksums.sha256`: files that are changed, missing or not listed."""
+def check_checksums(folder: Path, run: Callable[..., Iterable[list[str]]]) -> list[str]:
+    """Differences from `checksums.sha256`, if there is one: files that are changed, missing or not listed.
+
+    run: `parallel.run` with the workers to use.
+    """
+    if not (folder / CHECKSUMS).exists():
+        return []
     text = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
     lines = [line.partition("  ")[::2] for line in text.splitlines()]
     batches = [lines[i : i + FILE_BATCH] for i in range(0, len(lines), FILE_BATCH)]

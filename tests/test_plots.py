@@ -60,7 +60,7 @@ def drawn(monkeypatch):
     def draw(folder, columns=10):
         seen = []
         with monkeypatch.context() as patch:
-            patch.setattr(plots, "_draw_texts", lambda picture, texts: seen.append((picture.copy(), texts)) or picture)
+            patch.setattr(plots, "draw_texts", lambda picture, texts: seen.append((picture.copy(), texts)) or picture)
             contact_sheet(folder, read_parts(folder), columns)
         return seen[0]
 

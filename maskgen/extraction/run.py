@@ -22,7 +22,7 @@ from tqdm import tqdm
 from maskgen import maskset
 from maskgen.errors import BadInput
 from maskgen.extraction import flow, schedule, task, video
-from maskgen.extraction.schedule import Request
+from maskgen.extraction.schedule import Request, Segment
 from maskgen.extraction.video import SPLITS
 from maskgen.runtime import files, parallel
 from maskgen.runtime.lock import locked
@@ -74,7 +74,7 @@ def extract(
     config = config or ExtractConfig()
     _check(config)
     with locked(out):
-        sources, unusable = _probe_sources(paths, out, workers, cluster, strict, say)
+        sources, unusable = probe_sources(paths, out, workers, cluster, strict, say)
         segments = schedule.assign_splits(sources, config, say)
         if not any(segment.remaining for segment in segments):
             longest = max(source.frames for source in sources)
@@ -82,7 +82,7 @@ def extract(
                 f"the gap of {min(config.gaps)} is too large for these videos, the longest has {longest} frames: "
                 "give a smaller --gap, or longer videos"
             )
-        recipe = _recipe(sources, segments, config)
+        recipe = _recipe(segments, config)
         with OutputFolder(out, recipe, info={"unusable": unusable}, item_info=video.CREDIT) as folder:
             if folder.complete:
                 say(folder.complete_message)
@@ -146,8 +146,13 @@ def _check(config):
         raise BadInput(f"expected 0 <= min-ratio < max-ratio <= 1, got {config.min_ratio} and {config.max_ratio}")
 
 
-def _probe_sources(paths, out, workers, cluster, strict, say):
-    """The usable sources, and a row with the reason for each of the others."""
+def probe_sources(
+    paths: list[Path], out: Path, workers: int | None, cluster: str | None, strict: bool, say: Callable[[str], None]
+) -> tuple[list[video.Source], list[dict]]:
+    """The usable sources below some paths, and a row with the reason for each of the others.
+
+    out: a folder that is not searched. Raises BadInput if none can be used, with `strict` also if one cannot.
+    """
     found = video.find(paths, outside=out)
     described = video.described([path for path, _ in found])
     probes = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, shared_files=[found[0][0]])
@@ -201,13 +206,22 @@ def _probe(found):
         return str(error).replace(str(path), str(given))
 
 
-def _recipe(sources, segments, config):
+def _recipe(segments, config):
     """All that decides the result, and the credits of the sources."""
+    return {
+        "made_by": "maskgen extract",
+        "settings": asdict(config),
+        "libraries": library_versions("opencv", "numpy", "av", "pillow", *flow.packages(config.flow)),
+        "sources": recipe_sources(segments),
+    }
+
+
+def recipe_sources(segments: list[Segment]) -> list[dict]:
+    """A row for each source of some segments: what identifies it, its splits, and its credits."""
+    sources = list({segment.source.name: segment.source for segment in segments}.values())
     described, rows = video.described([source.path for source in sources]), []
     for source in sources:
         of_source = [segment for segment in segments if segment.source is source]
-        if not of_source:  # its split is not wanted
-            continue
         table = described.get(source.path, {})
         frames = {segment.split: [segment.start, segment.stop] for segment in of_source}
         rows.append(
@@ -222,12 +236,7 @@ def _recipe(sources, segments, config):
                 **{key: value for key, value in table.items() if key != "split"},
             }
         )
-    return {
-        "made_by": "maskgen extract",
-        "settings": asdict(config),
-        "libraries": library_versions("opencv", "numpy", "av", "pillow", *flow.packages(config.flow)),
-        "sources": rows,
-    }
+    return rows
 
 
 def _finished_counts(out):

@@ -1,0 +1,1 @@
+"""Masks that move, for video inpainting: sequences of masks from raw masks and from video. See docs/sequences.md."""

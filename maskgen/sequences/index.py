@@ -1,0 +1,60 @@
+"""The index of a set of mask sequences: one row for each folder of frames."""
+
+import csv
+import io
+from pathlib import Path
+
+from maskgen.errors import BadInput
+from maskgen.runtime.files import leads_inside, read_rows, write_whole
+from maskgen.sequences.settings import INDEX
+
+MEASURED = (
+    "category",
+    "frames",
+    "width",
+    "height",
+    "hole_ratio",
+    "lowest_ratio",
+    "highest_ratio",
+    "speed",
+    "never_seen",
+)
+MADE = ("source", "start", "crop", "flip", "anchor", "raw", "dilation", "path_speed", "passed_over", "seed")
+COLUMNS = ("sequence", "split", "mode", *MEASURED, *MADE, "sha256")
+
+
+def frame_name(t: int) -> str:
+    """The file name of frame t, as in DAVIS and YouTube-VOS."""
+    return f"{t:05d}.png"
+
+
+def write_index(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Write the index of a set. rows: texts by column; a column that a row lacks stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(folder / INDEX, text.getvalue().encode())
+
+
+def read_index(folder: Path) -> list[dict[str, str]]:
+    """The rows of a set's index, as texts. Raises BadInput if it is missing, incomplete, or leads out of the folder."""
+    if not (folder / INDEX).is_file():
+        raise BadInput(f"no {INDEX} in {folder}: expected mask sequences, as `maskgen sequences` writes them")
+    rows = read_rows(folder / INDEX)
+    if not rows:
+        raise BadInput(f"{folder / INDEX} lists no sequences")
+    if missing := [column for column in ("sequence", "mode", *MEASURED, "sha256") if column not in rows[0]]:
+        raise BadInput(f"{folder / INDEX} has no column {missing[0]}: expected the index of mask sequences")
+    for row in rows:
+        if not leads_inside(row["sequence"]):
+            raise BadInput(
+                f"{folder / INDEX} lists {row['sequence'][:80]!r}, which leads out of the set: do not trust it"
+            )
+    return rows
+
+
+def is_row(row: dict) -> bool:
+    """True for a row as `task.make_batch` returns it, of a sequence or of one that cannot be made."""
+    needed = ("sequence", "split", "mode", "passed_over", "sha256")
+    return all(isinstance(row.get(key), str) for key in (needed if not row.get("sha256") else (*needed, *MEASURED)))
