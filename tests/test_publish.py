@@ -280,6 +280,12 @@ def test_other_folders_than_a_test_set_and_a_new_folder_are_refused(masks, tmp_p
         publish(masks, tmp_path / "out", PublishConfig(archives=("rar",)))
 
 
+def test_a_set_of_sequences_is_refused_by_name(tmp_path):
+    (tmp_path / "sequences.csv").touch()
+    with pytest.raises(BadInput, match="holds sequences: expected a test set of single masks"):
+        publish(tmp_path, tmp_path.parent / "out", CONFIG)
+
+
 @pytest.mark.parametrize("date", ["today", "2026-13-01", "20261123", "", "23.11.2026"])
 def test_an_invalid_date_is_refused(masks, tmp_path, date):
     with pytest.raises(BadInput, match="expected a date of publication such as 2026-11-23"):

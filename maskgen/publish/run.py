@@ -22,6 +22,7 @@ from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whol
 from maskgen.runtime.lock import locked
 from maskgen.runtime.output import PROGRESS, OutputFolder
 from maskgen.runtime.recipe import RECIPE, library_versions
+from maskgen.sequences.settings import INDEX as SEQUENCES
 from maskgen.settings import PublishConfig
 
 ARCHIVES = ("webdataset", "parquet")
@@ -159,6 +160,8 @@ def _read(masks):
     """Read a test set. Returns (recipe, index as a DataFrame)."""
     if (masks / PROGRESS).is_dir():
         raise BadInput(f"{masks} is unfinished: finish it with the command that made it")
+    if (masks / SEQUENCES).is_file():
+        raise BadInput(f"{masks} holds sequences: expected a test set of single masks, as `maskgen testset` writes it")
     recipe = read_recipe(masks)
     table = read_index(masks / "test")
     missing = [name for name in NEEDED if name not in table]
