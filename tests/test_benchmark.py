@@ -514,7 +514,7 @@ def test_the_recipe_names_the_masks_that_ship_and_not_where_they_lie(tmp_path, m
 
 def test_without_masks_the_set_that_ships_is_scored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Counter(pairing.find_masks(pairing.default_masks())["category"]) == dict.fromkeys(CATEGORIES, 10)
+    assert Counter(pairing.find_masks(pairing.default_masks())["category"]) == dict.fromkeys(CATEGORIES, 1000)
     (tmp_path / "masks/testset/test").mkdir(parents=True)
     (tmp_path / "masks/testset/test/metadata.csv").write_text("file_name\n")
     assert pairing.default_masks() == Path("masks/testset")

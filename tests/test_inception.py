@@ -171,7 +171,7 @@ def test_features_are_computed_once_for_all_runs(tmp_path, monkeypatch):
         np.testing.assert_array_equal(found, mean_colour(IMAGE))
         assert found.dtype == np.float32
     assert len(calls) == 1
-    assert len(list(tmp_path.glob("new/cache/??/*.npy"))) == 1
+    assert len(list(tmp_path.glob("new/cache/??/*.safetensors"))) == 1
 
 
 def test_another_image_shape_or_network_has_features_of_its_own(tmp_path, monkeypatch):
@@ -188,7 +188,7 @@ def test_another_image_shape_or_network_has_features_of_its_own(tmp_path, monkey
 def test_a_damaged_file_is_replaced(damage, tmp_path, monkeypatch):
     monkeypatch.setenv(feature_cache.VARIABLE, str(tmp_path))
     feature_cache.cached(mean_colour, IMAGE, lambda: "a")
-    (file,) = tmp_path.glob("??/*.npy")
+    (file,) = tmp_path.glob("??/*.safetensors")
     whole = file.read_bytes()
     file.write_bytes(whole[:-5] if damage is None else damage)
     np.testing.assert_array_equal(feature_cache.cached(mean_colour, IMAGE, lambda: "a"), mean_colour(IMAGE))

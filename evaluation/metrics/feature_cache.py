@@ -6,12 +6,12 @@ share a folder, and any file can be deleted at any time.
 """
 
 import hashlib
-import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 
 from maskgen.errors import BadInput, warn
 from maskgen.runtime import files
@@ -40,7 +40,7 @@ def cached(function: Callable[[np.ndarray], np.ndarray], image: np.ndarray, iden
     if not root:
         return function(image)
     key = hashlib.sha256(f"{identity()} {image.shape} ".encode() + np.ascontiguousarray(image).data).hexdigest()
-    path = root / key[:2] / f"{key[2:]}.npy"  # 256 folders
+    path = root / key[:2] / f"{key[2:]}.safetensors"  # 256 folders
     features = _read(path)
     if features is None:
         features = np.asarray(function(image), np.float32)
@@ -51,17 +51,15 @@ def cached(function: Callable[[np.ndarray], np.ndarray], image: np.ndarray, iden
 def _read(path):
     """The features in a file; None if there is none, or if it is damaged."""
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        found = safetensors.numpy.load(path.read_bytes())["features"]
+    except (OSError, KeyError, safetensors.SafetensorError):
         return None
     return found if found.dtype == np.float32 and found.ndim == 1 and np.isfinite(found).all() else None
 
 
 def _write(path, features):
-    data = io.BytesIO()
-    np.save(data, features)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_whole(path, data.getvalue())
+        files.write_whole(path, safetensors.numpy.save({"features": features}))
     except OSError as error:  # the disk is full, or the folder is another user's: the run does not depend on it
         warn(f"features are not kept in {path.parents[1]} ({error.strerror})")
