@@ -16,7 +16,7 @@ demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff check .
