@@ -69,7 +69,7 @@ def extract(
     that cannot be used instead of passing it over. say: called with lines for the user. Raises BadInput for what the
     user can correct; finished work is kept. If no mask can be made, nothing is written.
     """
-    paths = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
+    paths = [paths] if isinstance(paths, Path | str) else list(paths)
     out = Path(out)
     config = config or ExtractConfig()
     _check(config)
@@ -147,19 +147,26 @@ def _check(config):
 
 
 def probe_sources(
-    paths: list[Path], out: Path, workers: int | None, cluster: str | None, strict: bool, say: Callable[[str], None]
+    paths: Iterable[Path | str],
+    out: Path,
+    workers: int | None,
+    cluster: str | None,
+    strict: bool,
+    say: Callable[[str], None],
 ) -> tuple[list[video.Source], list[dict]]:
     """The usable sources below some paths, and a row with the reason for each of the others.
 
     out: a folder that is not searched. Raises BadInput if none can be used, with `strict` also if one cannot.
     """
-    found = video.find(paths, outside=out)
+    found = video.find([Path(path) for path in paths], outside=out)
     described = video.described([path for path, _ in found])
     probes = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, shared_files=[found[0][0]])
-    sources, unusable, first = [], [], {}
+    sources, unusable = [], []
+    first: dict[str, Path] = {}  # by content
     bar = tqdm(found, "probing videos", unit="", leave=False)
     for (path, name), probe in zip(bar, probes, strict=True):
-        fault, reason, remarks = "", "", ()
+        fault, reason = "", ""
+        remarks: tuple[str, ...] = ()
         if isinstance(probe, str):
             reason, fault = probe, f"passed over: {probe}"
         elif first.setdefault(probe.content, path) is not path:  # a copy, or a link to a folder
