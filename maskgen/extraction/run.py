@@ -70,8 +70,7 @@ def extract(
     user can correct; finished work is kept. If no mask can be made, nothing is written.
     """
     paths = [paths] if isinstance(paths, Path | str) else list(paths)
-    out = Path(out)
-    config = config or ExtractConfig()
+    out, config = Path(out), config or ExtractConfig()
     _check(config)
     with locked(out):
         sources, unusable = probe_sources(paths, out, workers, cluster, strict, say)
@@ -162,7 +161,7 @@ def probe_sources(
     described = video.described([path for path, _ in found])
     probes = parallel.run(_probe, _absolute(found), workers=workers, cluster=cluster, shared_files=[found[0][0]])
     sources, unusable = [], []
-    first: dict[str, Path] = {}  # by content
+    first: dict[str, Path] = {}
     bar = tqdm(found, "probing videos", unit="", leave=False)
     for (path, name), probe in zip(bar, probes, strict=True):
         fault, reason = "", ""
