@@ -421,6 +421,9 @@ def test_two_processes_under_torchrun_train_one_net(photos, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     process = start(tmp_path, photos, *launcher)
     error = process.communicate(timeout=120)[1]
+    if "terminate called without an active exception" in error:  # Gloo's threads, now and then, when a process ends
+        process = start(tmp_path, photos, *launcher)
+        error = process.communicate(timeout=120)[1]
     assert process.returncode == 0, error
     header = checkpoints.read_header(tmp_path / "out" / "pconv.safetensors")
     assert header["history"][-1]["step"] == 9
