@@ -1,8 +1,10 @@
 """Endless random training masks for a data loader. Imports neither torch nor pandas."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,25 @@ LAYERS = 40  # raw masks that may be joined with `uniform`
 POLARITY_SAMPLE = 16  # raw masks that are measured to check their polarity
 
 
-class MaskSampler:
+class EndlessSampler(ABC):
+    """Holes by index, without end: sampler[i] is the first value of `sample(i)`, which a subclass defines."""
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Hole i, True where pixels are missing. i: 0 or more, also beyond the length."""
+        if i < 0:
+            raise IndexError(f"expected an index of 0 or more, got {i}")
+        return self.sample(i)[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """All holes from index 0 on, without end."""
+        return map(self.__getitem__, count())
+
+    @abstractmethod
+    def sample(self, i: int) -> tuple[np.ndarray, dict]:
+        """Hole i and how it was made."""
+
+
+class MaskSampler(EndlessSampler):
     """Random training masks from raw masks: sampler[i] is always the same hole, bool (size, size).
 
     masks: folder, zip or tar of raw masks; of a mask set the `train` part is used. Without it, the raw masks that come
@@ -88,19 +108,6 @@ class MaskSampler:
 
     def __len__(self) -> int:
         return len(self.raw)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        """Hole i, bool (size, size), True where pixels are missing. i: 0 or more, also beyond the length."""
-        if i < 0:
-            raise IndexError(f"expected an index of 0 or more, got {i}")
-        return self.sample(i)[0]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """All holes from index 0 on, without end."""
-        i = 0
-        while True:
-            yield self[i]
-            i += 1
 
     def epoch(self, number: int) -> "Epoch":
         """The masks of an epoch, 0 or more, as a data set with the length of the sampler: other masks in each epoch.

@@ -1,6 +1,5 @@
 """Endless random mask sequences for a data loader. Imports neither torch nor pandas."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from maskgen.canonical import raw_path
 from maskgen.checks import Rule, expect, flag, optional, whole
 from maskgen.errors import BadInput
 from maskgen.maskset import Masks, split_of
+from maskgen.sampler import EndlessSampler
 from maskgen.sequences.moving import moving_holes
 from maskgen.sequences.raw import RawMasks
 from maskgen.sequences.settings import FRAMES, FROM_VIDEO, MODES, SPEEDS, SequenceConfig
@@ -25,7 +25,7 @@ SOME_MODES = Rule(
 )
 
 
-class SequenceSampler:
+class SequenceSampler(EndlessSampler):
     """Random mask sequences from raw masks: sampler[i] is always the same holes, bool (frames, height, width).
 
     Half of the sequences stand still; half drift along a smooth random path, turn and grow. `modes` selects one kind.
@@ -70,19 +70,6 @@ class SequenceSampler:
 
     def __len__(self) -> int:
         return len(self.raw)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        """Sequence i, bool (frames, height, width), True where pixels are missing. i: 0 or more, without end."""
-        if i < 0:
-            raise IndexError(f"expected an index of 0 or more, got {i}")
-        return self.sample(i)[0]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """All sequences from index 0 on, without end."""
-        i = 0
-        while True:
-            yield self[i]
-            i += 1
 
     def sample(self, i: int) -> tuple[np.ndarray, dict]:
         """Sequence i and how it was made: `mode`, `raw` (names), `dilation` (px of 512), `path_speed` (px a frame)."""
