@@ -813,6 +813,15 @@ def test_a_retry_that_is_stopped_goes_on_without_being_asked_again(tmp_path, mon
     assert (score(tmp_path, ["moody"])["error"] != "").sum() == 0
 
 
+def test_a_run_without_pictures_has_no_grid_of_them(tmp_path):
+    images, masks = folders(tmp_path)
+    line = ["--images", str(images), "--masks", str(masks), "--size", str(SIDE), "--workers", "1", "--method", "grey"]
+    line += ["--metric", "psnr", "--out", str(tmp_path / "out")]
+    for more, expected in (["--no-pictures"], False), ([], True):
+        assert CliRunner().invoke(evaluate, [*line, *more]).exit_code == 0
+        assert (tmp_path / "out" / "grid.jpg").exists() == expected
+
+
 def test_pictures_that_an_earlier_run_did_not_keep_are_made(tmp_path):
     folders(tmp_path)
     before = score(tmp_path, ["telea"], pictures=False)

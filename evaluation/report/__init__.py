@@ -79,7 +79,7 @@ def _write_files(out, results, pictures, *, pages):
         "table.tex": tables.as_latex(results),
     }.items():
         files.write_whole(out / name, text.encode())
-    if medians:
+    if medians and any((out / "pictures").glob("*/*/*.jpg")):
         files.write_whole(out / "grid.jpg", jpeg(grid(pictures, medians), results.report.quality))
     with_pages = bool(pages and by)
     if with_pages:
