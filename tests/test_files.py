@@ -1,5 +1,6 @@
 """Files and folders: which are found, how they are named, and that they are written whole."""
 
+import csv
 import errno
 import hashlib
 import os
@@ -344,7 +345,9 @@ def test_an_end_of_line_inside_a_cell_is_kept(tmp_path):
 @pytest.mark.parametrize(
     "data", ["ü,b\n1,2\n".encode("utf-16"), b"a,b\nx\xb9,2\n", b'a,b\n"' + b"x" * 200_000 + b'",2\n']
 )
-def test_a_file_that_is_no_table_is_refused(tmp_path, data):
+def test_a_file_that_is_no_table_is_refused(tmp_path, data, request):
+    before = csv.field_size_limit(1 << 17)  # Python's own limit, which some libraries raise when they are imported
+    request.addfinalizer(lambda: csv.field_size_limit(before))
     (tmp_path / "t.csv").write_bytes(data)
     for path in (tmp_path / "t.csv", tmp_path, tmp_path / "nothing.csv"):
         with pytest.raises(BadInput, match=f"{path} is not a table that can be read"):
