@@ -260,7 +260,7 @@ def bin_(masks, ratios, border, polarity, threshold, resize, layout, index, out,
     run it again to continue.
     """
     from maskgen import sort
-    from maskgen.maskset import write_table
+    from maskgen.index import write_table
 
     masks = masks or (Path(TESTSET) if Path(TESTSET).is_dir() else Path(RAW))
     config = sort.SortConfig(polarity, threshold, resize, sort.parse_edges(ratios), border)

@@ -1,7 +1,8 @@
 """The masks of a mask set with their rows of the index, for a data loader. Imports neither torch nor pandas."""
 
 import operator
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import numpy as np
 from maskgen.canonical import masks_path
 from maskgen.checks import expect, one_of, optional, pair
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, Masks
-from maskgen.runtime.files import parse_rows, read_rows
+from maskgen.index import INDEX
+from maskgen.maskset import Masks
+from maskgen.runtime.files import parse_rows
+from maskgen.runtime.names import Names
+from maskgen.runtime.rows import Rows
 from maskgen.settings import BORDER
 
 NUMBERS = {"hole_ratio": float, "border_distance": int, "components": int}  # columns of the index; others are texts
@@ -40,20 +44,19 @@ class MaskDataset:
         expect("border", border, optional(one_of(("interior", "free"))))
         self.path = masks_path(masks)
         self.masks, names, rows = _open(self.path)
-        places = {name: i for i, name in enumerate(self.masks.names)}
-        self.rows: list[dict] = []
-        self._places: list[int] = []  # of the rows' masks in self.masks
-        for name, row in zip(names, rows, strict=True):
-            if name not in places:
+        numbers, places = array("q"), array("q")  # of the masks that are wanted: their rows, and their places in masks
+        for i, (row, name, place) in enumerate(zip(rows, names, self.masks.names.places(names), strict=True)):
+            if place < 0:
                 raise BadInput(f"{self.path} lists the mask {name!r:.80}, which is missing: get the set again")
             row = _with_numbers(row, self.path)
             if _has_ratio(row, ratio) and _has_border(row, border):
-                self.rows.append(row)
-                self._places.append(places[name])
-        if not self.rows:
+                numbers.append(i)
+                places.append(place)
+        if not numbers:
             wanted = [f"a hole ratio in ({ratio[0]:g}, {ratio[1]:g}]"] if ratio else []
             wanted += [f"the border {border!r}"] if border else []
             raise BadInput(f"none of the {len(rows)} masks in {self.path} has {' and '.join(wanted) or 'a row'}")
+        self.rows, self._places = _Chosen(rows, numbers, self.path), places
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,11 +66,26 @@ class MaskDataset:
         i = operator.index(i)
         if not -len(self) <= i < len(self):
             raise IndexError(f"expected an index below {len(self)}, got {i}")
-        return self.masks[self._places[i]], dict(self.rows[i])
+        return self.masks[self._places[i]], self.rows[i]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, dict]]:
         """All masks in the order of the index."""
         return (self[i] for i in range(len(self)))
+
+
+class _Chosen(Sequence):
+    """Some rows of an index, each made when it is asked for."""
+
+    def __init__(self, rows, numbers, path):
+        self.all, self.numbers, self.path = rows, numbers, path
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self[k] for k in range(len(self))[i]]
+        return _with_numbers(self.all[self.numbers[i]], self.path)
 
 
 def _open(path):
@@ -76,7 +94,7 @@ def _open(path):
         part = next((path / part for part in PARTS if (path / part / INDEX).is_file()), None)
         if part is None:
             raise _no_index(path)
-        masks, folder, rows = Masks(part), "", read_rows(part / INDEX)
+        masks, folder, rows = Masks(part), "", Rows(part.absolute() / INDEX)
     else:
         masks = Masks(path)
         found = [name for name in masks.archive.names() if name.rpartition("/")[2] == INDEX]
@@ -84,9 +102,9 @@ def _open(path):
             raise _no_index(path)
         index = min(found, key=lambda name: (Path(name).parent.name == "train", name.count("/"), name))
         folder, rows = index.removesuffix(INDEX), parse_rows(masks.archive.read(index), f"{path}: {index}")
-    if rows and not set(NUMBERS) | {"file_name"} <= set(rows[0]):
+    if len(rows) and not set(NUMBERS) | {"file_name"} <= set(rows[0]):
         raise BadInput(f"the index of {path} lacks one of the columns file_name, {', '.join(NUMBERS)}: make it again")
-    return masks, [folder + row["file_name"] for row in rows], rows
+    return masks, Names(folder + row["file_name"] for row in rows), rows
 
 
 def _no_index(path):

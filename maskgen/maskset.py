@@ -1,14 +1,13 @@
 """The mask set on disk: 8-bit PNG files with 255 for a hole, an index, a recipe."""
 
 import hashlib
-import io
 import json
 import os
 import zlib
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,21 +15,20 @@ import numpy as np
 from maskgen.archives import open_archive, read_file
 from maskgen.categories import category, measure
 from maskgen.errors import BadInput, collected_warnings, warn
-from maskgen.runtime import files, images
-from maskgen.runtime.files import leads_inside, write_whole
+from maskgen.index import INDEX as INDEX
+from maskgen.index import parse_index as parse_index
+from maskgen.index import read_index as read_index
+from maskgen.index import write_index as write_index
+from maskgen.runtime import files
 from maskgen.runtime.images import ENDINGS, decode_stored, read_bytes
+from maskgen.runtime.names import Names
 from maskgen.runtime.recipe import RECIPE
 from maskgen.settings import BORDER, EDGES
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-INDEX = "metadata.csv"
 POLARITIES = ("hole-white", "hole-black")
 MAX_PIXELS = 64 * 1024 * 1024  # a larger image is no mask, and may be meant to fill the memory
 RECIPE_KINDS = {"settings": dict, "counts": dict, "methods": dict, "clipped": dict}
 SOURCE_TEXTS = ("name", "file", "sha256", "source", "licence")
-COLUMNS = ("file_name", "category", "hole_ratio", "border_distance", "components")  # the first of every index
 
 
 def encode(hole: np.ndarray) -> bytes:
@@ -188,10 +186,11 @@ class Masks:
             raise BadInput(f"polarity is one of {', '.join(POLARITIES)}, got {polarity!r}")
         check_polarity(self.path, polarity)
         if not self.names:
-            raise BadInput(f"no mask in {path}: expected an archive of {', '.join(ENDINGS)} files")
+            expected = "files that end in {}" if self.path.is_dir() else "an archive of {} files"
+            raise BadInput(f"no mask in {path}: expected {expected.format(', '.join(ENDINGS))}")
 
     @cached_property
-    def names(self) -> list[str]:
+    def names(self) -> Names:
         """Every mask file in natural order, relative to the folder."""
         with nullcontext() if self.names_hash is None else collected_warnings():  # the original has issued them
             names = self._find_names()
@@ -208,9 +207,9 @@ class Masks:
 
     def _find_names(self):
         if self.path.is_dir():
-            return [found.relative_to(self.path).as_posix() for found in images.find(self.path, kind="mask")]
+            return files.find_names(self.path, ENDINGS)
         names = (name for name in self._open() if name.lower().endswith(ENDINGS))
-        return sorted(files.without_litter(names, self.path), key=files.natural)
+        return Names(sorted(files.without_litter(names, self.path), key=files.natural))
 
     def __len__(self):
         return len(self.names)
@@ -257,7 +256,10 @@ class Masks:
 
 
 def _hash(names):
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for i, name in enumerate(names):
+        digest.update((f"\n{name}" if i else name).encode())
+    return digest.hexdigest()
 
 
 def pixels_sha256(hole: np.ndarray) -> str:
@@ -283,68 +285,6 @@ def describe(
         "components": size.components,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-
-
-def write_index(folder: Path | str, rows: list[dict]) -> None:
-    """Write `metadata.csv` in a folder."""
-    folder = Path(folder)
-    write_table(folder / INDEX, rows)
-
-
-def write_table(path: Path, rows: list[dict]) -> None:
-    """Write an index file: the measured columns, all other columns of the rows, then `sha256`."""
-    import pandas as pd
-
-    others = [key for key in (rows[0] if rows else {}) if key not in (*COLUMNS, "sha256")]
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *others, "sha256"])
-    write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
-
-
-def read_index(folder: Path | str) -> "pd.DataFrame":
-    """Read the `metadata.csv` of a folder, or of a zip or tar, as a DataFrame.
-
-    Raises BadInput if it is missing, has no column `file_name`, lists a name that leads out of the folder, or has a
-    measured value that is not a number.
-    """
-    folder = Path(folder)
-    path = folder / INDEX
-    try:
-        data = read_file(folder, INDEX) if folder.is_file() else path.read_bytes()
-    except FileNotFoundError:
-        if not folder.exists():
-            raise BadInput(f"no such folder: {folder} (expected a mask set, as maskgen writes it)") from None
-        parts = ", ".join(sorted(str(index.parent) for index in folder.glob(f"*/{INDEX}")))
-        other = f"read one of its parts, {parts}" if parts else f"`maskgen bin {folder}` measures any folder"
-        raise BadInput(f"no {INDEX} in {folder}: expected a mask set; {other}") from None
-    except OSError as error:
-        raise BadInput(f"{path} is not a table that can be read: {error}") from None
-    return parse_index(data, path)
-
-
-def parse_index(data: bytes, path: Path | str) -> "pd.DataFrame":
-    """The table in the bytes of a `metadata.csv`, with the checks of `read_index`. path: its name in messages."""
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(
-            io.BytesIO(data), keep_default_na=False, dtype={"file_name": str, "category": str, "sha256": str}
-        )
-    except ValueError as error:
-        raise BadInput(f"{path} is not a table that can be read: {error}") from None
-    if "file_name" not in table:
-        raise BadInput(f"{path} has no column file_name: expected the index of a mask set")
-    for name in table["file_name"]:
-        if not leads_inside(name):
-            raise BadInput(f"{path} lists {name[:80]!r}, which leads out of the mask set: do not trust the set")
-    for column in {"hole_ratio", "border_distance", "components"} & set(table):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        if len(table) and not numbers.between(0, 1 if column == "hole_ratio" else 2**31).all():
-            wrong = table[~numbers.between(0, 1 if column == "hole_ratio" else 2**31)].iloc[0]
-            raise BadInput(
-                f"{path}: {column} of {wrong['file_name']} is {str(wrong[column])[:40]!r}: make the index again"
-            )
-        table[column] = numbers
-    return table
 
 
 def credit_lines(sources: list[dict]) -> str:

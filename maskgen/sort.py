@@ -4,8 +4,11 @@ import functools
 import hashlib
 import itertools
 import posixpath
+import shutil
+import tempfile
+import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,23 +18,15 @@ from tqdm import tqdm
 
 from maskgen.categories import category_name, category_names
 from maskgen.errors import BadInput, collected_warnings, warn
-from maskgen.maskset import (
-    INDEX,
-    POLARITIES,
-    Masks,
-    check_polarity,
-    decode,
-    describe,
-    encode,
-    index_of,
-    write_index,
-)
+from maskgen.index import INDEX, write_index
+from maskgen.maskset import POLARITIES, Masks, check_polarity, decode, describe, encode, index_of
 from maskgen.runtime import parallel
-from maskgen.runtime.files import CHECKSUMS, leads_inside, read_rows, write_checksums, write_whole
-from maskgen.runtime.journal import Journal
+from maskgen.runtime.files import CHECKSUMS, leads_inside, write_checksums, write_whole
+from maskgen.runtime.journal import RowLog
 from maskgen.runtime.lock import locked
 from maskgen.runtime.output import OutputFolder
 from maskgen.runtime.recipe import library_versions
+from maskgen.runtime.rows import Rows
 from maskgen.settings import BORDER, EDGES
 
 NVIDIA = {"test": 12_000, "train": 55_116}  # files in their archives
@@ -42,6 +37,7 @@ SAME_RATIO = 0.01  # hole ratios that differ by less count as equal
 BATCH = 50  # masks per task of a worker
 JOURNAL = "masks.jsonl"  # in the progress folder: rows of the masks that are sorted
 UNSORTED = "unsorted"  # in the progress folder: masks that are written, but not yet numbered within their class
+TYPES = {"border_distance": int, "components": int, "width": int, "height": int}  # columns that are no texts
 OUTSIDE = "outside"  # folder for masks outside all classes
 
 
@@ -105,19 +101,22 @@ def _white_shares(masks, chosen):
 
 def _index_fits(masks, index):
     """True if masks have the hole ratios that an index lists. Raises BadInput if their black pixels have them."""
-    listed = {row["file_name"]: row["hole_ratio"] for row in read_rows(index)}
+    rows = Rows(index)
     top, place = masks.path.absolute(), index.parent.absolute()
     if place.is_relative_to(top):  # the index of all masks or of a part of them
         part = place.relative_to(top).as_posix()
-        listed = {posixpath.normpath(f"{part}/{name}"): ratio for name, ratio in listed.items()}
+        listed = (posixpath.normpath(f"{part}/{row['file_name']}") for row in rows)
     else:  # the index of the folder above
-        listed = {name.removeprefix(f"{top.name}/"): ratio for name, ratio in listed.items()}
-    found = {i: listed[name] for i, name in enumerate(masks.names) if name in listed}
-    if not found:
+        listed = (row["file_name"].removeprefix(f"{top.name}/") for row in rows)
+    places = masks.names.places(listed)
+    found = np.unique(places[places >= 0])
+    if not found.size:
         warn(f"{index} lists none of the masks in {masks.path}: it is not used")
         return False
-    chosen = [list(found)[k] for k in _evenly_spaced(len(found))]
-    ratios, shares = np.array([_number(found[i]) for i in chosen]), _white_shares(masks, chosen)
+    chosen = found[_evenly_spaced(len(found))].tolist()
+    row_of = {place: i for i, place in enumerate(places) if place in chosen}  # the last one, if listed twice
+    ratios = np.array([_number(rows[row_of[place]]["hole_ratio"]) for place in chosen])
+    shares = _white_shares(masks, chosen)
     white = np.abs(shares - ratios) < SAME_RATIO
     black = ~white & (np.abs(1 - shares - ratios) < SAME_RATIO)
     if _prevails(black.sum(), white.sum(), len(chosen)):
@@ -159,13 +158,12 @@ def open_masks(path: Path, config: SortConfig, layout: str = "any") -> tuple[Mas
     if config.polarity != "auto":
         check_polarity(path, config.polarity)
     masks = Masks(path, threshold=config.threshold)
-    if layout == "nvidia":
-        stems = [Path(name).stem for name in masks.names]
-        if len(stems) not in NVIDIA.values() or not all(stem.isdecimal() for stem in stems):
-            raise BadInput(
-                f"{path} holds {len(stems):,} masks such as {masks.names[0]}: expected NVIDIA's 12,000 test masks "
-                f"(00000.png ... 11999.png) or 55,116 train masks; leave out --layout nvidia for other masks"
-            )
+    are_numbers = len(masks) in NVIDIA.values() and all(Path(name).stem.isdecimal() for name in masks.names)
+    if layout == "nvidia" and not are_numbers:
+        raise BadInput(
+            f"{path} holds {len(masks):,} masks such as {masks.names[0]}: expected NVIDIA's 12,000 test masks "
+            f"(00000.png ... 11999.png) or 55,116 train masks; leave out --layout nvidia for other masks"
+        )
     masks.polarity, reason = find_polarity(masks) if config.polarity == "auto" else (config.polarity, "")
     return masks, replace(config, polarity=masks.polarity), reason
 
@@ -178,8 +176,10 @@ def measure_masks(
     workers: int | None = None,
     cluster: str | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> list[dict]:
+) -> Rows:
     """Measure all masks. Returns one index row for each, in the order of masks.names, with `width` and `height`.
+
+    The rows are a sequence of dicts that is read from a file as it is needed: from a temporary one without `out`.
 
     out: if given, write a mask set there: `test/<category>/NNNNN.png`, with `test/outside` for masks outside all
     classes, index, recipe and checksums. Rows then have the new names, and the old ones as `source`. Resumes an
@@ -191,7 +191,7 @@ def measure_masks(
         raise BadInput("expected polarity hole-white or hole-black, got auto: `open_masks` finds it")
     where = {"workers": workers, "cluster": cluster}
     if out is None:
-        rows = list(_measure(masks, config, 0, None, [masks.probe_file], where))
+        rows = _temporary(_measure(masks, config, 0, None, [masks.probe_file], where))
     else:
         if masks.path.is_dir() and out.resolve().is_relative_to(masks.path.resolve()):
             raise BadInput(f"{out} lies in {masks.path}, the folder of the masks: name a folder outside it")
@@ -212,46 +212,55 @@ def _sort(masks, config, out, where, say):
     about = {"sources": [{"name": masks.path.resolve().name}]}
     with OutputFolder(out, recipe, info=about) as folder:
         if folder.complete:
-            rows = read_rows(out / "test" / INDEX)
+            rows = Rows(out / "test" / INDEX)
             if len(rows) != len(masks) or not all(_is_row(row, config.edges) for row in rows):
                 raise BadInput(f"{out / 'test' / INDEX} was changed after the run: see `maskgen verify {out}`")
             say(folder.complete_message)
         else:
-            rows = _sort_missing(masks, config, folder, where)
-            counts = dict.fromkeys([*category_names(config.edges), OUTSIDE], 0)
-            for row in rows:
-                counts[row["category"] or OUTSIDE] += 1
-            write_index(out / "test", rows)
+            counts = _sort_missing(masks, config, folder, where)
             folder.finish(counts=counts)
-            say(f"{len(rows)} masks in {out}")
+            say(f"{len(masks)} masks in {out}")
         if not (out / CHECKSUMS).exists():  # written after the recipe, which they include
             write_checksums(out)
-    return rows
+    return Rows(out / "test" / INDEX, TYPES)
+
+
+def _temporary(rows):
+    """The rows in a temporary file, which is removed together with them."""
+    folder = tempfile.mkdtemp(prefix="maskgen-bin-")
+    try:
+        write_index(folder, rows)
+        found = Rows(Path(folder, INDEX), TYPES)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
+    return found
 
 
 def _sort_missing(masks, config, folder, where):
-    """Write all masks that an earlier run has not written. Returns the rows of all masks."""
-    test, unsorted, counts = folder.path / "test", (folder.progress / UNSORTED).absolute(), Counter()
+    """Write all masks that an earlier run has not written, and the index. Returns the number of masks by class."""
+    test, unsorted = folder.path / "test", (folder.progress / UNSORTED).absolute()
+    counts = dict.fromkeys([*category_names(config.edges), OUTSIDE], 0)
     unsorted.mkdir(exist_ok=True)
     is_row = functools.partial(_is_row, edges=config.edges)
-    with Journal(folder.progress / JOURNAL, "file_name", is_row) as journal:
-        rows = []
-        for row, name in zip(journal.rows.values(), masks.names, strict=False):
-            if row["source"] != name or not (test / row["file_name"]).is_file():
-                break
-            rows.append(row)
-        kept = {row["file_name"] for row in rows}
-        journal.keep(lambda row: row["file_name"] in kept)
-        counts.update(row["category"] or OUTSIDE for row in rows)
-        for row in _measure(masks, config, len(rows), unsorted, [masks.probe_file, folder.recipe_file], where):
+    names = iter(masks.names)
+
+    def is_there(row):
+        return row["source"] == next(names, None) and (test / row["file_name"]).is_file()
+
+    with RowLog(folder.progress / JOURNAL, is_row) as log:
+        for row in log.resume(is_there):
+            counts[row["category"] or OUTSIDE] += 1
+        for row in _measure(masks, config, len(log), unsorted, [masks.probe_file, folder.recipe_file], where):
             row["source"], group = row["file_name"], row["category"] or OUTSIDE
             row["file_name"] = f"{group}/{counts[group]:05d}.png"
             counts[group] += 1
             (test / group).mkdir(parents=True, exist_ok=True)
-            _unsorted_path(unsorted, len(rows)).replace(test / row["file_name"])
-            journal.add(row)
-            rows.append(row)
-    return rows
+            _unsorted_path(unsorted, len(log)).replace(test / row["file_name"])
+            log.add(row)
+        write_index(test, log)
+    return counts
 
 
 def _is_row(row, edges):
@@ -299,17 +308,21 @@ def _content_hash(masks):
 
 def _warn_of_extremes(masks, config, rows):
     """Warn of masks that are all hole, and of a set without any hole."""
-    full = [row.get("source", row["file_name"]) for row in rows if float(row["hole_ratio"]) == 1]
+    full, first, holes = 0, "", False
+    for row in rows:
+        if float(row["hole_ratio"]) == 1:
+            full, first = full + 1, first or row.get("source", row["file_name"])
+        holes = holes or int(row["components"]) > 0
     if full:
-        count = f"{len(full)} of {len(rows)} masks cover the whole image, such as {full[0]}"
+        count = f"{full} of {len(rows)} masks cover the whole image, such as {first}"
         warn(f"{masks.path}: {count} (polarity {config.polarity})")
-    if not any(int(row["components"]) for row in rows):
+    if not holes:
         warn(f"{masks.path}: no mask has a hole (polarity {config.polarity})")
 
 
 def _measure(masks, config, start, unsorted, shared_files, where):
     """Yield the rows of the masks from number `start` on. unsorted: folder to write them to, or None."""
-    batches = [range(i, min(i + BATCH, len(masks))) for i in range(start, len(masks), BATCH)]
+    batches = (range(i, min(i + BATCH, len(masks))) for i in range(start, len(masks), BATCH))
     job = functools.partial(_measure_batch, masks=masks, config=config, unsorted=unsorted)
     with tqdm(total=len(masks), initial=start, unit="mask", desc="bin") as bar:
         for measured in parallel.run(job, batches, shared_files=shared_files, **where):
@@ -342,25 +355,26 @@ def _measure_one(i, masks, config, unsorted):
     return {**row, "width": hole.shape[1], "height": hole.shape[0]}
 
 
-def count_table(rows: list[dict], edges: tuple[float, ...] = EDGES) -> str:
+def count_table(rows: Iterable[dict], edges: tuple[float, ...] = EDGES) -> str:
     """A table of counts: a line per ratio interval with the interior and the free masks, then the other masks."""
     counts = Counter(row["category"] for row in rows)
+    number = counts.total()
     lines = [f"{'hole ratio':<12}{'interior':>10}{'free':>10}"]
     for i, (low, high) in enumerate(itertools.pairwise(edges)):
         interior, free = (counts[category_name(side, i, edges)] for side in ("interior", "free"))
         lines.append(f"{f'({low:g}, {high:g}]':<12}{interior:>10}{free:>10}")
     lines.append(f"{'other':<12}{counts['']:>20}")
-    lines.append(f"{'all':<12}{len(rows):>20}")
+    lines.append(f"{'all':<12}{number:>20}")
     return "\n".join(lines)
 
 
-def classes_by_block(rows: list[dict], length: int = 1000) -> str:
+def classes_by_block(rows: Iterable[dict], length: int = 1000) -> str:
     """The most frequent class of each `length` files: one line per block. Shows how a flat archive is ordered."""
-    lines = []
-    for begin in range(0, len(rows), length):
-        found = [row["category"] or "other" for row in rows[begin : begin + length]]
+    lines, begin, rows = [], 0, iter(rows)
+    while found := [row["category"] or "other" for row in itertools.islice(rows, length)]:
         top = max(sorted(set(found)), key=found.count)
         lines.append(f"{begin:05d} to {begin + len(found) - 1:05d}: {found.count(top)} of {len(found)} are {top}")
+        begin += len(found)
     return "\n".join(lines)
 
 

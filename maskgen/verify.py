@@ -4,8 +4,8 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from itertools import pairwise
-from pathlib import Path
+from itertools import islice, pairwise
+from pathlib import Path, PurePath
 
 import numpy as np
 from tqdm import tqdm
@@ -18,16 +18,17 @@ from maskgen.runtime import parallel
 from maskgen.runtime.files import (
     CHECKSUMS,
     checksummed_files,
-    find,
     leads_inside,
+    names_by_folder,
     natural,
     parse_rows,
-    read_rows,
     sha256,
 )
 from maskgen.runtime.images import ENDINGS
+from maskgen.runtime.names import Names
 from maskgen.runtime.output import PROGRESS
 from maskgen.runtime.recipe import RECIPE
+from maskgen.runtime.rows import Rows
 from maskgen.sequences import verify as sequences
 from maskgen.sequences.settings import INDEX as SEQUENCES
 from maskgen.settings import BORDER, EDGES
@@ -61,24 +62,27 @@ def find_faults(folder: Path | str, *, workers: int | None = None, cluster: str 
     recipe = read_recipe(folder) if (folder / RECIPE).exists() else {}
     settings = recipe.get("settings", {})
     edges, border = _class_settings(settings, folder)
-    faults, sizes, number = [], set(), 0
+    faults, sizes, number, listed = [], set(), 0, Counter()
     run = functools.partial(
         parallel.run, workers=workers, cluster=cluster, shared_files=[part / INDEX for part in parts]
     )
     for part in parts:
-        rows, faults_of_index = _existing_rows(part, folder)
+        rows = Rows(part / INDEX)
+        faults_of_index, left_out = _check_names(rows, part, folder)
         faults += faults_of_index
-        number += len(rows)
+        number += len(rows) - len(left_out)
         job = functools.partial(_check_batch, part=part.absolute(), edges=edges, border=border)
-        faults_of_masks, shapes = _check_masks(rows, job, run, part.name)
+        existing = (row for i, row in enumerate(rows) if i not in left_out)
+        faults_of_masks, shapes = _check_masks(existing, len(rows) - len(left_out), job, run, part.name)
         label = part.relative_to(folder)
         faults += [f"{label / name}: {fault}" for name, fault in faults_of_masks]
         sizes |= shapes
+        listed.update(row.get("category") for row in rows)
     if not settings.get("any_size"):
         faults += _check_sizes(sizes)
     if (folder / PROGRESS).is_dir():
         faults.append("the set is unfinished: the command that makes it was interrupted")
-    faults += _check_counts(recipe, [row for part in parts for row in read_rows(part / INDEX)])
+    faults += _check_counts(recipe, listed)
     faults += check_checksums(folder, run)
     return number, faults
 
@@ -97,20 +101,22 @@ def _check_archive(path, run):
     masks = sorted((name for name in names if name.lower().endswith(ENDINGS)), key=natural)
     faults += [f"{name}: there, but not listed" for name in masks if name not in listed]
     job = functools.partial(_check_batch, part=path.absolute(), edges=edges, border=border)
-    faults_of_masks, sizes = _check_masks([row for row in rows if row["file_name"] in names], job, run, path.name)
+    existing = [row for row in rows if row["file_name"] in names]
+    faults_of_masks, sizes = _check_masks(existing, len(existing), job, run, path.name)
     faults += [f"{name}: {fault}" for name, fault in faults_of_masks]
-    return len(rows), faults + _check_sizes(sizes) + _check_counts(recipe, rows)
+    in_classes = Counter(row.get("category") for row in rows)
+    return len(rows), faults + _check_sizes(sizes) + _check_counts(recipe, in_classes)
 
 
-def _check_masks(rows, job, run, label):
-    """Faults of masks as (name, fault), and the set of their shapes. job: `_check_batch` of a part."""
-    faults, sizes = [], set()
-    batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-    with tqdm(total=len(rows), unit="mask", desc=f"verify {label}") as bar:
-        for batch, (faults_of_batch, shapes) in zip(batches, run(job, batches), strict=True):
+def _check_masks(rows, number, job, run, label):
+    """Faults of masks as (name, fault), and the set of their shapes. rows: `number` of them. job: `_check_batch`."""
+    faults, sizes, rows = [], set(), iter(rows)
+    batches = iter(lambda: list(islice(rows, BATCH)), [])
+    with tqdm(total=number, unit="mask", desc=f"verify {label}") as bar:
+        for faults_of_batch, shapes in run(job, batches):
             faults += faults_of_batch
             sizes |= shapes
-            bar.update(len(batch))
+            bar.update(min(BATCH, number - bar.n))
     return faults, sizes
 
 
@@ -139,29 +145,28 @@ def _exists(path):
         return False
 
 
-def _existing_rows(part, folder):
-    """The rows of an index whose files exist; and faults: files that are missing, listed twice or not listed."""
-    rows = read_rows(part / INDEX)
-    if rows and "file_name" not in rows[0]:
+def _check_names(rows, part, folder):
+    """Faults of an index: masks that are missing, listed twice or not listed; and the numbers of the rows of such."""
+    if len(rows) and "file_name" not in rows.columns:
         raise BadInput(f"{part / INDEX} has no column file_name: expected the index of a mask set")
     label = part.relative_to(folder)
-    seen, existing, faults = set(), [], []
-    for row in rows:
-        name = row["file_name"]
-        if name in seen:
+    faults, left_out = [], set()
+    listed = Names(row["file_name"] for row in rows)
+    for i, (name, first) in enumerate(zip(listed, listed.places(listed), strict=True)):
+        if first < i:
             faults.append(f"{label / name}: listed twice")
         elif not leads_inside(name):
             faults.append(f"{name:.80}: leads out of the mask set")
         elif not _exists(part / name):
             faults.append(f"{label / name}: listed, but not there")
         else:
-            existing.append(row)
-        seen.add(name)
-    listed = {Path(name) for name in seen}
+            continue
+        left_out.add(i)
     if label.parts or not any((part / split).is_dir() for split in ("train", "test")):
-        on_disk = (path.relative_to(part) for path in find(part, ENDINGS))
-        faults += [f"{label / path}: there, but not listed" for path in on_disk if path not in listed]
-    return existing, faults
+        listed = Names(PurePath(name).as_posix() for name in listed)  # a//b.png is a/b.png
+        more = listed.missing(names_by_folder(part, ENDINGS))
+        faults += [f"{label / name}: there, but not listed" for name in sorted(more, key=natural)]
+    return faults, left_out
 
 
 def _check_batch(rows, part, edges, border):
@@ -208,15 +213,9 @@ def _same_ratio(column, row, measured):
         return False
 
 
-def _check_counts(recipe, rows):
+def _check_counts(recipe, listed):
     """Classes whose number of masks differs between index and recipe; for recipes with counts by class."""
     counts = {name: count for name, count in recipe.get("counts", {}).items() if name.startswith(("interior", "free"))}
-    if not counts:
-        return []
-    listed = dict.fromkeys(counts, 0)
-    for row in rows:
-        if row.get("category") in listed:
-            listed[row["category"]] += 1
     return [
         f"{RECIPE}: {name} has {listed[name]} masks in the index, the recipe says {count}"
         for name, count in counts.items()
@@ -231,14 +230,15 @@ def check_checksums(folder: Path, run: Callable[..., Iterable[list[str]]]) -> li
     """
     if not (folder / CHECKSUMS).exists():
         return []
-    text = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
-    lines = [line.partition("  ")[::2] for line in text.splitlines()]
-    batches = [lines[i : i + FILE_BATCH] for i in range(0, len(lines), FILE_BATCH)]
-    faults, listed = [], {name for _, name in lines}
-    for faults_of_batch in run(functools.partial(_check_files, folder=folder.absolute()), batches):
-        faults += faults_of_batch
-    names = (path.relative_to(folder).as_posix() for path in checksummed_files(folder))
-    return faults + [f"{name}: there, but not in {CHECKSUMS}" for name in names if name not in listed]
+    job, faults = functools.partial(_check_files, folder=folder.absolute()), []
+    with (folder / CHECKSUMS).open(encoding="utf-8", errors="replace") as file:
+        lines = (line.rstrip("\n").partition("  ")[::2] for line in file)
+        for faults_of_batch in run(job, iter(lambda: list(islice(lines, FILE_BATCH)), [])):
+            faults += faults_of_batch
+        file.seek(0)
+        listed = Names(line.rstrip("\n").partition("  ")[2] for line in file)
+    more = listed.missing(checksummed_files(folder))
+    return faults + [f"{name}: there, but not in {CHECKSUMS}" for name in sorted(more, key=lambda n: n.split("/"))]
 
 
 def _check_files(lines, folder):

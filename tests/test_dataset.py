@@ -132,7 +132,7 @@ def test_workers_of_a_data_loader_give_the_masks_of_one_process(folder):
 def test_a_pickled_data_set_of_a_zip_opens_it_again():
     dataset = MaskDataset("v1", border="free")
     copy = pickle.loads(pickle.dumps(dataset))
-    assert np.array_equal(copy[3][0], dataset[3][0]) and copy.rows == dataset.rows
+    assert np.array_equal(copy[3][0], dataset[3][0]) and list(copy.rows) == list(dataset.rows)
 
 
 def test_data_sets_import_neither_torch_nor_pandas():

@@ -1,5 +1,6 @@
 """Which pairs are offered, examined and compared: the plan of an extraction, without any video."""
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from maskgen.errors import BadInput
 from maskgen.extraction import run, schedule, task, video
+from maskgen.extraction.merging import Accepted, file_name_of
 from maskgen.settings import ExtractConfig
 
 SMALL = ExtractConfig(train=6, test=4, size=64, min_area=4)
@@ -222,32 +224,55 @@ def test_a_long_film_gets_folders_of_at_most_ten_thousand_files():
     film = video.Source(Path("film.mp4"), "film", 300_000, 640, 480, "0" * 64, 300_000)
     segment = schedule.Segment(film, "train", 0, film.frames, replace(SMALL, gaps=(1, 2)))
     names = [
-        run._file_name(task.Candidate(i, gap, 0, kind), segment) for i in range(6000) for gap in (1, 2) for kind in "ab"
+        file_name_of(task.Candidate(i, gap, 0, kind), segment) for i in range(6000) for gap in (1, 2) for kind in "ab"
     ]
     assert len(set(names)) == len(names)
     assert max(Counter(name.rsplit("/", 1)[0] for name in names).values()) <= 10_000
 
 
-def candidate(frame, occupied):
+def candidate(frame, occupied, gap=1):
     """A candidate mask that occupies the first cells of 4096."""
     cells = np.packbits(np.arange(4096) < occupied).tobytes()
-    return task.Candidate(frame, 1, 0, "occluded", cells=cells)
+    row = {"sha256": hashlib.sha256(bytes([frame, gap])).hexdigest()}
+    return task.Candidate(frame, gap, 0, "occluded", row=row, cells=cells)
+
+
+def has_alike(folder, accepted, new):
+    segment = object()
+    with Accepted(folder) as known:
+        for one in accepted:
+            known.add(one, segment)
+        return known.has_alike(new, segment)
 
 
 @pytest.mark.parametrize(("occupied", "is_duplicate"), [(90, False), (91, True), (111, True), (112, False)])
-def test_masks_are_near_duplicates_if_over_nine_tenths_of_their_cells_are_the_same(occupied, is_duplicate):
-    accepted = [(3, "occluded", candidate(3, 100).cells)]  # 111 cells: 100 of 111 are the same
-    assert run._is_near_duplicate(candidate(7, occupied), accepted) == is_duplicate
+def test_masks_are_near_duplicates_if_over_nine_tenths_of_their_cells_are_the_same(tmp_path, occupied, is_duplicate):
+    accepted = [candidate(3, 100)]  # 111 cells: 100 of 111 are the same
+    assert has_alike(tmp_path, accepted, candidate(7, occupied)) == is_duplicate
 
 
+@pytest.mark.parametrize("accepted_first", [(1, 2, 3, 5, 6, 7), (7, 3, 5, 1, 6, 2)])
 @pytest.mark.parametrize(
     ("position", "is_duplicate"), [(0, False), (1, True), (2, True), (3, True), (4, True), (5, False)]
 )
-def test_a_mask_is_compared_with_the_two_before_and_the_two_after_it(position, is_duplicate):
-    accepted = [
-        (f, "occluded", candidate(f, 500 if i == position else 0).cells) for i, f in enumerate((1, 2, 3, 5, 6, 7))
-    ]
-    assert run._is_near_duplicate(candidate(4, 500), accepted) == is_duplicate
+def test_a_mask_is_compared_with_the_two_before_and_the_two_after_it(tmp_path, position, is_duplicate, accepted_first):
+    alike = (1, 2, 3, 5, 6, 7)[position]
+    accepted = [candidate(frame, 500 if frame == alike else 0) for frame in accepted_first]
+    assert has_alike(tmp_path, accepted, candidate(4, 500)) == is_duplicate
+
+
+@pytest.mark.parametrize("gaps", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
+def test_of_three_masks_of_one_frame_those_that_occupy_least_are_compared(tmp_path, gaps):
+    accepted = [candidate(4, 300 * gap, gap) for gap in gaps]  # fewer cells are lower bytes
+    found = [has_alike(tmp_path, accepted, candidate(4, 300 * gap, 9)) for gap in (1, 2, 3)]
+    assert found == [True, True, False]
+
+
+def test_a_mask_with_the_bytes_of_one_far_away_is_a_duplicate(tmp_path):
+    accepted = [candidate(frame, 0) for frame in range(9)]
+    new = candidate(90, 500)
+    assert not has_alike(tmp_path, accepted, new)
+    assert has_alike(tmp_path, accepted, replace(new, row=accepted[0].row))
 
 
 def test_a_cell_is_occupied_if_it_holds_one_hole_pixel():

@@ -8,26 +8,27 @@ so neither the number of workers nor an interruption changes a byte.
 
 import os
 import sys
-from bisect import bisect, insort
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import count, pairwise
 from math import ceil
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from maskgen import maskset
 from maskgen.errors import BadInput
 from maskgen.extraction import flow, schedule, task, video
+from maskgen.extraction.merging import NEAR_DUPLICATE, Accepted, merge
 from maskgen.extraction.schedule import Request, Segment
 from maskgen.extraction.video import SPLITS
 from maskgen.runtime import files, parallel
 from maskgen.runtime.lock import locked
 from maskgen.runtime.output import OutputFolder
 from maskgen.runtime.recipe import RECIPE, library_versions
+from maskgen.runtime.rows import RowSorter
 from maskgen.settings import ExtractConfig
 
 # These sizes are fixed: with others, the same settings would examine other pairs of frames and give another mask set.
@@ -35,10 +36,6 @@ TASK_MASKS = 48  # masks of a task, some seconds of work: little is lost with a 
 MIN_TASK_MASKS = 8  # the same, where few masks are missing
 TASKS_A_ROUND = 16  # at least, if the size allows: no worker has to wait long for the others at the end of a round
 TASK_PAIRS = 8 * TASK_MASKS  # pairs offered to a task at most, for films in which hardly anything moves
-NEAR_DUPLICATE_IOU = 0.9  # intersection over union of occupied cells above which two masks count as the same
-COMPARED = 2  # a mask is compared with so many accepted masks of the same crop before it, and as many after it
-NEAR_DUPLICATE = "almost identical to another"
-FOLDER_LIMIT = 10_000  # files in a folder; file systems and dataset hosts get slow or refuse beyond it
 MAX_NAMED = 10  # sources without a mask that the summary names
 EXPLANATIONS = {  # why a source has given no mask, by the most frequent reason
     task.ONE_COLOUR: "its frames are all of one colour",
@@ -86,16 +83,35 @@ def extract(
             if folder.complete:
                 say(folder.complete_message)
                 return folder.finish(counts=_finished_counts(out))  # with the current SOURCES.csv
-            rows, passed_over = _run_rounds(segments, folder, config, workers, cluster, strict)
-            counts = _counts(segments, rows, passed_over)
-            if not any(rows.values()):
-                folder.discard()
-                return {**folder.recipe, "counts": counts}
-            for split in SPLITS:
-                if rows[split]:
-                    rows[split].sort(key=lambda row: files.natural(row["file_name"]))
-                    maskset.write_index(out / split, rows[split])
-            return folder.finish(counts=counts)
+            return write_masks(segments, folder, config, workers=workers, cluster=cluster, strict=strict)
+
+
+def write_masks(
+    segments: list[Segment],
+    folder: OutputFolder,
+    config: ExtractConfig,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    strict: bool = False,
+) -> dict:
+    """Make the masks of some segments and write the mask set. Returns its recipe."""
+    with ExitStack() as stack:
+        rows = {split: stack.enter_context(RowSorter(_by_name, folder.progress)) for split in SPLITS}
+        accepted = stack.enter_context(Accepted(folder.progress))
+        passed_over = _run_rounds(segments, folder, config, workers, cluster, strict, rows, accepted)
+        counts = _counts(segments, rows, passed_over)
+        for split in SPLITS:
+            if len(rows[split]):
+                maskset.write_index(folder.path / split, rows[split])
+    if not any(counts["masks"].values()):
+        folder.discard()
+        return {**folder.recipe, "counts": counts}
+    return folder.finish(counts=counts)
+
+
+def _by_name(row):
+    return files.natural(row["file_name"])
 
 
 def summary(recipe: dict) -> list[str]:
@@ -257,9 +273,9 @@ def _finished_counts(out):
     return recipe["counts"]
 
 
-def _run_rounds(segments, target, config, workers, cluster, strict):
-    """The index rows of each split, and a Counter of (source, reason) of the masks passed over."""
-    rows, passed_over, given, hashes = {split: [] for split in SPLITS}, Counter(), Counter(), set()
+def _run_rounds(segments, target, config, workers, cluster, strict, rows, accepted):
+    """A Counter of (source, reason) of the masks passed over. rows, accepted: are added to."""
+    passed_over, given = Counter(), Counter()
     wanted = {split: getattr(config, split) for split in SPLITS}
     shared_files = (target.recipe_file, segments[0].source.path)
     with tqdm(total=sum(wanted.values()), desc="masks", unit=" masks", smoothing=0.05) as bar:
@@ -278,11 +294,11 @@ def _run_rounds(segments, target, config, workers, cluster, strict):
                 room = min(wanted[segment.split] - len(rows[segment.split]), segment.most_of_group - given[group])
                 candidates = task.read_candidates(_result(folder, i))
                 segment.mark_examined(dict.fromkeys((one.frame, one.gap, one.square) for one in candidates))
-                new = list(_merge(candidates, segment, target.path, room, passed_over, hashes, strict))
-                rows[segment.split] += new
-                given[group] += len(new)
-                bar.update(len(new))
-    return rows, passed_over
+                for row in merge(candidates, segment, target.path, room, passed_over, accepted, strict):
+                    rows[segment.split].add(row)
+                    given[group] += 1
+                    bar.update()
+    return passed_over
 
 
 def _pieces(requests):
@@ -316,66 +332,6 @@ def _task(piece, result):
         result=result.absolute(),
         stamps=source.stamps,
     )
-
-
-def _merge(candidates, segment, out, room, passed_over, hashes, strict):
-    """Write new masks into the set, at most `room` of them, and yield their index rows."""
-    for candidate in candidates:
-        reason = candidate.reason
-        if strict and reason in (task.UNREADABLE, task.OTHER_SIZE):
-            raise BadInput(
-                f"{segment.source.path}: frame {candidate.frame} or the next one is {reason[3:]} "
-                "(stopped because of --strict)"
-            )
-        accepted = segment.fingerprints.setdefault(candidate.square, [])
-        if not reason and (candidate.row["sha256"] in hashes or _is_near_duplicate(candidate, accepted)):
-            reason = NEAR_DUPLICATE
-        if reason:
-            passed_over[segment.source.name, reason] += 1
-            continue
-        if not room:
-            return
-        room -= 1
-        segment.accepted += 1
-        hashes.add(candidate.row["sha256"])
-        insort(accepted, (candidate.frame, candidate.kind, candidate.cells))
-        file_name = _file_name(candidate, segment)
-        (out / segment.split / file_name).parent.mkdir(parents=True, exist_ok=True)
-        files.write_whole(out / segment.split / file_name, candidate.png)
-        made = {
-            "source": segment.source.name,
-            "frame": candidate.frame,
-            "gap": candidate.gap,
-            "square": candidate.square,
-        }
-        yield candidate.row | {"file_name": file_name, **made, "kind": candidate.kind}
-
-
-def _is_near_duplicate(candidate, accepted):
-    """Whether one of the nearest accepted masks in time, COMPARED before and after, occupies about the same cells."""
-    cells, place = np.frombuffer(candidate.cells, np.uint8), bisect(accepted, (candidate.frame, candidate.kind))
-    for _, _, other in accepted[max(0, place - COMPARED) : place + COMPARED]:
-        other = np.frombuffer(other, np.uint8)
-        intersection, union = np.bitwise_count(cells & other).sum(), np.bitwise_count(cells | other).sum()
-        if intersection > NEAR_DUPLICATE_IOU * union:
-            return True
-    return False
-
-
-def _file_name(candidate, segment):
-    """`<video>/<frame>_<kind>.png`; several gaps or squares add their numbers, and long films get subfolders."""
-    several_gaps, several_squares = len(segment.config.gaps) > 1, len(segment.squares) > 1
-    per_frame = len(task.KINDS) * len(segment.config.gaps) * len(segment.squares)
-    folder = segment.source.name
-    if segment.source.frames * per_frame > FOLDER_LIMIT:
-        folder += f"/{candidate.frame // (FOLDER_LIMIT // per_frame):04d}"
-    words = [
-        f"{candidate.frame:06d}",
-        f"gap{candidate.gap}" * several_gaps,
-        f"square{candidate.square}" * several_squares,
-        candidate.kind,
-    ]
-    return f"{folder}/{'_'.join(filter(None, words))}.png"
 
 
 def _counts(segments, rows, passed_over):

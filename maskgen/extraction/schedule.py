@@ -33,7 +33,6 @@ class Segment:
     excluded: np.ndarray = field(init=False)  # int64, ascending: codes of the pairs that are not offered any more
     examined: int = 0  # pairs
     accepted: int = 0  # masks
-    fingerprints: dict = field(default_factory=dict)  # by square: frame, kind and cells of the accepted masks, in order
 
     def __post_init__(self):
         self.squares = video.crop_squares(self.source.width, self.source.height, self.config.crops)

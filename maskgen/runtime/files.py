@@ -3,17 +3,22 @@
 import contextlib
 import csv
 import hashlib
+import heapq
 import io
 import os
 import re
 import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from maskgen.errors import BadInput, warn
+from maskgen.runtime.names import Names
 
 CHECKSUMS = "checksums.sha256"
+NUMBER = re.compile("[0-9]+")
 LITTER = {  # files that operating systems and notebooks leave beside data, in lower case
     "__macosx",
     "thumbs.db",
@@ -31,12 +36,16 @@ SPLITS = {  # words in a folder's name that Hugging Face's loaders take for the 
 }
 
 
-def natural(path: Path | str) -> tuple:
+def natural(path: Path | str) -> str:
     """Sort key that puts frame 9 before frame 10. Different names have different keys, also 1 and 01."""
-    parts = re.split(r"([0-9]+)", str(path))
-    numbers = [part.lstrip("0") for part in parts[1::2]]  # compared by length, then digits: numbers of any length
-    parts[1::2] = [(len(number), number) for number in numbers]
-    return parts, str(path)
+    text = str(path)
+    # NUL, which no file name has, is below all characters: it ends a text, and two of them end the whole name.
+    return f"{NUMBER.sub(_number_key, text)}\0\0{text}"
+
+
+def _number_key(match):
+    digits = match[0].lstrip("0")
+    return f"\0{chr(len(digits) + 1)}{digits}"  # compared by length, then digits: numbers of any length
 
 
 def is_litter(name: str) -> bool:
@@ -65,7 +74,8 @@ def walk(folder: Path, *, exclude: Path | None = None) -> Iterator[tuple[Path, l
     def enter(folder, above):
         try:
             real = folder.resolve()
-            entries = sorted(os.scandir(folder), key=lambda entry: natural(entry.name))
+            with os.scandir(folder) as scanned:
+                entries = sorted((natural(entry.name), entry.name, _kind(entry)) for entry in scanned)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -74,16 +84,15 @@ def walk(folder: Path, *, exclude: Path | None = None) -> Iterator[tuple[Path, l
         if real in above or real == exclude:
             return
         files, litter, inner = [], [], []
-        for entry in entries:
-            kind = _kind(entry)
-            if kind == "folder" and is_litter(entry.name):
-                litter += _litter_in(folder / entry.name, entry.name)
+        for _, name, kind in entries:
+            if kind == "folder" and is_litter(name):
+                litter += _litter_in(folder / name, name)
             elif kind == "folder":
-                inner.append(entry.name)
+                inner.append(name)
             elif kind == "file":
-                (litter if is_litter(entry.name) else files).append(entry.name)
-            elif kind == "link" and not is_litter(entry.name):
-                warn(f"{folder / entry.name} is skipped: the link is broken")
+                (litter if is_litter(name) else files).append(name)
+            elif kind == "link" and not is_litter(name):
+                warn(f"{folder / name} is skipped: the link is broken")
         yield folder, files, litter
         for name in inner:
             yield from enter(folder / name, {*above, real})
@@ -109,13 +118,33 @@ def _litter_in(folder, name):
 
 def find(folder: Path, endings: tuple[str, ...], *, exclude: Path | None = None) -> list[Path]:
     """Every file below a folder with one of the endings, in any case, in natural order. Litter is skipped."""
-    found, skipped = [], []
+    names = (name for inner in names_by_folder(folder, endings, exclude=exclude) for name in inner)
+    return sorted((folder / name for name in names), key=natural)
+
+
+def find_names(folder: Path, endings: tuple[str, ...]) -> Names:
+    """The names of the files that `find` finds, relative to the folder."""
+    # Each folder has its own names in order, so mostly it is enough to put the folders in order.
+    runs = [(natural(names[0]), natural(names[-1]), Names(names)) for names in names_by_folder(folder, endings)]
+    runs.sort(key=lambda run: run[0])
+    if all(last < first for (_, last, _), (first, _, _) in pairwise(runs)):
+        return Names(chain.from_iterable(names for _, _, names in runs))
+    return Names(heapq.merge(*(names for _, _, names in runs), key=natural))
+
+
+def names_by_folder(folder: Path, endings: tuple[str, ...], *, exclude: Path | None = None) -> Iterator[list[str]]:
+    """Yield the names of the files that `find` finds, relative to the folder: a list for each folder that has any.
+
+    A list is in natural order. At the end, one `InputWarning` says how many hidden and system files were skipped.
+    """
+    skipped = []
     for inner, files, litter in walk(folder, exclude=exclude):
-        found += (inner / name for name in files if name.lower().endswith(endings))
-        skipped += (inner / name for name in litter if name.lower().endswith(endings))
+        above = "".join(f"{part}/" for part in inner.relative_to(folder).parts)
+        skipped += (above + name for name in litter if name.lower().endswith(endings))
+        if names := [above + name for name in files if name.lower().endswith(endings)]:
+            yield names
     if skipped:
-        without_litter([path.relative_to(folder).as_posix() for path in skipped], folder)
-    return sorted(found, key=natural)
+        without_litter(skipped, folder)
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:
@@ -179,15 +208,23 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises OSError if it cannot be written, after removing the temporary file.
     """
+    with open_whole(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def open_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that is written while the block runs, as `write_whole` writes it: nobody sees it before the block ends."""
     # Not .png, so that nothing reads a half-written mask. Not the process id, which machines of a cluster may share.
     part = path.with_name(f"{shortened(path.name)}.{uuid.uuid4().hex[:12]}.part")
     try:
-        part.write_bytes(data)
+        with part.open("wb") as file:
+            yield file
         part.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.filename in (None, str(part)):
             error.filename, error.filename2 = str(path), None  # not the temporary name
         raise
 
@@ -215,16 +252,27 @@ def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def checksummed_files(folder: Path) -> list[Path]:
-    """The files below a folder that belong into its `checksums.sha256`: all but itself and litter, links followed."""
-    found = (inner / name for inner, names, _ in walk(folder) for name in names if name != CHECKSUMS)
-    return sorted(found)
+def checksummed_files(folder: Path) -> Iterator[list[str]]:
+    """Yield the names of the files that belong into a folder's `checksums.sha256`: all but itself and litter.
+
+    One list for each folder, in no order, of names relative to the folder at the top. Links are followed.
+    """
+    for inner, names, _ in walk(folder):
+        above = "".join(f"{part}/" for part in inner.relative_to(folder).parts)
+        yield [above + name for name in names if name != CHECKSUMS]
 
 
 def write_checksums(folder: Path) -> None:
     """Write `checksums.sha256` for every file below the folder but litter, in the format of `sha256sum`."""
-    lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in checksummed_files(folder))
-    write_whole(folder / CHECKSUMS, "".join(lines).encode(errors="surrogateescape"))
+    # In the order of the parts of their paths: each folder has its own names in order, and merging puts them together.
+    runs = [Names(sorted(names)) for names in checksummed_files(folder) if names]
+    with open_whole(folder / CHECKSUMS) as file:
+        for name in heapq.merge(*runs, key=_parts):
+            file.write(f"{sha256(folder / name)}  {name}\n".encode(errors="surrogateescape"))
+
+
+def _parts(name):
+    return name.split("/")
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -3,22 +3,22 @@
 import functools
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maskgen.augment.composition import MANY, Target, compose, compose_from_many
 from maskgen.categories import CATEGORIES, clipped_share
 from maskgen.errors import BadInput
-from maskgen.maskset import INDEX, Masks, describe, read_index
+from maskgen.index import INDEX, open_index
+from maskgen.maskset import Masks, describe
 from maskgen.runtime import parallel
 from maskgen.runtime.files import sha256_of_files
+from maskgen.runtime.names import Names
+from maskgen.runtime.rows import Rows
 from maskgen.settings import BORDER, PRESETS, FillConfig
 from maskgen.testset.tasks import MaskTask
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FIRST_DRAWS = 10  # draws that start from the task's own raw mask
 DRAWS_PER_ATTEMPT = 4  # usual draws per attempt of the preset
@@ -27,43 +27,44 @@ FAILED_DRAWS = 4  # extra draws in which all raw masks together were too small, 
 SIMILAR = 0.15  # standard deviation, as a share of all raw masks, of the ranks of raw masks of similar size
 
 
-def list_raw_masks(folder: Path) -> tuple[list[str], str]:
+def list_raw_masks(folder: Path) -> tuple[Names, str]:
     """Names of the raw masks in a folder, and one hash of their names, their bytes and their index.
 
     Raises BadInput for a folder without a usable index, and for one whose index lists masks that are missing.
     """
-    names = _read_raw_index(folder)["file_name"].tolist()
+    names = Names(row["file_name"] for row in _raw_index(folder)[0])
     _places(Masks(folder), names)
-    return names, sha256_of_files(folder, [INDEX, *names])
+    return names, sha256_of_files(folder, chain([INDEX], names))
 
 
-def _read_raw_index(folder):
-    table = read_index(folder)
-    if "hole_ratio" not in table or table.empty:
+def _raw_index(folder):
+    """The rows of the index of raw masks, and their hole ratios, float (N,)."""
+    rows = open_index(folder)
+    if "hole_ratio" not in rows.columns or not len(rows):
         raise BadInput(
-            f"{folder}/{INDEX} has {'no masks' if table.empty else 'no column hole_ratio'}: expected raw masks, "
+            f"{folder}/{INDEX} has {'no column hole_ratio' if len(rows) else 'no masks'}: expected raw masks, "
             f"made by `maskgen extract videos/` or indexed by `maskgen bin FOLDER --out OTHER`"
         )
-    if not table["hole_ratio"].any():
+    ratios = np.fromiter((float(row["hole_ratio"]) for row in rows), float, len(rows))
+    if not ratios.any():
         raise BadInput(f"{folder}/{INDEX} lists masks without any hole: expected raw masks with holes")
-    return table
+    return rows, ratios
 
 
 def _places(raw, names):
     """The place of each name among the raw masks."""
-    place = {name: i for i, name in enumerate(raw.names)}
-    missing = next((name for name in names if name not in place), None)
-    if missing:
+    places = raw.names.places(names)
+    if missing := next((name for name, place in zip(names, places, strict=True) if place < 0), ""):
         raise BadInput(f"{raw.path}/{INDEX} lists {missing}, which is missing: make the raw masks again")
-    return [place[name] for name in names]
+    return places
 
 
 @functools.lru_cache(maxsize=1)
-def _load_raw(folder: str, digest: str) -> tuple[Masks, "pd.DataFrame", list[int], np.ndarray]:
+def _load_raw(folder: str, digest: str) -> tuple[Masks, Rows, np.ndarray, np.ndarray]:
     """Masks, index, places and ranks by hole size of the raw masks in a folder with that hash."""
-    raw, table = Masks(Path(folder), cache=True), _read_raw_index(Path(folder))
-    by_size = np.argsort(table["hole_ratio"].to_numpy(), kind="stable")
-    return raw, table, _places(raw, table["file_name"]), by_size
+    raw, (rows, ratios) = Masks(Path(folder), cache=True), _raw_index(Path(folder))
+    names = Names(row["file_name"] for row in rows)
+    return raw, rows, _places(raw, names), np.argsort(ratios, kind="stable")
 
 
 def are_scarce(tasks: Iterable[MaskTask], source: tuple[str, str], config: FillConfig) -> bool:
@@ -115,7 +116,7 @@ def _first_success(task, source, config, draws):
 
 def _make_from_draw(task, draw, source, config, drawn):
     """The mask of one draw, or None. drawn: is filled with the raw mask of each layer, by its row in the index."""
-    raw, table, places, by_size = _load_raw(*source)
+    raw, rows, places, by_size = _load_raw(*source)
     preset = PRESETS[config.preset]
     border = BORDER if task.is_interior else 0
     target = Target(round(task.ratio * config.size**2), config.size, border, config.layers, config.shrink)
@@ -129,7 +130,7 @@ def _make_from_draw(task, draw, source, config, drawn):
         elif layer > 0 or FIRST_DRAWS <= draw < preset.attempts:  # others of similar size
             rank = _reflect(round(task.rank + rng.normal(0, SIMILAR) * len(places)), len(places))
         drawn[layer] = int(by_size[rank])
-        return raw[places[drawn[layer]]]
+        return raw[int(places[drawn[layer]])]
 
     if extra < 0:
         made = compose(draw_raw, target, preset, rng)
@@ -140,7 +141,7 @@ def _make_from_draw(task, draw, source, config, drawn):
     hole, composition = made
     if describe(hole, "", b"")["category"] != CATEGORIES[task.category]:
         return None  # a free mask that keeps the border distance by chance would count as interior
-    layers = [(table.iloc[drawn[layer]], placement) for layer, placement in composition["layers"]]
+    layers = [(rows[drawn[layer]], placement) for layer, placement in composition["layers"]]
     return hole, _columns(task, layers, composition["dilation"], hole, config)
 
 
@@ -157,7 +158,7 @@ def _columns(task, layers, dilation, hole, config):
         "source": ";".join(sorted({str(row.get("source", "")) for row, _ in layers})),
         "frame": str(first.get("frame", "")),
         "kind": str(first.get("kind", "")),
-        "raw": ";".join(str(row["file_name"]) for row, _ in layers),
+        "raw": ";".join(row["file_name"] for row, _ in layers),
         "layers": len(layers),
         "dilation": dilation,
         "rotation": ";".join(f"{placement.angle:.1f}" for _, placement in layers),
