@@ -69,12 +69,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="photos; default: those of scikit-image")
     parser.add_argument("--masks", type=Path, help="a test set; default: ten masks of each class of v1")
+    parser.add_argument("--per-class", type=int, default=10, help="masks of each class of v1")
     parser.add_argument("--seed", type=int, default=0, help="draws the pairs")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     metrics.check(METRICS)
     masks = options.masks or canonical.TESTSET
-    config = BenchmarkConfig(metrics=METRICS, seed=options.seed, per_class=0 if options.masks else 10)
+    config = BenchmarkConfig(metrics=METRICS, seed=options.seed, per_class=0 if options.masks else options.per_class)
     pairs = pairing.make_pairs(options.images, masks, config)
     work = partial(score, Sources(pairing.image_folder(options.images), masks), config)
     with ProcessPoolExecutor(options.workers) as pool:

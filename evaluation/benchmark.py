@@ -7,6 +7,7 @@ are made when all journals are complete.
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -268,9 +269,7 @@ def _fill_journals(job, pairs, journals, workers, cluster, recipe_file):
         if job.shared:
             job.shared.mkdir(exist_ok=True)
         _run_parallel(job, groups, journals, on_workers)
-        for method in job.methods:
-            if method.serial:
-                _run_serial(method, job, [pair for group in groups for pair in group], journals, on_workers)
+        _run_serial(job, [pair for group in groups for pair in group], journals, on_workers)
     finally:
         for journal in journals.values():
             journal.close()
@@ -301,37 +300,44 @@ def _run_parallel(job, groups, journals, on_workers):
     if not tasks:
         return
     total = sum(map(len, groups))
-    unfinished = [label for label in labels if len(journals[label].rows) < total]
-    bars = {
-        label: tqdm(total=total, initial=len(journals[label].rows), desc=label, unit="pair", position=i)
-        for i, label in enumerate(unfinished)
-    }
-    try:
+    with _bars([label for label in labels if len(journals[label].rows) < total], journals, total) as bars:
         for pairs in on_workers(Call(fill_and_score, job), tasks):
             for rows in pairs:
                 for label, row in rows.items():
                     journals[label].add(row)
                     bars[label].update()
+
+
+@contextmanager
+def _bars(labels, journals, total):
+    """A progress bar for each of some methods, one below the other."""
+    bars = {
+        label: tqdm(total=total, initial=len(journals[label].rows), desc=label, unit="pair", position=i)
+        for i, label in enumerate(labels)
+    }
+    try:
+        yield bars
     finally:
         for bar in bars.values():
             bar.close()
 
 
-def _run_serial(method, job, pairs, journals, on_workers):
-    """Fill by a method that takes all pairs in one process, and score on the workers."""
-    journal = journals[method.label]
-    if len(journal.rows) == len(pairs):
+def _run_serial(job, pairs, journals, on_workers):
+    """Fill by the methods that take all pairs in one process each, and score on the workers."""
+    done = {method.label: set(journals[method.label].rows) for method in job.methods if method.serial}
+    methods = [method for method in job.methods if method.serial and len(done[method.label]) < len(pairs)]
+    if not methods:
         return
-    # The process was started by this thread already: Linux ends it together with the thread that started it.
-    process = process_of(method, job, parallel.cores())
-    tasks = fill_batches(process, method.label, job, pairs, set(journal.rows))
-    with tqdm(total=len(pairs), initial=len(journal.rows), desc=method.label, unit="pair") as bar:
+    # The processes were started by this thread already: Linux ends each together with the thread that started it.
+    processes = {method.label: process_of(method, job, parallel.cores()) for method in methods}
+    tasks = fill_batches(processes, job, pairs, done)
+    with _bars(processes, journals, len(pairs)) as bars:
         for rows in on_workers(Call(score_filled, job), tasks):
-            row = rows[method.label]
-            journal.add(row)
-            if job.shared:
-                shared_file(job, row["pair"], method.label).unlink(missing_ok=True)
-            bar.update()
+            for label, row in rows.items():
+                journals[label].add(row)
+                if job.shared:
+                    shared_file(job, row["pair"], label).unlink(missing_ok=True)
+                bars[label].update()
 
 
 def set_scores(out: Path, pairs: list[Pair], groups: dict[str, str] | None = None) -> pd.DataFrame:

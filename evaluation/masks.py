@@ -139,7 +139,7 @@ def exists(masks: Path, name: str) -> bool:
 def names(masks: Path) -> list[str]:
     """The names of all masks in a folder, zip or tar, in natural order. BadInput if there is none."""
     if masks.is_file():
-        return maskset.Masks(masks).names
+        return list(maskset.Masks(masks).names)
     return [path.relative_to(masks).as_posix() for path in images.find(masks, kind="mask")]
 
 

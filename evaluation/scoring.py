@@ -4,6 +4,7 @@ Nothing here imports pandas: workers start in half the time without it.
 """
 
 import io
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,32 +80,42 @@ def fill_and_score(job: Job, task: list[tuple[Pair, tuple[str, ...]]]) -> list[d
 
 
 def fill_batches(
-    process: ChildProcess | InProcess, label: str, job: Job, pairs: list[Pair], done: set[str]
-) -> Iterator[tuple]:
-    """Fill the pairs in batches by a method that takes all pairs, and yield the tasks of `score_filled`.
+    processes: dict[str, ChildProcess | InProcess], job: Job, pairs: list[Pair], done: dict[str, set[str]]
+) -> Iterator[tuple[Pair, dict]]:
+    """Fill the pairs by methods that take all pairs, and yield the tasks of `score_filled`: each pair is read once.
 
-    done: names of pairs that have a result already. Neighbours in a batch can change the last bit of a result, so the
-    batches are those of a run that was never interrupted: one with a pair left to do is filled as a whole.
+    processes: of the methods, by label. done: names of pairs that have a result already, by label. Neighbours in a
+    batch can change the last bit of a result, so a method's batches are those of a run that was never interrupted: one
+    with a pair left to do is filled as a whole.
     """
-    count = getattr(process, "batch", BATCH)
-    for first in range(0, len(pairs), count):
-        batch = pairs[first : first + count]
-        if all(pair.pair in done for pair in batch):
+    counts = {label: getattr(process, "batch", BATCH) for label, process in processes.items()}
+    together = math.lcm(*counts.values())  # batches of all methods start and end here
+    for first in range(0, len(pairs), together):
+        block = pairs[first : first + together]
+        if all(pair.pair in done[label] for label in processes for pair in block):
             continue
-        results = process.fill([(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in batch])
-        for pair, result in zip(batch, results, strict=True):
-            if pair.pair not in done:
-                yield pair, label, _shared(job, pair, label, result)
+        inputs = [(pair.pair, *load_pair(pair, job.sources, job.config)[1:]) for pair in block]
+        found = {pair.pair: {} for pair in block}
+        for label, process in processes.items():
+            for begin in range(0, len(block), counts[label]):
+                batch = slice(begin, begin + counts[label])
+                if all(pair.pair in done[label] for pair in block[batch]):
+                    continue
+                for pair, result in zip(block[batch], process.fill(inputs[batch]), strict=True):
+                    if pair.pair not in done[label]:
+                        found[pair.pair][label] = _shared(job, pair, label, result)
+        yield from ((pair, found[pair.pair]) for pair in block if found[pair.pair])
 
 
-def score_filled(job: Job, task: tuple[Pair, str, np.ndarray | Path | str]) -> dict[str, dict]:
-    """Score a result of `fill_batches`: the journal row by the method's label."""
-    pair, label, result = task
-    if isinstance(result, Path):
-        result = np.load(result)
+def score_filled(job: Job, task: tuple[Pair, dict[str, np.ndarray | Path | str]]) -> dict[str, dict]:
+    """Score the results of `fill_batches` for a pair: the journal rows by the methods' labels."""
+    pair, results = task
     truth, _, hole = load_pair(pair, job.sources, job.config)
     rows = {}
-    _score(job, rows, pair, label, result, truth, hole)
+    for label, result in results.items():
+        if isinstance(result, Path):
+            result = np.load(result)
+        _score(job, rows, pair, label, result, truth, hole)
     return rows
 
 

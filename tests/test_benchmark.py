@@ -563,7 +563,9 @@ def test_pixels_for_other_machines_go_through_the_shared_folder(tmp_path):
     far = replace(near, shared=tmp_path)
     result = photo(8)
     network = SimpleNamespace(fill=lambda batch: [result])
-    (here,), (there,) = (list(scoring.fill_batches(network, "net", job, [pair], set())) for job in (near, far))
+    (here,), (there,) = (
+        list(scoring.fill_batches({"net": network}, job, [pair], {"net": set()})) for job in (near, far)
+    )
     assert len(pickle.dumps(there)) < 1000 < len(pickle.dumps(here))
     assert scoring.score_filled(far, there) == scoring.score_filled(near, here)
 
@@ -830,19 +832,51 @@ def test_pictures_that_an_earlier_run_did_not_keep_are_made(tmp_path):
     assert len(list((tmp_path / "out" / "pictures").rglob("*.jpg"))) == 4 and after.equals(before)
 
 
-def test_a_network_fills_the_same_batches_when_a_run_is_resumed(tmp_path):
-    folders(tmp_path, images=6, ratios=(0.05, 0.1, 0.15))
+class Recording:
+    """A process of a method that notes the names in each batch."""
+
+    def __init__(self, batch):
+        self.batch, self.asked = batch, []
+
+    def fill(self, pairs):
+        self.asked.append([name for name, *_ in pairs])
+        return [f"{name} by {self.batch}" for name, *_ in pairs]
+
+
+def filled(folder, done, batches=(BATCH,)):
+    """The batches that methods with these batch sizes are asked for, and what is filled by which of them."""
+    folders(folder, images=6, ratios=(0.05, 0.1, 0.15))
     config = BenchmarkConfig(size=(SIDE, SIDE))
-    pairs = pairing.make_pairs(tmp_path / "images", tmp_path / "masks", config, "hole-white")
-    job = scoring.Job((), Sources(tmp_path / "images", tmp_path / "masks"), config, 1.0, None, 90)
+    pairs = pairing.make_pairs(folder / "images", folder / "masks", config, "hole-white")
+    ordered = [pair for group in benchmark.by_image(pairs) for pair in group]
+    job = scoring.Job((), Sources(folder / "images", folder / "masks"), config, 1.0, None, 90)
+    processes = {str(batch): Recording(batch) for batch in batches}
+    tasks = list(scoring.fill_batches(processes, job, ordered, done))
+    return [process.asked for process in processes.values()], [(pair.pair, results) for pair, results in tasks]
 
-    def filled(done):
-        asked = []
-        network = SimpleNamespace(fill=lambda batch: asked.append([name for name, *_ in batch]) or ["no"] * len(batch))
-        ordered = [pair for group in benchmark.by_image(pairs) for pair in group]
-        return asked, [pair.pair for pair, *_ in scoring.fill_batches(network, "net", job, ordered, done)]
 
-    whole, order = filled(set())
-    assert [len(batch) for batch in whole] == [BATCH, len(pairs) - BATCH]
-    resumed, rest = filled(set(order[: BATCH + 1]))
-    assert resumed == whole[1:] and rest == order[BATCH + 1 :]
+def test_a_network_fills_the_same_batches_when_a_run_is_resumed(tmp_path):
+    label = str(BATCH)
+    (whole,), tasks = filled(tmp_path, {label: set()})
+    order = [name for name, _ in tasks]
+    assert [len(batch) for batch in whole] == [BATCH, len(order) - BATCH]
+    (resumed,), rest = filled(tmp_path, {label: set(order[: BATCH + 1])})
+    assert resumed == whole[1:] and rest == tasks[BATCH + 1 :]
+
+
+def test_networks_that_run_together_fill_the_batches_that_each_fills_alone(tmp_path):
+    (twos, threes), tasks = filled(tmp_path, {"2": set(), "3": set()}, (2, 3))
+    order = [name for name, _ in tasks]
+    assert twos == [order[i : i + 2] for i in range(0, 6, 2)] and threes == [order[:3], order[3:]]
+    assert tasks == [(name, {"2": f"{name} by 2", "3": f"{name} by 3"}) for name in order]
+    (twos, threes), tasks = filled(tmp_path, {"2": set(order[:5]), "3": set(order[2:3])}, (2, 3))
+    assert twos == [order[4:]] and threes == [order[:3], order[3:]]  # half-done batches are filled as a whole
+    assert [set(results) for _, results in tasks] == [{"3"}, {"3"}, {"3"}, {"3"}, {"2", "3"}]
+
+
+def test_each_pair_is_read_once_for_all_networks(tmp_path, monkeypatch):
+    read = []
+    plain = scoring.load_pair
+    monkeypatch.setattr(scoring, "load_pair", lambda pair, *rest: read.append(pair.pair) or plain(pair, *rest))
+    _, tasks = filled(tmp_path, {"1": set(), "4": set()}, (1, 4))
+    assert read == [name for name, _ in tasks] and len(set(read)) == 6

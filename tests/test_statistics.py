@@ -205,3 +205,20 @@ def test_a_class_without_means_has_no_best():
 def test_lower_is_better_where_the_metric_says_so():
     table = scores(a=[1.0] * 6, b=[2.0] * 6).rename(columns={"psnr": "l1_image"})
     assert marked(table) == {"a": (True, False), "b": (False, False)}
+
+
+def test_a_cell_of_the_table_does_not_depend_on_the_other_cells():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"method": method, "pair": f"{category}{i}", "category": category, "image": f"{i % 7}.jpg", "error": ""}
+        for method in "ab"
+        for category, number in (("free_0.1-0.2", 9), ("free_0.2-0.3", 12))
+        for i in range(number)
+    ]
+    scores = pd.DataFrame(rows).assign(l1_image=rng.random(len(rows)), psnr=rng.random(len(rows)))
+    table = statistics.summary(scores, ReportConfig(), 3)
+    assert len(table) == 8
+    for cell in table.itertuples():
+        alone = scores[(scores["method"] == cell.method) & (scores["category"] == cell.category)]
+        own = statistics.summary(alone[["method", "category", "image", "error", cell.metric]], ReportConfig(), 3)
+        assert own.to_dict("records") == [table.loc[cell.Index].to_dict()]

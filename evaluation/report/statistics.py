@@ -6,6 +6,7 @@ If each image occurs once in a class, these are the usual bootstrap and the usua
 
 import itertools
 import zlib
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -33,25 +34,25 @@ def summary(scores: pd.DataFrame, config: ReportConfig, seed: int) -> pd.DataFra
     Columns: metric, method, category, n (finite scores), mean, low and high (bounds of the mean), identical (infinite
     scores, such as the PSNR of identical images, which are not part of the mean), failed (pairs without a result).
     """
-    rows = []
-    for name in [name for name in METRICS if name in scores]:
-        for (method, category), group in scores.groupby(["method", "category"], sort=False):
+    names, rows = [name for name in METRICS if name in scores], {}
+    for category, of_class in scores.groupby("category", sort=False):  # outside, as its cells share their samples
+        for name, (method, group) in itertools.product(names, of_class.groupby("method", sort=False)):
             finite = group[np.isfinite(group[name])]
             mean, low, high = interval(finite[name], finite["image"], config, [seed, zlib.crc32(category.encode())])
-            rows.append(
-                {
-                    "metric": name,
-                    "method": method,
-                    "category": category,
-                    "n": len(finite),
-                    "mean": mean,
-                    "low": low,
-                    "high": high,
-                    "identical": int(np.isposinf(group[name]).sum()),
-                    "failed": int((group["error"] != "").sum()),
-                }
-            )
-    return pd.DataFrame(rows, columns=COLUMNS)
+            rows[name, method, category] = {
+                "metric": name,
+                "method": method,
+                "category": category,
+                "n": len(finite),
+                "mean": mean,
+                "low": low,
+                "high": high,
+                "identical": int(np.isposinf(group[name]).sum()),
+                "failed": int((group["error"] != "").sum()),
+            }
+    cells = scores[["method", "category"]].drop_duplicates().itertuples(index=False)
+    in_order = [rows[name, *cell] for name, cell in itertools.product(names, cells)]
+    return pd.DataFrame(in_order, columns=COLUMNS)
 
 
 def unscored(scores: pd.DataFrame) -> dict[str, dict[str, int]]:
@@ -86,11 +87,17 @@ def interval(
     groups = table.groupby("image", sort=True)["value"].agg(["sum", "size"])
     if len(groups) < 2:
         return mean, np.nan, np.nan
-    rng, n = np.random.default_rng(seed), len(groups)
-    counts = rng.multinomial(n, np.full(n, 1 / n), config.resamples)  # how often a sample has each image
+    counts = _counts(len(groups), config.resamples, *np.atleast_1d(seed).tolist())
     means = (counts @ groups["sum"].to_numpy()) / (counts @ groups["size"].to_numpy())
     low, high = np.quantile(means, [(1 - config.confidence) / 2, (1 + config.confidence) / 2])
     return mean, float(low), float(high)
+
+
+@lru_cache(maxsize=1)
+def _counts(images, resamples, *seed):
+    """How often each image is in each of the bootstrap's samples: int64 (resamples, images)."""
+    rng = np.random.default_rng(list(seed) if len(seed) > 1 else seed[0])
+    return rng.multinomial(images, np.full(images, 1 / images), resamples)
 
 
 def comparisons(scores: pd.DataFrame) -> pd.DataFrame:
