@@ -273,7 +273,7 @@ def _is_row(row, edges):
             and row["source"]
             and leads_inside(row["file_name"])
         )
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return False
 
 

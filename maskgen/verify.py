@@ -62,7 +62,8 @@ def find_faults(folder: Path | str, *, workers: int | None = None, cluster: str 
     recipe = read_recipe(folder) if (folder / RECIPE).exists() else {}
     settings = recipe.get("settings", {})
     edges, border = _class_settings(settings, folder)
-    faults, sizes, number, listed = [], set(), 0, Counter()
+    faults, sizes, number = [], set(), 0
+    listed: Counter[str | None] = Counter()
     run = functools.partial(
         parallel.run, workers=workers, cluster=cluster, shared_files=[part / INDEX for part in parts]
     )

@@ -23,7 +23,7 @@ class Names(Sequence[str]):
         for name in names:
             data += name.encode("utf-8", "surrogatepass")
             ends.append(len(data))
-        self._data, self._ends = bytes(data), ends
+        self._data, self._ends = data, ends
 
     def __len__(self) -> int:
         return len(self._ends) - 1
