@@ -29,7 +29,6 @@ from evaluation.scoring import (
     fill_batches,
     picture_file,
     process_of,
-    score_filled,
     shared_file,
 )
 from evaluation.settings import TOGETHER, BenchmarkConfig, ReportConfig
@@ -268,8 +267,7 @@ def _fill_journals(job, pairs, journals, workers, cluster, recipe_file):
     try:
         if job.shared:
             job.shared.mkdir(exist_ok=True)
-        _run_parallel(job, groups, journals, on_workers)
-        _run_serial(job, [pair for group in groups for pair in group], journals, on_workers)
+        _run(job, groups, journals, on_workers)
     finally:
         for journal in journals.values():
             journal.close()
@@ -288,23 +286,38 @@ def by_image(pairs: list[Pair]) -> list[list[Pair]]:
     return list(groups.values())
 
 
-def _run_parallel(job, groups, journals, on_workers):
-    """Fill and score by the methods that run in many processes; each pair is read once for all of them."""
-    serial = {method.label for method in job.methods if method.serial}
-    labels = [label for label in journals if label not in serial]
-    tasks = []
-    for group in groups:
-        todo = [(pair, tuple(label for label in labels if pair.pair not in journals[label].rows)) for pair in group]
-        todo = [(pair, missing) for pair, missing in todo if missing]
-        tasks += [todo[first : first + TOGETHER] for first in range(0, len(todo), TOGETHER)]
-    if not tasks:
-        return
+def _run(job, groups, journals, on_workers):
+    """Fill and score all that the journals lack. Each pair is read once by a worker, for all methods together.
+
+    The methods that take all pairs in one process each fill a pair first; workers do the rest.
+    """
+    serial = {method.label: method for method in job.methods if method.serial}
+    done = {label: set(journals[label].rows) for label in serial}
     total = sum(map(len, groups))
-    with _bars([label for label in labels if len(journals[label].rows) < total], journals, total) as bars:
-        for pairs in on_workers(Call(fill_and_score, job), tasks):
+    # The processes were started by this thread already: Linux ends each together with the thread that started it.
+    processes = {
+        label: process_of(method, job, parallel.cores()) for label, method in serial.items() if len(done[label]) < total
+    }
+    ordered = [pair for group in groups for pair in group]
+    waiting = {pair.pair for pair in ordered if any(pair.pair not in done[label] for label in processes)}
+
+    def missing(pair):
+        return tuple(label for label in journals if label not in serial and pair.pair not in journals[label].rows)
+
+    def tasks():
+        for group in groups:
+            todo = [(pair, labels, {}) for pair in group if pair.pair not in waiting and (labels := missing(pair))]
+            yield from (todo[first : first + TOGETHER] for first in range(0, len(todo), TOGETHER))
+        for pair, results in fill_batches(processes, job, ordered, done) if waiting else ():
+            yield [(pair, missing(pair), results)]
+
+    with _bars([label for label in journals if len(journals[label].rows) < total], journals, total) as bars:
+        for pairs in on_workers(Call(fill_and_score, job), tasks()) if bars else ():
             for rows in pairs:
                 for label, row in rows.items():
                     journals[label].add(row)
+                    if job.shared and label in processes:
+                        shared_file(job, row["pair"], label).unlink(missing_ok=True)
                     bars[label].update()
 
 
@@ -320,24 +333,6 @@ def _bars(labels, journals, total):
     finally:
         for bar in bars.values():
             bar.close()
-
-
-def _run_serial(job, pairs, journals, on_workers):
-    """Fill by the methods that take all pairs in one process each, and score on the workers."""
-    done = {method.label: set(journals[method.label].rows) for method in job.methods if method.serial}
-    methods = [method for method in job.methods if method.serial and len(done[method.label]) < len(pairs)]
-    if not methods:
-        return
-    # The processes were started by this thread already: Linux ends each together with the thread that started it.
-    processes = {method.label: process_of(method, job, parallel.cores()) for method in methods}
-    tasks = fill_batches(processes, job, pairs, done)
-    with _bars(processes, journals, len(pairs)) as bars:
-        for rows in on_workers(Call(score_filled, job), tasks):
-            for label, row in rows.items():
-                journals[label].add(row)
-                if job.shared:
-                    shared_file(job, row["pair"], label).unlink(missing_ok=True)
-                bars[label].update()
 
 
 def set_scores(out: Path, pairs: list[Pair], groups: dict[str, str] | None = None) -> pd.DataFrame:

@@ -58,22 +58,29 @@ class Call:
                 process.lock.release()
 
 
-def fill_and_score(job: Job, task: list[tuple[Pair, tuple[str, ...]]]) -> list[dict[str, dict]]:
+Task = tuple[Pair, tuple[str, ...], dict[str, np.ndarray | Path | str]]  # see `fill_and_score`
+
+
+def fill_and_score(job: Job, tasks: list[Task]) -> list[dict[str, dict]]:
     """Fill pairs by each method that has no result for them yet, and score the results.
 
-    task: pairs with the labels of the methods. Returns one dict of journal rows by label for each pair. While the
-    process of a method is busy, this one scores the previous result.
+    A task is a pair, the labels of the methods that fill it here, and the results of others by label, as `fill_batches`
+    makes them. Returns one dict of journal rows by label for each pair. While the process of a method is busy, this one
+    scores the previous result.
     """
     rows, previous = [], None  # previous: the arguments of `_score` for a result that has no score yet
-    for pair, labels in task:
+    for pair, labels, results in tasks:
         truth, image, hole = load_pair(pair, job.sources, job.config)
         rows.append({TRUTH: _truth_row(job, pair, truth)} if TRUTH in labels else {})
+        for label, result in results.items():
+            result = np.load(result) if isinstance(result, Path) else result
+            _score(job, rows[-1], pair, label, result, truth, hole)
         for method in job.methods:
             if method.label in labels:
-                with process_of(method, job, 1).filling([(pair.pair, image, hole)]) as results:
+                with process_of(method, job, 1).filling([(pair.pair, image, hole)]) as filled:
                     if previous:
                         _score(job, *previous)
-                previous = rows[-1], pair, method.label, results[0], truth, hole
+                previous = rows[-1], pair, method.label, filled[0], truth, hole
     if previous:
         _score(job, *previous)
     return rows
@@ -82,7 +89,7 @@ def fill_and_score(job: Job, task: list[tuple[Pair, tuple[str, ...]]]) -> list[d
 def fill_batches(
     processes: dict[str, ChildProcess | InProcess], job: Job, pairs: list[Pair], done: dict[str, set[str]]
 ) -> Iterator[tuple[Pair, dict]]:
-    """Fill the pairs by methods that take all pairs, and yield the tasks of `score_filled`: each pair is read once.
+    """Fill the pairs by methods that take all pairs. Yields pairs with their results by label; each is read once.
 
     processes: of the methods, by label. done: names of pairs that have a result already, by label. Neighbours in a
     batch can change the last bit of a result, so a method's batches are those of a run that was never interrupted: one
@@ -105,18 +112,6 @@ def fill_batches(
                     if pair.pair not in done[label]:
                         found[pair.pair][label] = _shared(job, pair, label, result)
         yield from ((pair, found[pair.pair]) for pair in block if found[pair.pair])
-
-
-def score_filled(job: Job, task: tuple[Pair, dict[str, np.ndarray | Path | str]]) -> dict[str, dict]:
-    """Score the results of `fill_batches` for a pair: the journal rows by the methods' labels."""
-    pair, results = task
-    truth, _, hole = load_pair(pair, job.sources, job.config)
-    rows = {}
-    for label, result in results.items():
-        if isinstance(result, Path):
-            result = np.load(result)
-        _score(job, rows, pair, label, result, truth, hole)
-    return rows
 
 
 def _score(job, rows, pair, label, result, truth, hole):

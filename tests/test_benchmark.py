@@ -24,7 +24,7 @@ import pytest
 from click.testing import CliRunner
 from small_run import SIDE, folders, photo, plug_in, score
 
-from evaluation import benchmark, drawn_holes, experiments, listed, metrics, pairing, scoring
+from evaluation import api, benchmark, drawn_holes, experiments, listed, metrics, pairing, scoring
 from evaluation import pairs as pairs_module
 from evaluation.commands import evaluate
 from evaluation.listed import read_pairs
@@ -567,7 +567,8 @@ def test_pixels_for_other_machines_go_through_the_shared_folder(tmp_path):
         list(scoring.fill_batches({"net": network}, job, [pair], {"net": set()})) for job in (near, far)
     )
     assert len(pickle.dumps(there)) < 1000 < len(pickle.dumps(here))
-    assert scoring.score_filled(far, there) == scoring.score_filled(near, here)
+    scores = [scoring.fill_and_score(job, [(pair, (), made)]) for job, (_, made) in ((far, there), (near, here))]
+    assert scores[0] == scores[1] and set(scores[0][0]) == {"net"}
 
 
 # ---- what decides a result ----
@@ -872,6 +873,19 @@ def test_networks_that_run_together_fill_the_batches_that_each_fills_alone(tmp_p
     (twos, threes), tasks = filled(tmp_path, {"2": set(order[:5]), "3": set(order[2:3])}, (2, 3))
     assert twos == [order[4:]] and threes == [order[:3], order[3:]]  # half-done batches are filled as a whole
     assert [set(results) for _, results in tasks] == [{"3"}, {"3"}, {"3"}, {"3"}, {"2", "3"}]
+
+
+def test_methods_of_all_kinds_that_run_together_read_a_pair_twice_and_score_as_each_alone(tmp_path, monkeypatch):
+    images, masks = folders(tmp_path)
+    methods = {"telea": "telea", "grey": lambda image, hole: image // 2 + 64, "same": lambda image, hole: image}
+    how = {"images": images, "masks": masks, "size": SIDE, "metrics": ["l1_image", "psnr"], "workers": 1}
+    read = Mock(side_effect=load_pair)
+    monkeypatch.setattr(scoring, "load_pair", read)
+    together = api.evaluate(methods, out=tmp_path / "together", **how).scores
+    assert read.call_count == 2 * together["pair"].nunique()
+    for name, method in methods.items():
+        alone = api.evaluate({name: method}, out=tmp_path / name, **how).scores
+        assert together[together["method"] == name].reset_index(drop=True).equals(alone)
 
 
 def test_each_pair_is_read_once_for_all_networks(tmp_path, monkeypatch):
