@@ -11,15 +11,15 @@ FAULTS := benchmarks/faults.py benchmarks/fuzz.py benchmarks/soak.py
 HELPERS := benchmarks/running.py
 # Sizes of make bench. The figures in docs/ are of the sizes that stand beside them, by default those of the programs.
 BENCH_blur := --per-class 3
-BENCH_cluster := --masks 100
-BENCH_extract := --masks 200 --frames 4000
+BENCH_cluster := --masks 100 --part speed --part traffic
+BENCH_extract := --masks 100 --frames 2000
 BENCH_growth := --masks 10000 --masks 30000
 BENCH_occlusion := --flow dis --flow dis-fast --flow farneback
-BENCH_overfit := --steps 1500
-BENCH_overhead := --pairs 120
+BENCH_overfit := --steps 1000
+BENCH_overhead := --pairs 60
 BENCH_pconv := --rounds 3
 BENCH_sampler := --count 500
-BENCH_scale := --masks 5
+BENCH_scale := --masks 3
 BENCH_sequences := --count 30
 BENCH_study_load := --seconds 30
 

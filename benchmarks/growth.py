@@ -110,7 +110,7 @@ def merge(out, number):
         for patch in patches:
             stack.enter_context(patch)
         segments = schedule.assign_splits(sources, config)
-        with OutputFolder(Path(out), {"made_by": "maskgen extract"}) as folder:
+        with OutputFolder(Path(out).absolute(), {"made_by": "maskgen extract"}) as folder:
             run.write_masks(segments, folder, config)
 
 
