@@ -94,7 +94,7 @@ def _half_size(frame):
 
 def _doubled(flow, shape):
     """The flow between frames of twice the size. shape: theirs."""
-    return cv2.resize(flow, shape[1::-1], interpolation=cv2.INTER_LINEAR) * np.float32(2)
+    return cv2.resize(flow * np.float32(2), shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _best_of_neighbours(first, second, flow):
