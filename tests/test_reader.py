@@ -292,3 +292,19 @@ def test_a_video_file_contains_the_frames_written_to_it(tmp_path, ending):
     reader = open_reader(write_video(tmp_path / f"film{ending}", 6))
     for i in range(6):
         assert np.abs(reader.read(i).astype(int) - frame(i)).mean() < 12  # grey levels, the loss of the codec
+
+
+def test_frames_on_which_no_other_depends_are_not_decoded_while_they_are_passed_over(tmp_path, pictures, monkeypatch):
+    path = encode(tmp_path / "film.mp4", pictures, "libx264", options={"bf": "2", "b-pyramid": "none", "g": "250"})
+    frames, decoded, numbered = plain_read(path), [], FileReader._numbered
+    reader = FileReader(path)
+
+    def recorded(self, *args):
+        for numbered_frame in numbered(self, *args):
+            decoded.append(numbered_frame[0])
+            yield numbered_frame
+
+    monkeypatch.setattr(FileReader, "_numbered", recorded)
+    reader._rewind()
+    assert np.array_equal(reader.read(40), frames[40]) and len(decoded) < 30
+    assert np.array_equal(reader.read(39), frames[39]) and np.array_equal(reader.read(41), frames[41])

@@ -16,10 +16,11 @@ from maskgen.errors import BadInput
 from maskgen.runtime import files, images
 
 PLAYLISTS = {"concat", "dash", "hls", "image2", "imf", "vobsub", "webm_dash_manifest"}  # formats that name other files
-# These four change the speed, or what is said of a file, but no frame: they are free to choose.
+# These five change the speed, or what is said of a file, but no frame: they are free to choose.
 CHECKED = 32  # first frames, whose time stamps are compared with those of their packets
 SEEK_FROM = 16  # frames ahead from which seeking is used; decoding this many costs about as much
 KEYFRAMES_TRIED = 3  # before a film is decoded from its start
+SKIPPING = ("h264", "hevc")  # decoders that can leave out frames on which no other depends
 TOLERANCE = 0.5  # seconds by which a header may be wrong about the length of a film
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions of ITU-T H.273 that are not for SDR screens
 DEEP = re.compile(r"(gray|gbra?p|yuva?4\d\dp)(9|1\d)[lb]e")  # FFmpeg's names of planar pixel formats of 9 bits or more
@@ -80,6 +81,7 @@ class FileReader:
     def __init__(self, path: Path, stamps: bytes = b""):
         self._path, self._reformatter = path, VideoReformatter()
         self._film = self._stream = self._frames = self._frame = None
+        self._wanted = None  # time stamp of the frame to which decoding goes on; None: all frames are decoded
         self._damaged = 0  # packets that could not be decoded
         self._counted = 0  # frames, if all were decoded to get their stamps
         self.bits, self.transfer, self.interlaced = 8, "", False  # of the first frames; unknown if stamps are given
@@ -150,7 +152,12 @@ class FileReader:
             yield None
 
     def _decoded(self, packets):
+        decoder = self._stream.codec_context
         for packet in packets:
+            if packet is not None and decoder.name in SKIPPING:
+                is_passed = self._wanted is not None and packet.pts is not None and packet.pts < self._wanted
+                # No other frame depends on these, so those before the wanted one need not be decoded.
+                decoder.skip_frame = "NONREF" if is_passed else "DEFAULT"
             try:
                 yield from self._stream.decode(packet)
             except av.FFmpegError:  # only the frame of the damaged packet is lost
@@ -275,8 +282,11 @@ class FileReader:
         return range(stop - 1, max(-1, stop - 1 - KEYFRAMES_TRIED), -1)
 
     def _forward(self, index):
-        while self._now < index:
-            self._step()
+        if self._now < index:
+            self._wanted = int(self.stamps.frames[index]) if index < self.stamps.frames.size else None
+            while self._now < index:
+                self._step()
+            self._before = max(self._before, index - 1)  # frames before may have been passed over, not decoded
         return self._frame if self._now == index else None
 
     def _step(self):
@@ -290,6 +300,7 @@ class FileReader:
 
     def _read_to_end(self):
         """The number of the last frame that can be decoded."""
+        self._wanted = None
         while self._now < np.inf:
             self._step()
         return self._before
