@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from maskgen.extraction.consistency import consistency_error
+from maskgen.extraction.large_motion import search_again
 
 
 class Pass(NamedTuple):
@@ -42,7 +43,8 @@ def mended_dis(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     grey = _equalized_grey(first, second)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    forward, backward = search.calc(*grey, None), search.calc(*grey[::-1], None)
+    flows = search.calc(*grey, None), search.calc(*grey[::-1], None)
+    forward, backward = search_again(search, grey, flows)
     return mend(first, second, forward, backward)
 
 
