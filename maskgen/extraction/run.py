@@ -118,6 +118,7 @@ def summary(recipe: dict) -> list[str]:
     sources = f"{len(recipe['sources'])} source{'s' * (len(recipe['sources']) > 1)}"
     lines.append(f"from {sources}, {sum(counts['pairs'].values())} pairs of frames examined")
     lines.append(f"masks passed over: {passed_over_in(recipe) or 'none'}")
+    lines += schedule.leaving_line(recipe)
     lines += [f"{name}: {number} masks {reason}" for name, reason, number in counts["faults"]]
     fruitless = [f"no mask came from {name}: {EXPLANATIONS[reason]}" for name, reason in counts["fruitless"]]
     lines += fruitless[:MAX_NAMED]
@@ -336,18 +337,13 @@ def _merge(candidates, segment, out, room, passed_over, hashes, strict):
         if not room:
             return
         room -= 1
-        segment.accepted += 1
+        segment.accept(float(candidate.row["hole_ratio"]), candidate.leaving)
         hashes.add(candidate.row["sha256"])
         insort(accepted, (candidate.frame, candidate.kind, candidate.cells))
         file_name = _file_name(candidate, segment)
         (out / segment.split / file_name).parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(out / segment.split / file_name, candidate.png)
-        made = {
-            "source": segment.source.name,
-            "frame": candidate.frame,
-            "gap": candidate.gap,
-            "square": candidate.square,
-        }
+        made = {"source": segment.source.name} | {key: getattr(candidate, key) for key in ("frame", "gap", "square")}
         yield candidate.row | {"file_name": file_name, **made, "kind": candidate.kind}
 
 
@@ -394,6 +390,7 @@ def _counts(segments, rows, passed_over):
         "masks": {split: len(rows[split]) for split in SPLITS},
         "pairs": {split: sum(one.examined for one in segments if one.split == split) for split in SPLITS},
         "masks_by_source": {f"{one.split}/{one.source.name}": one.accepted for one in segments},
+        "leaving": schedule.leaving_counts(segments),
         "passed_over": dict(reasons.most_common()),
         "faults": faults,
         "fruitless": fruitless,
