@@ -82,7 +82,7 @@ maskgen.add_command(sequences)
 @click.option(
     "--flow",
     default=ExtractConfig.flow,
-    help="Optical flow: dis, dis-medium, dis-fast, farneback, tvl1, or a plug-in.",
+    help="Optical flow: dis, dis-medium, dis-fast, farneback, tvl1, raft:FILE, or a plug-in.",
 )
 @click.option(
     "--slope",

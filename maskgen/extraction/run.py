@@ -72,6 +72,7 @@ def extract(
     paths = [paths] if isinstance(paths, Path | str) else list(paths)
     out, config = Path(out), config or ExtractConfig()
     _check(config)
+    config = replace(config, flow=flow.absolute(config.flow))
     with locked(out):
         sources, unusable = probe_sources(paths, out, workers, cluster, strict, say)
         segments = schedule.assign_splits(sources, config, say)
@@ -217,7 +218,7 @@ def _recipe(segments, config):
     """All that decides the result, and the credits of the sources."""
     return {
         "made_by": "maskgen extract",
-        "settings": asdict(config),
+        "settings": {**asdict(config), "flow": flow.identity(config.flow)},
         "libraries": library_versions("opencv", "numpy", "av", "pillow", *flow.packages(config.flow)),
         "sources": recipe_sources(segments),
     }
