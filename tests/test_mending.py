@@ -48,7 +48,7 @@ def test_wrong_flow_far_from_any_right_one_is_replaced_too():
     forward = np.zeros((128, 256, 2), np.float32)
     forward[:, 128:, 0] = 2
     right = forward.copy()
-    forward[40:88, 80:128, 0] = 2  # farther than the 12 px of the last pass
+    forward[40:88, 80:128, 0] = 2  # farther than the 6 px of the last pass
     mended, _ = mending.mend(frame, frame, forward, -right)
     assert np.abs(mended - right)[64, 104].max() < 0.05
 
@@ -59,6 +59,7 @@ def test_the_search_finds_the_same_flow_in_a_dim_copy_of_the_frames(monkeypatch)
     photo = cv2.cvtColor(np.clip(60 + 25 * smooth / smooth.std(), 0, 127).astype(np.uint8), cv2.COLOR_GRAY2RGB)
     pair = photo[16:112, 16:144].copy(), photo[18:114, 12:140].copy()
     monkeypatch.setattr(mending, "mend", lambda first, second, forward, backward: (forward, backward))
+    monkeypatch.setattr(mending, "_better_by_colour", lambda first, second, mended, original: mended)
     dim, bright = mending.mended_dis(*pair), mending.mended_dis(*(2 * frame for frame in pair))
     assert np.array_equal(dim, bright)
     assert np.median(dim[0][16:-16, 16:-16], axis=(0, 1)) == pytest.approx((4, -2), abs=0.2)
@@ -90,36 +91,46 @@ def test_a_colour_difference_is_that_of_the_worst_channel_averaged_over_3x3_pixe
 
 def test_confidence_follows_its_formula():
     def confidence(first, second, flow, back):
-        return mending._confidence(first, second, flow, back, mending.OFFSET)[24, 30]
+        return mending._confidence(first, second, flow, back)[24, 30]
 
     grey = flat(100)
     assert confidence(grey, grey, moving(0, 0), moving(0, 0)) == 1
-    # |w + v|^2 = 1, |w|^2 + |v|^2 = 5: slope 0.01, offset 0.5
-    assert confidence(grey, grey, moving(2, 0), moving(-1, 0)) == pytest.approx(np.exp(-1 / 0.55), rel=1e-5)
+    # |w + v|^2 = 1, |w|^2 + |v|^2 = 5: slope 0.01, and a quarter of the offset 0.5, as px are twice as large
+    assert confidence(grey, grey, moving(2, 0), moving(-1, 0)) == pytest.approx(np.exp(-1 / 0.175), rel=1e-5)
     assert confidence(grey, flat(115), moving(0, 0), moving(0, 0)) == pytest.approx(np.exp(-1), rel=1e-5)
     assert confidence(grey, grey, moving(40, 0), moving(-40, 0)) == 0  # leaves the frame
-    twice = moving(2, 0, 96, 128), moving(-2, 0, 96, 128)
-    assert mending._confidence(grey, flat(115), *twice, 0.5)[48, 60] == pytest.approx(np.exp(-1), rel=1e-5)
 
 
-def test_the_offset_is_that_of_the_paper_and_a_quarter_of_it_at_half_the_size(monkeypatch):
-    offsets, confidence = {}, mending._confidence
+@pytest.mark.parametrize(("dx", "dy"), [(6, 0), (-6, 0), (0, 6), (0, -6)])
+def test_a_pixel_takes_over_the_flow_of_a_neighbour_if_it_leads_to_more_similar_grey_levels(dx, dy):
+    first = np.random.default_rng(1).integers(0, 256, (48, 64), np.uint8)
+    flow = moving(5, 5)
+    flow[24 + dy, 32 + dx] = (3, 0)  # right; all others are wrong
+    best = mending._best_of_neighbours(first, np.roll(first, 3, axis=1), flow)
+    assert best[24, 32].tolist() == best[24 + dy, 32 + dx].tolist() == [3, 0]
+    assert best[24 - dy, 32 - dx].tolist() == [5, 5]  # 12 px away
 
-    def recorded(first, second, flow, back, offset):
-        offsets.setdefault(flow.shape[:2], set()).add(offset)
-        return confidence(first, second, flow, back, offset)
 
-    monkeypatch.setattr(mending, "_confidence", recorded)
-    mending.mend(flat(90), flat(90), moving(0, 0), moving(0, 0))
-    assert offsets == {(24, 32): {0.125}, (48, 64): {0.5}}  # px^2
+@pytest.mark.parametrize(("difference", "u"), [(3, 5), (4, 1)])
+def test_the_flow_of_a_neighbour_has_to_be_better_by_more_than_3_grey_levels(difference, u):
+    first, second = np.full((48, 64), 100, np.uint8), np.full((48, 64), 100, np.uint8)
+    second[:, 36:] += np.uint8(difference)
+    flow = moving(5, 0)
+    flow[22:27, 24:29, 0] = 1
+    assert mending._best_of_neighbours(first, second, flow)[24, 32, 0] == u  # 37 is brighter, and 33 is not
+
+
+def test_a_pixel_keeps_its_flow_if_no_neighbour_leads_to_more_similar_grey_levels():
+    grey, flow = flat(100)[..., 0], np.random.default_rng(2).normal(0, 2, (48, 64, 2)).astype(np.float32)
+    assert np.array_equal(mending._best_of_neighbours(grey, grey, flow), flow)
 
 
 @pytest.mark.parametrize(
-    ("one_pass", "reach", "neighbours"),  # px of its size; points (i, j) with i^2 + j^2 <= rings^2 + 1
+    ("one_pass", "reach", "neighbours"),  # half-size px; points (i, j) with i^2 + j^2 <= rings^2 + 1
     [
-        (mending.HALF_SIZE_PASSES[0], 48, 37),
-        (mending.HALF_SIZE_PASSES[1], 18, 37),
-        (mending.FULL_SIZE_PASS, 12, 21),
+        (mending.PASSES[0], 48, 37),
+        (mending.PASSES[1], 18, 37),
+        (mending.PASSES[2], 6, 21),
     ],
 )
 def test_a_confident_pixel_spreads_its_flow_as_far_as_documented(one_pass, reach, neighbours):

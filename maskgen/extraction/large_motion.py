@@ -14,9 +14,9 @@ import numpy as np
 
 from maskgen.extraction.consistency import consistency_error
 
-REDUCED = 4  # times smaller frames on which the flows are checked: enough for wide areas, and 16 times cheaper
+REDUCED = 2  # times smaller than half-size frames, on which the flows are checked: enough for wide areas
 SLOPE = 0.01  # of the consistency check, as in Sundaram et al. (ECCV 2010)
-OFFSET = 0.5 / REDUCED**2  # px^2, the same, at that size
+OFFSET = 0.5 / (2 * REDUCED) ** 2  # px^2, the same, at that size
 MISMATCH = 15  # equalized grey levels, mean over CORE x CORE px, above which a flow leads to another colour
 CORE = 5  # px at that size, side of a square of which each pixel contradicts the flow back and has another colour
 WIDE = 0.003  # share of the frame with such squares above which a second search is made
@@ -36,8 +36,8 @@ def search_again(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The flows of a second search if the first ones fail over a wide area, otherwise the first ones as they are.
 
-    search: the dense search. frames: both in grey, uint8 (H, W). flows: of the first search, from the first frame to
-    the second and back, float32 (H, W, 2), in pixels.
+    search: the dense search. frames: both in grey at half the size, uint8 (H, W). flows: of the first search, from
+    the first frame to the second and back, float32 (H, W, 2), in half-size px.
     """
     planes = [_reduced_planes(flow) for flow in flows]
     reduced = [cv2.resize(frame, planes[0][0].shape[::-1], interpolation=cv2.INTER_AREA) for frame in frames]
@@ -53,7 +53,7 @@ def search_again(
 
 
 def _reduced_planes(flow):
-    """dx and dy of every fourth pixel, in px of the reduced frames."""
+    """dx and dy of every second pixel, in px of the reduced frames."""
     points = np.s_[REDUCED // 2 :: REDUCED, REDUCED // 2 :: REDUCED]
     return [flow[..., axis][points] * np.float32(1 / REDUCED) for axis in range(2)]
 

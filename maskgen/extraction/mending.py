@@ -18,20 +18,22 @@ from maskgen.extraction.large_motion import search_again
 
 
 class Pass(NamedTuple):
-    """One pass of the filter. It reaches grid * step * rings px to each side."""
+    """One pass of the filter. It reaches grid * step * rings half-size px to each side."""
 
-    grid: int  # px between the points at which the mean is taken
+    grid: int  # half-size px between the points at which the mean is taken
     step: int  # grid points between a point and its next neighbour
     rings: int  # neighbours to each side
 
 
-HALF_SIZE_PASSES = (Pass(4, 4, 3), Pass(2, 3, 3))  # at half the size: far-reaching and cheap
-FULL_SIZE_PASS = Pass(2, 3, 2)  # at full size: sharp outlines
+PASSES = (Pass(4, 4, 3), Pass(2, 3, 3), Pass(1, 3, 2))  # from far-reaching and coarse to near and fine
+SHIFT = 6  # half-size px, distance of the neighbours whose flow a pixel may take over before the mending
+MARGIN = 3  # grey levels by which that flow has to be better
+SHIFT_WINDOW = 3  # half-size px, side of the square over which grey levels are compared for that
 COLOUR_RANGE = 12  # grey levels, sum of the differences in R, G and B at which a neighbour's weight falls to 1/e
 MIN_WEIGHT = 1e-3  # of a neighbour of any other colour, so that a pixel without similar neighbours gets a mean too
 COLOUR_WEIGHT = (np.exp(-np.arange(256) / COLOUR_RANGE) + MIN_WEIGHT).astype(np.float32)  # (256,), by that sum
 SLOPE = 0.01  # of the consistency check, as in Sundaram et al. (ECCV 2010)
-OFFSET = 0.5  # px^2, the same; a quarter of it at half the size
+OFFSET = 0.5 / 4  # half-size px^2: the 0.5 px^2 of that check
 MISMATCH_SCALE = 15  # grey levels, colour difference along the flow at which the confidence falls to 1/e
 MISMATCH = 15  # grey levels, colour difference along the flow above which two pixels do not show the same thing
 
@@ -39,13 +41,19 @@ MISMATCH = 15  # grey levels, colour difference along the flow above which two p
 def mended_dis(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The flow `dis` from first to second and back, each mended with the help of the other.
 
-    first, second: uint8 (H, W, 3), RGB. Returns two flows, float32 (H, W, 2).
+    first, second: uint8 (H, W, 3), RGB. Returns two flows, float32 (H, W, 2). Search and mending work on frames at half
+    the size, which is where the preset "medium" ends too.
     """
-    grey = _equalized_grey(first, second)
+    halves = [_half_size(frame) for frame in (first, second)]
+    grey = [_half_size(frame) for frame in _equalized_grey(first, second)]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search.setFinestScale(0)
     flows = search.calc(*grey, None), search.calc(*grey[::-1], None)
-    forward, backward = search_again(search, grey, flows)
-    return mend(first, second, forward, backward)
+    there, back = search_again(search, grey, flows)
+    there, back = _best_of_neighbours(*grey, there), _best_of_neighbours(*grey[::-1], back)
+    mended = mend(*halves, there, back)
+    there, back, *mended = (_doubled(flow, first.shape) for flow in (there, back, *mended))
+    return _better_by_colour(first, second, mended[0], there), _better_by_colour(second, first, mended[1], back)
 
 
 def mend(
@@ -53,30 +61,18 @@ def mend(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Replace the flow of pixels of low confidence by that of confident pixels of similar colour around them.
 
-    A pixel falls back to its original flow if the mended one leads to another colour and the original one leads to a
-    more similar colour; most such pixels are occluded. first, second: uint8 (H, W, 3), RGB. forward, backward: float32
-    (H, W, 2). Returns both flows, mended.
+    first, second: uint8 (H, W, 3), RGB, at half the size. forward, backward: float32 (H, W, 2), in half-size px.
+    Returns both flows, mended.
     """
     # Half way to a flat histogram: dark colours become easier to tell apart, and bright ones stay so.
     curve = np.rint((_equalization_curve(first, second) + np.arange(256)) / 2).astype(np.uint8)
     enhanced = [cv2.LUT(frame, curve) for frame in (first, second)]
-    halves = [_half_size(frame) for frame in (first, second)]
-    enhanced_halves = [_half_size(frame) for frame in enhanced]
-    before = there, back = [_resized_flow(flow, halves[0].shape, 0.5) for flow in (forward, backward)]
-    for one_pass in HALF_SIZE_PASSES:
-        there, back = (
-            _filtered(enhanced_halves[0], there, _confidence(*halves, there, back, OFFSET / 4), one_pass),
-            _filtered(enhanced_halves[1], back, _confidence(*halves[::-1], back, there, OFFSET / 4), one_pass),
+    for one_pass in PASSES:
+        forward, backward = (
+            _filtered(enhanced[0], forward, _confidence(first, second, forward, backward), one_pass),
+            _filtered(enhanced[1], backward, _confidence(second, first, backward, forward), one_pass),
         )
-    there, back = (
-        flow + _resized_flow(mended - original, flow.shape, 2)
-        for flow, mended, original in zip((forward, backward), (there, back), before, strict=True)
-    )
-    there, back = (
-        _filtered(enhanced[0], there, _confidence(*halves, there, back, OFFSET), FULL_SIZE_PASS),
-        _filtered(enhanced[1], back, _confidence(*halves[::-1], back, there, OFFSET), FULL_SIZE_PASS),
-    )
-    return _better_by_colour(first, second, there, forward), _better_by_colour(second, first, back, backward)
+    return forward, backward
 
 
 def _equalized_grey(first, second):
@@ -98,24 +94,41 @@ def _half_size(frame):
     return cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
-def _resized_flow(flow, shape, factor):
-    """The flow between frames of another size, `factor` times as large."""
-    return cv2.resize(flow, shape[1::-1], interpolation=cv2.INTER_LINEAR) * np.float32(factor)
+def _doubled(flow, shape):
+    """The flow between frames of twice the size. shape: theirs."""
+    return cv2.resize(flow, shape[1::-1], interpolation=cv2.INTER_LINEAR) * np.float32(2)
 
 
-def _confidence(first, second, flow, back, offset):
-    """exp(-consistency error - (colour difference / MISMATCH_SCALE)^2), 0 where the flow leaves. float32 (H, W).
+def _best_of_neighbours(first, second, flow):
+    """For each pixel its own flow, or that of a pixel SHIFT away if it leads to more similar grey levels.
 
-    first, second: the frames at half the size, which is enough for colours and four times cheaper. flow, back: at this
-    size or twice as large. offset: of the consistency check, in px^2 of the flow's size.
+    first, second: uint8 (H, W), grey. Patches blur the flow over outlines; beyond the blur it is right.
     """
+    best, error = flow.copy(), _grey_difference(first, second, flow)
+    padded = cv2.copyMakeBorder(flow, SHIFT, SHIFT, SHIFT, SHIFT, cv2.BORDER_REPLICATE)
+    height, width = first.shape
+    for y, x in ((SHIFT, 0), (SHIFT, 2 * SHIFT), (0, SHIFT), (2 * SHIFT, SHIFT)):
+        other = np.ascontiguousarray(padded[y : y + height, x : x + width])
+        other_error = cv2.add(_grey_difference(first, second, other), MARGIN)
+        better = cv2.compare(other_error, error, cv2.CMP_LT)
+        cv2.copyTo(other, better, best)
+        cv2.copyTo(other_error, better, error)
+    return best
+
+
+def _grey_difference(first, second, flow):
+    """Difference of grey levels along the flow, mean around each pixel. uint8 (H, W)."""
+    warped = cv2.remap(second, *_end_points(*cv2.split(flow)), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.blur(cv2.absdiff(first, warped), (SHIFT_WINDOW, SHIFT_WINDOW))
+
+
+def _confidence(first, second, flow, back):
+    """exp(-consistency error - (colour difference / MISMATCH_SCALE)^2), 0 where the flow leaves. float32 (H, W)."""
     planes = cv2.split(flow)
-    doubt, leaves = consistency_error(planes, cv2.split(back), slope=SLOPE, offset=offset)
-    same_size = flow.shape[:2] == first.shape[:2]
-    small_planes = planes if same_size else cv2.split(_resized_flow(flow, first.shape, 0.5))
-    mismatch = _colour_difference(first, second, *small_planes) * np.float32(1 / MISMATCH_SCALE)
+    doubt, leaves = consistency_error(planes, cv2.split(back), slope=SLOPE, offset=OFFSET)
+    mismatch = _colour_difference(first, second, *planes) * np.float32(1 / MISMATCH_SCALE)
     mismatch *= mismatch
-    doubt += mismatch if same_size else cv2.resize(mismatch, doubt.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    doubt += mismatch
     doubt *= np.float32(-1)
     confidence = cv2.exp(doubt, dst=doubt)
     confidence[leaves] = 0
@@ -165,9 +178,11 @@ def _better_by_colour(first, second, mended, original):
 
 def _colour_difference(first, second, u, v):
     """Largest difference among R, G and B along the displacement (u, v), mean over 3x3 pixels. uint8 (H, W)."""
-    height, width = u.shape
-    x = u + np.arange(width, dtype=np.float32)
-    y = v + np.arange(height, dtype=np.float32)[:, None]
-    warped = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    warped = cv2.remap(second, *_end_points(u, v), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     red, green, blue = cv2.split(cv2.blur(cv2.absdiff(first, warped), (3, 3)))
     return cv2.max(cv2.max(red, green), blue)
+
+
+def _end_points(u, v):
+    """The positions, x and y, to which the displacement (u, v) leads. float32 (H, W) each."""
+    return u + np.arange(u.shape[1], dtype=np.float32), v + np.arange(u.shape[0], dtype=np.float32)[:, None]
