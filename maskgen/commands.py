@@ -24,6 +24,7 @@ from maskgen.settings import (
     BORDER,
     EDGES,
     GET,
+    LEAVING,
     PRESETS,
     RAW,
     SHAPES,
@@ -79,7 +80,9 @@ maskgen.add_command(sequences)
     "--gap", "gaps", type=Numbers(int), default="1", help="Distance of the two frames of a pair; several as 1,2,4."
 )
 @click.option(
-    "--flow", default=ExtractConfig.flow, help="Optical flow: dis, dis-medium, dis-fast, farneback, tvl1, or a plug-in."
+    "--flow",
+    default=ExtractConfig.flow,
+    help="Optical flow: dis, dis-medium, dis-fast, farneback, tvl1, raft:FILE, or a plug-in.",
 )
 @click.option(
     "--slope",
@@ -87,6 +90,12 @@ maskgen.add_command(sequences)
     help="A pixel is occluded if |w+v|^2 > slope * (|w|^2 + |v|^2) + offset, w and v being the flow there and back.",
 )
 @click.option("--offset", default=ExtractConfig.offset, help="See --slope; in px^2.")
+@click.option(
+    "--leaving",
+    type=click.Choice(LEAVING),
+    default=ExtractConfig.leaving,
+    help="Pixels that leave the frame, as where the camera pans: keep them in the holes, as published, or drop them.",
+)
 @click.option("--motion-boundaries/--no-motion-boundaries", default=True, help="Add motion boundaries to the holes.")
 @click.option(
     "--boundary-slope",

@@ -20,6 +20,7 @@ GET = {  # what `maskgen get` writes -> its default folder
     "webdataset": "masks/webdataset",
     "parquet": "masks/parquet",
 }
+LEAVING = ("keep", "drop")  # what happens to the pixels that leave the frame
 SHAPES = ("square", "disc")  # of the brush that dilates a hole
 SIZES = whole(16, 4096)  # px, side of generated masks
 SEEDS = whole(0)
@@ -41,6 +42,7 @@ class ExtractConfig:
     flow: str = "dis"  # a name in maskgen.extraction.flow.FLOWS
     slope: float = 0.01  # Sundaram et al. 2010: |w + v|^2 > slope * (|w|^2 + |v|^2) + offset
     offset: float = 0.5  # px^2, the same
+    leaving: str = "keep"  # or "drop": holes without the pixels that the flow leads out of the frame
     motion_boundaries: bool = True  # added to the hole, as in the original generator
     boundary_slope: float = 0.01  # Sundaram et al. 2010: |grad u|^2 + |grad v|^2 > slope * |w|^2 + offset
     boundary_offset: float = 0.002  # px^2 per px^2, the same
@@ -53,7 +55,9 @@ class ExtractConfig:
 
     def __post_init__(self):
         bounds = dict.fromkeys(("slope", "offset", "boundary_slope", "boundary_offset", "noise"), number(0))
-        expect_fields(self, **bounds, min_area=whole(0), max_share=number(0, 1, above=True), seed=SEEDS)
+        expect_fields(
+            self, **bounds, leaving=one_of(LEAVING), min_area=whole(0), max_share=number(0, 1, above=True), seed=SEEDS
+        )
 
 
 @dataclass(frozen=True)

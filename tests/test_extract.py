@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from films import encode, frame, write_frames, write_video
+from films import encode, frame, texture, write_frames, write_video
 
 from maskgen import maskset
 from maskgen.errors import BadInput
@@ -106,11 +106,29 @@ def test_a_pixel_has_changed_if_its_grey_level_differs_by_more_than_six():
 
 
 def test_the_flow_of_a_pair_in_which_hardly_anything_changes_is_not_computed(monkeypatch):
-    monkeypatch.setattr(task, "holes_of_pair", lambda *args: pytest.fail("the flow was computed"))
+    monkeypatch.setattr(task, "holes_and_leaving", lambda *args: pytest.fail("the flow was computed"))
     first = np.zeros((512, 512, 3), np.uint8)
     second = first.copy()
     second[100:108, 200:208] = 255  # 64 px, about 200 px after smoothing
-    assert task._holes_or_reasons(first, second, ExtractConfig()) == (task.NEAR_EMPTY, task.NEAR_EMPTY)
+    assert task._holes_or_reasons(first, second, ExtractConfig()) == [(task.NEAR_EMPTY, 0)] * 2
+
+
+def panning_film(folder):
+    """Ten frames of 64 px over a wide texture, each 4 px further to the right: four columns leave in each pair."""
+    folder.mkdir()
+    photo = texture(64, 104, seed=3)
+    for index in range(10):
+        cv2.imwrite(str(folder / f"{index}.png"), photo[:, 4 * index : 4 * index + 64])
+    return folder
+
+
+def test_the_pixels_that_leave_are_counted_and_dropped_on_request(tmp_path):
+    film, config = panning_film(tmp_path / "pan"), replace(SMALL, train=4, test=0, motion_boundaries=False)
+    kept = silent_extract([film], tmp_path / "kept", config)
+    assert kept["counts"]["leaving"] == {"masks": 2, "share": 1.0}  # the same two masks in all pairs
+    assert any("in 2 masks, are kept; --leaving drop removes them" in line for line in summary(kept))
+    dropped = silent_extract([film], tmp_path / "dropped", replace(config, leaving="drop"))
+    assert dropped["counts"]["masks"]["train"] == 0 and dropped["counts"]["passed_over"] == {"near-empty": 18}
 
 
 def test_two_workers_give_the_bytes_of_one(films, tmp_path):

@@ -311,7 +311,7 @@ def hole_above_noise(forward, backward, *, variance=0, noise=0, is_still=False, 
     config = replace(ExtractConfig(), **{"motion_boundaries": False, "min_area": 1, **settings})
     small = np.full((height // 2, width // 2), change, np.float32)
     planes = cv2.split(forward), cv2.split(backward)
-    return occlusion_module._hole_above_noise(*planes, statistics, small, changed, config)
+    return occlusion_module._hole_above_noise(*planes, statistics, small, changed, config)[0]
 
 
 @pytest.mark.parametrize(("noise", "change", "counts"), [(3, 36, False), (3, 37, True), (0, 1, False), (0, 1.1, True)])
@@ -475,3 +475,25 @@ def test_only_the_best_textured_quarter_decides_whether_a_camera_is_still(moving
     texture = np.random.default_rng(0).permutation(100 * 100).reshape(100, 100).astype(np.float32)
     difference = np.where(texture >= (1 - moving_share) * 100 * 100, 100, 0).astype(np.float32)
     assert occlusion_module._is_still(difference, np.zeros_like(texture), texture) == is_still
+
+
+def test_dropped_pixels_are_the_columns_that_a_pan_moves_out_of_the_frame(monkeypatch):
+    pan = np.zeros((64, 64, 2), np.float32)
+    pan[..., 0] = 8  # exactly the last 8 columns leave
+    torn = -pan
+    torn[:, 24:40, 0] = -5  # and 16 columns, 16..31 of the first frame, contradict
+    monkeypatch.setattr(occlusion_module, "both", lambda name, first, second: (pan, torn))
+    frame = np.zeros((64, 64, 3), np.uint8)
+    config = replace(ExtractConfig(), noise=0, motion_boundaries=False)
+    kept, pixels = occlusion_module.holes_and_leaving(frame, frame, config)[0]
+    assert np.flatnonzero(kept[30]).tolist() == [*range(16, 32), *range(56, 64)] and pixels == 8 * 64
+    dropped, pixels = occlusion_module.holes_and_leaving(frame, frame, replace(config, leaving="drop"))[0]
+    assert np.flatnonzero(dropped[30]).tolist() == [*range(16, 32)] and pixels == 8 * 64
+
+
+def test_a_pan_has_no_hole_without_the_pixels_that_leave():
+    photo = texture(128, 168)
+    pan = [np.ascontiguousarray(part) for part in (photo[:, 8:], photo[:, :-8])]
+    config = ExtractConfig(leaving="drop")
+    for (hole, pixels), columns in zip(occlusion_module.holes_and_leaving(*pan, config), (8, 8), strict=True):
+        assert not hole[:, 4:-4].any() and pixels == pytest.approx(columns * 128, rel=0.05)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from maskgen.errors import BadInput
+from maskgen.extraction import raft
 from maskgen.extraction.mending import mended_dis
 
 GROUP = "maskgen.flows"  # entry point group in which another package can register a method
@@ -49,12 +50,19 @@ FLOWS = {"dis": dis, "dis-medium": dis_medium, "dis-fast": dis_fast, "farneback"
 
 
 def flow_named(name: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Look up a method by name, in `FLOWS` or among those of other packages. Raises BadInput for an unknown name."""
+    """Look up a method by name, in `FLOWS` or among those of other packages; "raft:FILE" is RAFT with these weights.
+
+    Raises BadInput for an unknown name, or a file without usable weights.
+    """
     if name in FLOWS:
         return FLOWS[name]
+    if raft.is_raft(name):
+        return raft.raft(name)
     plugins = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in plugins:
-        raise BadInput(f"no optical flow called {name!r}: expected one of {', '.join([*FLOWS, *sorted(plugins)])}")
+        raise BadInput(
+            f"no optical flow called {name!r}: expected one of {', '.join([*FLOWS, *sorted(plugins), 'raft:FILE'])}"
+        )
     return plugins[name].load()
 
 
@@ -62,7 +70,19 @@ def packages(name: str) -> list[str]:
     """The installed packages, apart from OpenCV, that compute the flow of this name."""
     if name in FLOWS:
         return ["scikit-image", "scipy"] if FLOWS[name] is tvl1 else []
+    if raft.is_raft(name):
+        return raft.PACKAGES
     return [entry.dist.name for entry in entry_points(group=GROUP, name=name) if entry.dist]
+
+
+def absolute(name: str) -> str:
+    """The same name; in "raft:FILE" the path is absolute, as a worker may have another working folder."""
+    return f"{raft.PREFIX}{raft.weights_file(name)}" if raft.is_raft(name) else name
+
+
+def identity(name: str) -> str:
+    """What decides the flow of this name, for a recipe: the name, and for "raft:FILE" the weights and the device."""
+    return raft.identity(name) if raft.is_raft(name) else name
 
 
 def both(name: str, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

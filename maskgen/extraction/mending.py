@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from maskgen.extraction.consistency import consistency_error
+from maskgen.extraction.large_motion import search_again
 
 
 class Pass(NamedTuple):
@@ -47,7 +48,8 @@ def mended_dis(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
     grey = [_half_size(frame) for frame in _equalized_grey(first, second)]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
-    there, back = search.calc(*grey, None), search.calc(*grey[::-1], None)
+    flows = search.calc(*grey, None), search.calc(*grey[::-1], None)
+    there, back = search_again(search, grey, flows)
     there, back = _best_of_neighbours(*grey, there), _best_of_neighbours(*grey[::-1], back)
     mended = mend(*halves, there, back)
     there, back, *mended = (_doubled(flow, first.shape) for flow in (there, back, *mended))

@@ -118,7 +118,7 @@ def merge(
         if not room:
             return
         room -= 1
-        segment.accepted += 1
+        segment.accept(float(candidate.row["hole_ratio"]), candidate.leaving)
         accepted.add(candidate, segment)
         file_name = file_name_of(candidate, segment)
         (out / segment.split / file_name).parent.mkdir(parents=True, exist_ok=True)

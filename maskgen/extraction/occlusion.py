@@ -92,6 +92,17 @@ def holes_of_pair(first: np.ndarray, second: np.ndarray, config: ExtractConfig) 
     flows. The published bounds are raised by config.noise times the variance that noise gives the flow, and holes that
     are due to noise or light alone are left out; config.noise = 0 gives the published rules.
     """
+    (occluded, _), (disoccluded, _) = holes_and_leaving(first, second, config)
+    return occluded, disoccluded
+
+
+def holes_and_leaving(
+    first: np.ndarray, second: np.ndarray, config: ExtractConfig
+) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
+    """Both holes as in `holes_of_pair`, each with the number of its pixels that the flow leads out of the frame.
+
+    With config.leaving = "drop" these pixels have been removed from the hole.
+    """
     flows = both(config.flow, first, second)
     forward, backward = map(cv2.split, flows)
     if not config.noise:
@@ -115,17 +126,25 @@ def _hole_by_published_rules(forward, backward, config):
     hole = (error > 1) | leaves
     if config.motion_boundaries:
         hole |= motion_boundaries(forward, slope=config.boundary_slope, offset=config.boundary_offset)
-    return remove_specks(hole, config.min_area)
+    return _finished(hole, leaves, config)
+
+
+def _finished(hole, leaves, config):
+    """The hole without specks, and the number of its pixels that leave, which are removed first if they are to be."""
+    if config.leaving == "keep":
+        hole = remove_specks(hole, config.min_area)
+        return hole, int(np.count_nonzero(hole & leaves))
+    return remove_specks(hole & ~leaves, config.min_area), int(np.count_nonzero(hole & leaves))
 
 
 def _hole_above_noise(forward, backward, statistics, change, changed, config):
-    """The hole without what is due to noise or light alone.
+    """The hole without what is due to noise or light alone, and the number of its pixels that leave.
 
     change: mean squared difference of the frames at half the size. changed: bool (H, W), for a still camera. Both are
     the same for the two directions.
     """
     if statistics.is_still and np.count_nonzero(changed) < config.min_area:
-        return np.zeros(changed.shape, bool)
+        return np.zeros(changed.shape, bool), 0
     noise = statistics.variance * np.float32(config.noise)
     error, leaves = consistency_error(forward, backward, slope=config.slope, offset=config.offset + noise)
     # With a still camera the edge of the frame looks the same in both frames; with a moving one it changes. The flow of
@@ -148,7 +167,7 @@ def _hole_above_noise(forward, backward, statistics, change, changed, config):
         hole |= contour
     if statistics.is_still:
         hole &= changed
-    return remove_specks(hole, config.min_area)
+    return _finished(hole, leaves, config)
 
 
 def _grey_at_half_size(first, second, flow):

@@ -69,6 +69,7 @@ def extract(
     paths = [paths] if isinstance(paths, Path | str) else list(paths)
     out, config = Path(out), config or ExtractConfig()
     _check(config)
+    config = replace(config, flow=flow.absolute(config.flow))
     with locked(out):
         sources, unusable = probe_sources(paths, out, workers, cluster, strict, say)
         segments = schedule.assign_splits(sources, config, say)
@@ -134,6 +135,7 @@ def summary(recipe: dict) -> list[str]:
     sources = f"{len(recipe['sources'])} source{'s' * (len(recipe['sources']) > 1)}"
     lines.append(f"from {sources}, {sum(counts['pairs'].values())} pairs of frames examined")
     lines.append(f"masks passed over: {passed_over_in(recipe) or 'none'}")
+    lines += schedule.leaving_line(recipe)
     lines += [f"{name}: {number} masks {reason}" for name, reason, number in counts["faults"]]
     fruitless = [f"no mask came from {name}: {EXPLANATIONS[reason]}" for name, reason in counts["fruitless"]]
     lines += fruitless[:MAX_NAMED]
@@ -232,7 +234,7 @@ def _recipe(segments, config):
     """All that decides the result, and the credits of the sources."""
     return {
         "made_by": "maskgen extract",
-        "settings": asdict(config),
+        "settings": {**asdict(config), "flow": flow.identity(config.flow)},
         "libraries": library_versions("opencv", "numpy", "av", "pillow", *flow.packages(config.flow)),
         "sources": recipe_sources(segments),
     }
@@ -350,6 +352,7 @@ def _counts(segments, rows, passed_over):
         "masks": {split: len(rows[split]) for split in SPLITS},
         "pairs": {split: sum(one.examined for one in segments if one.split == split) for split in SPLITS},
         "masks_by_source": {f"{one.split}/{one.source.name}": one.accepted for one in segments},
+        "leaving": schedule.leaving_counts(segments),
         "passed_over": dict(reasons.most_common()),
         "faults": faults,
         "fruitless": fruitless,

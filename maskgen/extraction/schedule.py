@@ -33,6 +33,9 @@ class Segment:
     excluded: np.ndarray = field(init=False)  # int64, ascending: codes of the pairs that are not offered any more
     examined: int = 0  # pairs
     accepted: int = 0  # masks
+    leaving_masks: int = 0  # masks with pixels that leave the frame
+    leaving_pixels: int = 0  # of all masks, whether they are in the holes or have been removed
+    hole_pixels: float = 0  # of all masks
 
     def __post_init__(self):
         self.squares = video.crop_squares(self.source.width, self.source.height, self.config.crops)
@@ -62,6 +65,13 @@ class Segment:
     def masks_per_pair(self) -> float:
         """Masks that a pair of this segment has given on average; 1 before any pair was examined."""
         return min(MASKS_PER_PAIR, (self.accepted + 1) / (self.examined + 1))
+
+    def accept(self, hole_ratio: float, leaving: int) -> None:
+        """Count an accepted mask, with the number of its pixels that leave the frame."""
+        self.accepted += 1
+        self.leaving_masks += leaving > 0
+        self.leaving_pixels += leaving
+        self.hole_pixels += hole_ratio * self.config.size**2
 
     def offer(self, wanted: int, rng: np.random.Generator) -> np.ndarray:
         """Codes of unexamined pairs, spread evenly, from which `wanted` masks can be chosen: int64, ascending.
@@ -214,3 +224,25 @@ def stratified_sample(count: int, size: int, rng: np.random.Generator) -> np.nda
     """`count` different indices below `size`, ascending int64: one drawn from each of `count` equal intervals."""
     edges = np.arange(count + 1) * size // count
     return edges[:-1] + (rng.random(count) * np.diff(edges)).astype(np.int64)
+
+
+def leaving_counts(segments: list[Segment]) -> dict:
+    """How many masks have pixels that leave the frame, and the share of these among all hole pixels, for recipe.json.
+
+    If they are dropped, they count as hole pixels here.
+    """
+    pixels, holes = (sum(getattr(one, name) for one in segments) for name in ("leaving_pixels", "hole_pixels"))
+    if segments and segments[0].config.leaving == "drop":
+        holes += pixels
+    masks = sum(segment.leaving_masks for segment in segments)
+    return {"masks": masks, "share": round(pixels / holes, 4) if holes else 0.0}
+
+
+def leaving_line(recipe: dict) -> list[str]:
+    """The line of the summary on the pixels that leave the frame; none if there are none. recipe: of a finished run."""
+    leaving = recipe["counts"].get("leaving", {"masks": 0})
+    if not leaving["masks"]:
+        return []
+    done = "were dropped" if recipe["settings"]["leaving"] == "drop" else "are kept; --leaving drop removes them"
+    share = f"{leaving['share']:.1%} of the hole pixels, in {leaving['masks']} masks"
+    return [f"where the view leaves the frame: {share}, {done}"]

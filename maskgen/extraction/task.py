@@ -13,7 +13,7 @@ import numpy as np
 
 from maskgen import maskset
 from maskgen.extraction import video
-from maskgen.extraction.occlusion import holes_of_pair
+from maskgen.extraction.occlusion import holes_and_leaving
 from maskgen.runtime import files
 from maskgen.settings import ExtractConfig
 
@@ -51,6 +51,7 @@ class Candidate:
     row: dict | None = None
     png: bytes = b""
     cells: bytes = b""
+    leaving: int = 0  # pixels of the hole that leave the frame, or did before they were removed
 
 
 def extract_masks(task: Task) -> None:
@@ -60,12 +61,12 @@ def extract_masks(task: Task) -> None:
     outcome, pngs, cells, selector = [], [], [], _PairSelector(task)
     for pair, first, second in _frames_of_pairs(task, selector.is_needed):
         before = len(pngs)
-        for kind, hole in zip(KINDS, _holes_or_reasons(first, second, task.config), strict=True):
+        for kind, (hole, leaving) in zip(KINDS, _holes_or_reasons(first, second, task.config), strict=True):
             if isinstance(hole, str):
-                outcome.append([*pair, kind, hole, None, 0])
+                outcome.append([*pair, kind, hole, None, 0, 0])
                 continue
             png = maskset.encode(hole)
-            outcome.append([*pair, kind, "", maskset.describe(hole, "", png), len(png)])
+            outcome.append([*pair, kind, "", maskset.describe(hole, "", png), len(png), leaving])
             pngs.append(png)
             cells.append(occupied_cells(hole))
         selector.add_result(len(pngs) - before)
@@ -81,10 +82,10 @@ def read_candidates(path: Path) -> list[Candidate]:
     with np.load(path) as saved:
         outcome, data, cells = json.loads(str(saved["outcome"])), saved["data"].tobytes(), iter(saved["cells"])
     candidates, begin = [], 0
-    for frame, gap, square, kind, reason, row, length in outcome:
+    for frame, gap, square, kind, reason, row, length, leaving in outcome:
         png, begin = data[begin : begin + length], begin + length
         own_cells = b"" if reason else next(cells).tobytes()
-        candidates.append(Candidate(frame, gap, square, kind, reason, row, png, own_cells))
+        candidates.append(Candidate(frame, gap, square, kind, reason, row, png, own_cells, leaving))
     return candidates
 
 
@@ -181,15 +182,19 @@ def _crop_or_reason(frame, square, task):
 
 
 def _holes_or_reasons(first, second, config):
-    """The occluded and the disoccluded hole of a pair, bool (H, W); in place of a hole a str with what is wrong."""
+    """The occluded and the disoccluded hole of a pair, each with the number of its pixels that leave the frame.
+
+    Holes are bool (H, W); in place of a hole stands a str with what is wrong.
+    """
     for frame in (first, second):
         if isinstance(frame, str):
-            return frame, frame
+            return [(frame, 0)] * 2
     if video.is_one_colour(first) and video.is_one_colour(second):
-        return ONE_COLOUR, ONE_COLOUR
+        return [(ONE_COLOUR, 0)] * 2
     if changed_share(first, second) < config.min_ratio / 2:  # hardly anything moves, so the flow is not needed
-        return NEAR_EMPTY, NEAR_EMPTY
-    return [_hole_or_reason(hole, config) for hole in holes_of_pair(first, second, config)]
+        return [(NEAR_EMPTY, 0)] * 2
+    found = holes_and_leaving(first, second, config)
+    return [(_hole_or_reason(hole, config), leaving) for hole, leaving in found]
 
 
 def _hole_or_reason(hole, config):

@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -56,6 +56,7 @@ def make_sequences(
     raw, out, config = raw_path(raw), Path(out), config or SequenceConfig()
     wanted = {split: getattr(config, split) for split in SPLITS if getattr(config, split)}
     flow.flow_named(config.flow)
+    config = replace(config, flow=flow.absolute(config.flow))
     masks = raw_masks_of(raw, wanted) if set(config.modes) & set(FROM_RAW) else {}
     with locked(out):
         segments, unusable = [], []
@@ -93,7 +94,8 @@ def _segments(videos, out, config, workers, cluster, strict, say):
 def _recipe(config, masks, segments):
     """All that decides the result."""
     libraries = ["opencv", "numpy"]
-    recipe = {"made_by": "maskgen sequences", "settings": asdict(config)}
+    settings = {**asdict(config), "flow": flow.identity(config.flow)}
+    recipe = {"made_by": "maskgen sequences", "settings": settings}
     if masks:
         recipe["raw_masks"] = _content(next(iter(masks.values())).masks, masks)
     if segments:
