@@ -4,7 +4,7 @@
     python benchmarks/pconv.py --settings   # ways to run a 512x512 image, time and peak memory (compiles: a minute)
     python benchmarks/pconv.py --ways       # time and PSNR of --one-scale and --mirror, with the shipped weights
     python benchmarks/pconv.py --bf16       # changes by bfloat16 in photos that the shipped net fills
-    python benchmarks/pconv.py --grid --device cuda  # the three nets in float32, bf16 and compiled, batches 1 and 16
+    python benchmarks/pconv.py --grid --device cuda  # the three nets, float32, bf16 and bf16 compiled, batches 1 and 16
 
 Two threads. Times are medians of rounds in which the candidates take turns, so that other load affects all of them.
 Memory is the peak of a new process beyond what it uses after importing torch and building the net.
@@ -276,22 +276,23 @@ def peak_of(call, device):
 
 def grid_rows(grid, device, rounds):
     """Yield rows of `--grid`, a list for each group of three nets that took turns."""
-    tasks = [("fill", grid.size, grid.width, batch, grid.compiled) for batch in grid.batches]
-    tasks.append(("step", grid.step_size, grid.step_width, grid.step_batch, False))
-    for task, size, width, batch, may_compile in tasks:
+    fill, step = ("fill", grid.size, grid.width), ("step", grid.step_size, grid.step_width)
+    tasks = [(*fill, batch, way) for batch in grid.batches for way in ((False, False), (True, False))]
+    tasks += [(*step, grid.step_batch, way) for way in ((False, False), (True, False))]
+    tasks += [(*fill, batch, (True, True)) for batch in grid.batches if grid.compiled]  # last, as compiling takes long
+    for task, size, width, batch, (half, compiled) in tasks:
         image, valid = (x.to(device) for x in scene(batch, size))
-        for half, compiled in product((False, True), (False, True) if may_compile else (False,)):
-            calls = {}
-            for name, net in NETS.items():
-                net = net(width, grid.depth).to(device, memory_format=torch.channels_last).train(task == "step")
-                net = torch.compile(net) if compiled else net
-                calls[name] = timed((step_call if task == "step" else fill_call)(net, image, valid, half), device)
-            times, way = medians(calls, rounds), {"precision": "bf16" if half else "fp32", "compiled": compiled}
-            yield [
-                {"task": task, "net": name, "batch": batch, "size": size, "width": width, **way}
-                | {"seconds": seconds, "ratio": seconds / times["conv"], "peak_mb": peak_of(calls[name], device)}
-                for name, seconds in times.items()
-            ]
+        calls = {}
+        for name, net in NETS.items():
+            net = net(width, grid.depth).to(device, memory_format=torch.channels_last).train(task == "step")
+            net = torch.compile(net) if compiled else net
+            calls[name] = timed((step_call if task == "step" else fill_call)(net, image, valid, half), device)
+        times, way = medians(calls, rounds), {"precision": "bf16" if half else "fp32", "compiled": compiled}
+        yield [
+            {"task": task, "net": name, "batch": batch, "size": size, "width": width, **way}
+            | {"seconds": seconds, "ratio": seconds / times["conv"], "peak_mb": peak_of(calls[name], device)}
+            for name, seconds in times.items()
+        ]
 
 
 def show_grid(grid, device, rounds, path):
