@@ -4,16 +4,19 @@
     python benchmarks/pconv.py --settings   # ways to run a 512x512 image, time and peak memory (compiles: a minute)
     python benchmarks/pconv.py --ways       # time and PSNR of --one-scale and --mirror, with the shipped weights
     python benchmarks/pconv.py --bf16       # changes by bfloat16 in photos that the shipped net fills
+    python benchmarks/pconv.py --grid --device cuda  # the three nets, float32, bf16 and bf16 compiled, batches 1 and 16
 
 Two threads. Times are medians of rounds in which the candidates take turns, so that other load affects all of them.
 Memory is the peak of a new process beyond what it uses after importing torch and building the net.
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -27,7 +30,9 @@ import torch.nn.functional as F
 from evaluation import masks
 from maskgen import canonical, maskset
 from maskgen.runtime import images
+from maskgen.runtime.files import write_whole
 from pconv_model import unet, upsampling
+from pconv_model.device import usable
 from pconv_model.inpaint import Inpainter
 from pconv_model.unet import ConvUNet, PConvUNet
 
@@ -39,12 +44,30 @@ SETTINGS = {  # name: channels last, bf16, compiled
     "float32, channels last, compiled": (True, False, True),
     "bf16, channels last, compiled": (True, True, True),
 }
+PAPER_SECONDS = 0.23  # one 512x512 image, full width, on a V100 (section 3.2 of the paper)
 WAYS = {  # name: settings of Inpainter
     "one scale": {"scales": False},
     "all scales": {},
     "one scale, mirrored": {"scales": False, "mirror": True},
     "all scales, mirrored": {"mirror": True},
 }
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Sizes of `--grid`."""
+
+    size: int = 512  # px, of the images that are filled
+    width: float = 1.0
+    depth: int = 8
+    batches: tuple[int, ...] = (1, 16)
+    step_size: int = 256  # px, of the crops of a training step
+    step_width: float = 0.5
+    step_batch: int = 64
+    compiled: bool = True
+
+
+TOY = Grid(size=64, width=0.1, depth=4, batches=(1, 2), step_size=32, step_width=0.1, step_batch=2, compiled=False)
 
 
 class NaiveUNet(PConvUNet):
@@ -205,6 +228,91 @@ def resized_square(photo):
     return cv2.resize(photo[top : top + side, left : left + side], (512, 512), interpolation=cv2.INTER_AREA)
 
 
+def fill_call(net, image, valid, half):
+    """A function that fills a batch with a net, in bf16 if `half`."""
+
+    @torch.inference_mode()
+    def call():
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+            net(image, valid)
+
+    return call
+
+
+def step_call(net, image, valid, half):
+    """A function that does one step of Adam on L1, in bf16 if `half`."""
+    optimiser = torch.optim.Adam(net.parameters(), fused=True)
+
+    def call():
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+            out = net(image, valid)
+        (out - image).abs().mean().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return call
+
+
+def timed(call, device):
+    """A function that calls and waits until the device has finished."""
+    on_gpu = torch.device(device).type == "cuda"
+
+    def wait():
+        call()
+        if on_gpu:
+            torch.cuda.synchronize(device)
+
+    return wait
+
+
+def peak_of(call, device):
+    """Peak MB that PyTorch allocates on a graphics card during a call; None on other devices."""
+    if torch.device(device).type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    return torch.cuda.max_memory_allocated(device) / 2**20
+
+
+def grid_rows(grid, device, rounds):
+    """Yield rows of `--grid`, a list for each group of three nets that took turns."""
+    fill, step = ("fill", grid.size, grid.width), ("step", grid.step_size, grid.step_width)
+    tasks = [(*fill, batch, way) for batch in grid.batches for way in ((False, False), (True, False))]
+    tasks += [(*step, grid.step_batch, way) for way in ((False, False), (True, False))]
+    tasks += [(*fill, batch, (True, True)) for batch in grid.batches if grid.compiled]  # last, as compiling takes long
+    for task, size, width, batch, (half, compiled) in tasks:
+        image, valid = (x.to(device) for x in scene(batch, size))
+        calls = {}
+        for name, net in NETS.items():
+            net = net(width, grid.depth).to(device, memory_format=torch.channels_last).train(task == "step")
+            net = torch.compile(net) if compiled else net
+            calls[name] = timed((step_call if task == "step" else fill_call)(net, image, valid, half), device)
+        times, way = medians(calls, rounds), {"precision": "bf16" if half else "fp32", "compiled": compiled}
+        yield [
+            {"task": task, "net": name, "batch": batch, "size": size, "width": width, **way}
+            | {"seconds": seconds, "ratio": seconds / times["conv"], "peak_mb": peak_of(calls[name], device)}
+            for name, seconds in times.items()
+        ]
+
+
+def show_grid(grid, device, rounds, path):
+    """Print the rows of `--grid`, and write them into a JSON file, as they are measured."""
+    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}; the paper: {PAPER_SECONDS} s for one 512x512 image on a V100")
+    print(f"{'':40} {'s a batch':>10} {'s an image':>11} {'ratio':>6} {'peak MB':>8}", flush=True)
+    rows = []
+    for group in grid_rows(grid, device, rounds):
+        rows += group
+        for row in group:
+            way = f"{row['precision']}{', compiled' if row['compiled'] else ''}"
+            title = f"{row['task']} {row['batch']} x {row['size']} px, {way}, {row['net']}"
+            memory = "" if row["peak_mb"] is None else f"{row['peak_mb']:8.0f}"
+            each = row["seconds"] / row["batch"]
+            print(f"{title:40} {row['seconds']:10.5f} {each:11.5f} {row['ratio']:6.2f} {memory}", flush=True)
+        if path:
+            write_whole(path, json.dumps({"device": name, "torch": torch.__version__, "rows": rows}, indent=1).encode())
+
+
 def peak(task, name):
     """Peak MB of a new process beyond importing and building."""
     command = [sys.executable, __file__, "--peak", task, name]
@@ -239,12 +347,18 @@ def main():
     parser.add_argument("--settings", action="store_true")
     parser.add_argument("--ways", action="store_true")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--grid", action="store_true")
+    parser.add_argument("--device", help="of --grid, such as cuda; default: the fastest")
+    parser.add_argument("--toy", action="store_true", help="--grid with small nets and images, as a test")
+    parser.add_argument("--json", type=Path, help="file that gets the rows of --grid")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if options.toy else 2)
     if options.peak:
         show_peak(*options.peak)
+    elif options.grid:
+        show_grid(TOY if options.toy else Grid(), usable(options.device), options.rounds, options.json)
     elif options.ways:
         show_ways(options.rounds)
     elif options.bf16:

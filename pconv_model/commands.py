@@ -95,7 +95,7 @@ def _read_config(context, param, name):
 def data_options(command):
     """Options of `train` and `search`: the data and where to start."""
     options = (
-        click.argument("images", nargs=-1, type=FOLDER),
+        click.argument("images", nargs=-1, type=NEW),  # folders and .npy files; `split` names what is missing
         click.option(
             "--config",
             "settings",
@@ -204,7 +204,10 @@ def training_arguments(images, masks, vgg, exclude, cache, net, config, use_vgg,
 @click.option("--resume/--fresh", default=True, help="Continue from the checkpoint in --out, or start again.")
 @click.option("--out", "-o", type=FOLDER, default="runs/pconv", help="Checkpoint, weights, history, samples.")
 def train(images, settings, masks, vgg, use_vgg, exclude, cache, resume, out, **options):
-    """Train a network on the photos in the folders IMAGES (default: images)."""
+    """Train a network on the photos in the folders IMAGES (default: images).
+
+    IMAGES may also be .npy files of photos: uint8 (N, H, W, 3).
+    """
     from pconv_model.train import train as train_net
 
     loss = override(settings.loss, options)

@@ -16,6 +16,7 @@ from maskgen.runtime import images
 from maskgen.runtime.files import sha256
 from maskgen.runtime.parallel import cores
 from maskgen.settings import SIZE
+from pconv_model import photo_arrays
 from pconv_model.settings import TrainConfig
 from pconv_model.superres import spread
 
@@ -36,12 +37,13 @@ def read_names(path: Path) -> frozenset[str]:
 def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig = DEFAULTS) -> tuple[list[Path], list[Path]]:
     """Divide the photos of folder trees into those to train on and those of the validation set.
 
-    The first rule that applies decides which photos are held out: those named in `exclude`; those in a top folder
-    `val*`, as in ImageNet and Places2 (`test*` is then ignored); a random fraction `config.hold_out`, which for
-    CelebA-HQ gives 27,000 and 3,000. With a fraction of 0 the validation set is drawn from the training photos.
+    Instead of a folder, `folders` may name an array of photos, see `pconv_model.photo_arrays`. The first rule that
+    applies decides which photos are held out: those named in `exclude`; those in a top folder `val*`, as in ImageNet
+    and Places2 (`test*` is then ignored); a random fraction `config.hold_out`, which for CelebA-HQ gives 27,000 and
+    3,000. With a fraction of 0 the validation set is drawn from the training photos.
     Raises BadInput if no training photo is left.
     """
-    found = [(folder, path) for folder in folders for path in images.find(folder)]
+    found = [(folder, path) for folder in folders for path in _find(folder)]
     photos = [path for _, path in found]
     tops = [path.relative_to(folder).parts[0].lower() for folder, path in found]
     rng = np.random.default_rng([config.seed, 0])
@@ -61,6 +63,15 @@ def split(folders: list[Path], *, exclude=frozenset(), config: TrainConfig = DEF
     pool = [photo for photo, out in zip(photos, held_out, strict=True) if out] or kept
     chosen = rng.permutation(len(pool))[: config.validation]
     return kept, [pool[i] for i in sorted(chosen.tolist())]
+
+
+def _find(folder):
+    """The photos below a folder, or those of an array."""
+    if photo_arrays.is_array(folder):
+        return photo_arrays.find(folder)
+    if folder.is_file():
+        raise BadInput(f"{folder} is a file: expected a folder of photos, or a .npy file of them, uint8 (N, H, W, 3)")
+    return images.find(folder)
 
 
 def draw_probabilities(photos: list[Path], photo_weights) -> np.ndarray:
@@ -169,12 +180,18 @@ def sha256_of_masks(sampler) -> str:
 def sha256_of_photos(photos: list[Path]) -> str:
     """One SHA-256 of the bytes of all photos, in their order, independent of their names."""
     with ThreadPoolExecutor(cores()) as pool:
-        return hashlib.sha256("".join(pool.map(sha256, photos)).encode()).hexdigest()
+        return hashlib.sha256("".join(pool.map(_sha256_of_photo, photos)).encode()).hexdigest()
+
+
+def _sha256_of_photo(path):
+    if photo_arrays.is_in_array(path):
+        return hashlib.sha256(photo_arrays.read(path).tobytes()).hexdigest()
+    return sha256(path)
 
 
 def read_rgb(path: Path, short: int) -> np.ndarray:
     """Read a photo as uint8 RGB (H, W, 3), reduced to a short side of at most `short` px. Raises BadInput."""
-    image = images.read_rgb(path)
+    image = photo_arrays.read(path) if photo_arrays.is_in_array(path) else images.read_rgb(path)
     share = short / min(image.shape[:2])
     if share < 1:
         height, width = (max(short, round(side * share)) for side in image.shape[:2])
@@ -229,26 +246,34 @@ def jitter_colour(image: np.ndarray, strength: float, rng) -> np.ndarray:
     return cv2.transform(image, np.column_stack([contrast * mix, shift]))  # one pass, which rounds and clips
 
 
-def batches(samples, indices, size: int, *, workers: int, ahead: int = 3) -> Iterator[tuple]:
-    """Yield (image (B, 3, size, size) in [0, 1], valid (B, 1, size, size)), float32, for each list of indices.
+def batches(samples, indices, size: int, *, workers: int, ahead: int = 3, device: str = "cpu") -> Iterator[tuple]:
+    """Yield (image (B, 3, size, size) in [0, 1], valid (B, 1, size, size)), float32 on `device`, by list of indices.
 
     samples(i, size): one sample, such as TrainingSamples. Threads prepare `ahead` batches in advance; OpenCV and NumPy
     release Python's lock.
     """
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as stacker:
         waiting = deque()
         try:
             for numbers in indices:
-                waiting.append([pool.submit(samples, i, size) for i in numbers])
+                waiting.append(stacker.submit(_stack, [pool.submit(samples, i, size) for i in numbers], device))
                 if len(waiting) > ahead:
-                    yield _stack(waiting.popleft())
+                    yield _as_floats(*waiting.popleft().result(), device)
             while waiting:
-                yield _stack(waiting.popleft())
+                yield _as_floats(*waiting.popleft().result(), device)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            stacker.shutdown(wait=False, cancel_futures=True)
 
 
-def _stack(futures):
+def _stack(futures, device):
+    """Images (B, H, W, 3) and holes (B, H, W) as bytes, in memory from which a graphics card copies directly."""
     images, holes = zip(*(future.result() for future in futures), strict=True)
-    image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)  # stays channels last
-    return image, 1 - torch.from_numpy(np.stack(holes)).float()[:, None]
+    arrays = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(holes))
+    return [array.pin_memory() for array in arrays] if torch.device(device).type == "cuda" else arrays
+
+
+def _as_floats(image, hole, device):
+    """What `batches` yields. Bytes are copied, and become floats on the device: a quarter of the transfer."""
+    image, hole = (array.to(device, non_blocking=True) for array in (image, hole))
+    return image.permute(0, 3, 1, 2).float().div_(255), 1 - hole.float()[:, None]  # stays channels last

@@ -48,6 +48,7 @@ def train(
     device: str | None = None,
     inputs: dict | None = None,
     minutes: float = 10,
+    time_limit: float | None = None,
     log_every: int = 50,
     validate_every: int = 2000,
     workers: int | None = None,
@@ -55,19 +56,21 @@ def train(
 ) -> Path:
     """Train a net and write it to `out`. Returns the path of the weights.
 
-    folders, exclude: the photos, see pconv_model.data.split. sampler: [i] returns a hole, bool (h, h); None if
-    config.factor is above 1. features: for the perceptual and style terms, such as pconv_model.features.load_vgg();
-    None leaves these terms out. start: weights file to start from, trained up to config.first_step of this schedule;
-    their history is kept, the optimiser is new, and `detail` layers are added if they have none. inputs: SHA-256 of
-    what else decides the result, such as the masks, or the result of `describe_inputs`; stored with the settings and
-    libraries, and compared when a run is continued. minutes: between checkpoints. workers: threads that prepare the
-    samples. cache: bytes of memory for decoded photos.
+    folders, exclude: the photos, in folders or arrays, see pconv_model.data.split. sampler: [i] returns a hole, bool
+    (h, h); None if config.factor is above 1. features: for the perceptual and style terms, such as
+    pconv_model.features.load_vgg(); None leaves these terms out. start: weights file to start from, trained up to
+    config.first_step of this schedule; their history is kept, the optimiser is new, and `detail` layers are added if
+    they have none. inputs: SHA-256 of what else decides the result, such as the masks, or the result of
+    `describe_inputs`; stored with the settings and libraries, and compared when a run is continued. minutes: between
+    checkpoints. time_limit: minutes after which the run ends with the step that it is in, as if that were the last one;
+    it can be continued. workers: threads that prepare the samples. cache: bytes of memory for decoded photos.
 
     In `out`: checkpoint.pt, <kind>.safetensors, history.csv, samples/, tensorboard/. A run that was stopped is
     continued to the same weights as one that was not, on the same kind of machine; resume=False starts again. Under
     `torchrun` each process computes its part of every step. Raises BadInput for settings that do not fit each other.
     """
     keep_memory()
+    deadline = time.monotonic() + 60 * time_limit if time_limit else None
     with processes(device) as (rank, world, device), nullcontext() if rank else locked(out):
         if loss.ssim and min(config.size) < SSIM_MIN:
             raise BadInput(f"the SSIM term needs crops of {SSIM_MIN} px or more, got {min(config.size)}")
@@ -88,8 +91,9 @@ def train(
         schedule = stages(config)
         with stop_signals() as stopped, TrainingLog(out, state, schedule[-1].last, shown=rank == 0) as log:
             saved = time.monotonic()
+            late = False
             for stage in schedule:
-                if state.step >= stage.last:
+                if late or state.step >= stage.last:
                     continue
                 if stage.phase != state.phase:
                     state.begin_phase(stage.phase)
@@ -97,11 +101,12 @@ def train(
                 model = torch.nn.parallel.DistributedDataParallel(state.net) if world > 1 else state.net
                 first = max(stage.first, state.step)
                 indices = _sample_indices(config, first, stage, rank, world)
-                source = batches(samples, indices, stage.size, workers=workers)
+                source = batches(samples, indices, stage.size, workers=workers, device=device)
                 for _ in range(first, stage.last):
                     terms = _step(state, model, source, features, loss)
                     log.add_step(state, terms, stage.batch * config.accumulate * world)
-                    ends = state.step == stage.last
+                    late = deadline is not None and _any_process(time.monotonic() >= deadline, world, device)
+                    ends = late or state.step == stage.last
                     if ends or state.step % log_every == 0:
                         log.write_losses(state, stage)
                     if rank == 0 and (ends or state.step % validate_every == 0):
@@ -112,6 +117,8 @@ def train(
                         saved = time.monotonic()
                     if stopped:
                         raise KeyboardInterrupt
+                    if late:
+                        break
         path = out / f"{net.kind}.safetensors"
         if rank == 0:
             log.save(state)  # again, as a run can be killed between the last checkpoint and its history
@@ -167,6 +174,15 @@ def start_state(
     return state
 
 
+def _any_process(true, world, device):
+    """Whether something is true in any of the processes, which then end with the same step."""
+    if world == 1:
+        return true
+    flag = torch.tensor(float(true), device=device)
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag)
+
+
 def _step(state, model, source, features, loss):
     """One step of the optimiser. Returns the loss terms, averaged over the accumulated batches."""
     config, device = state.config, torch.device(state.device)
@@ -175,7 +191,7 @@ def _step(state, model, source, features, loss):
     before = [buffer.clone() for buffer in state.net.buffers()]  # of batch norm, restored if the step is skipped
     sums = {}
     for turn in range(config.accumulate):
-        image, valid = (part.to(device, non_blocking=True) for part in next(source))
+        image, valid = next(source)
         known = spread_means(image, config.factor) if config.factor > 1 else image
         accumulates = model is not state.net and turn + 1 < config.accumulate
         with model.no_sync() if accumulates else nullcontext():

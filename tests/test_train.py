@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from maskgen.errors import BadInput
+from maskgen.runtime import images
 from pconv_model import checkpoints, data, train
 from pconv_model.objective import total_loss
 from pconv_model.schedule import stages
@@ -129,6 +130,24 @@ def test_weights_of_a_known_step_are_trained_on_from_there_with_their_history(ph
     state, old = weights(path), weights(finished)
     norms = [key for key in state if ".norm." in key and key.startswith("encoder")]
     assert norms and all(state[key].equal(old[key]) for key in norms)  # phase 2, its encoder's batch norm is frozen
+
+
+def test_an_array_of_photos_trains_like_the_same_photos_in_files(photos, tmp_path, finished):
+    paths = sorted(photos.rglob("*.png"))
+    np.save(tmp_path / "photos.npy", [images.read_rgb(path) for path in paths])
+    path = run(tmp_path / "photos.npy", tmp_path / "out")
+    assert same(weights(path), weights(finished))
+    inputs = read_checkpoint(tmp_path / "out" / "checkpoint.pt")["about"]["inputs"]
+    np.save(tmp_path / "photos.npy", [images.read_rgb(path) // 2 for path in paths])
+    kept, _ = data.split([tmp_path / "photos.npy"], config=RUN)
+    assert inputs["photos"] != data.sha256_of_photos(kept)
+
+
+def test_a_run_that_reaches_its_time_limit_has_weights_and_can_be_continued(photos, tmp_path, finished):
+    path = run(photos, tmp_path, time_limit=1e-6)  # reached within the first step
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] == 1 and not same(weights(path), weights(finished))
+    assert {row["step"] for row in checkpoints.read_header(path)["history"]} == {1}
+    assert same(weights(run(photos, tmp_path, time_limit=60)), weights(finished))
 
 
 def test_another_seed_changes_the_weights_and_a_fresh_run_starts_again(photos, tmp_path, finished):
@@ -419,7 +438,7 @@ def start(tmp_path, photos, *launcher, **options):
 
 def test_two_processes_under_torchrun_train_one_net(photos, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    process = start(tmp_path, photos, *launcher)
+    process = start(tmp_path, photos, *launcher, time_limit=60)  # on which the processes agree in every step
     error = process.communicate(timeout=120)[1]
     if "terminate called without an active exception" in error:  # Gloo's threads, now and then, when a process ends
         process = start(tmp_path, photos, *launcher)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from evaluation.pairs import reduced, sparse
 from maskgen.errors import BadInput
@@ -325,3 +326,34 @@ def test_training_masks_have_the_ratios_and_the_seed_of_the_settings(tmp_path, m
     data.mask_sampler(tmp_path, TrainConfig(ratio=(0.1, 0.3), uniform=True, seed=5))
     settings = {"size": 512, "preset": "nvidia", "ratio": (0.1, 0.3), "seed": 5, "uniform": True}
     assert asked == [(tmp_path, settings)]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 8, 8, 3)), r"float64 \(2, 8, 8, 3\): expected photos, uint8 \(N, H, W, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), r"uint8 \(8, 8, 3\): expected photos"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "N > 0"),
+        (np.array([None]), "write it with numpy.save"),
+    ],
+)
+def test_an_array_that_holds_no_photos_is_refused(tmp_path, array, message):
+    np.save(tmp_path / "photos.npy", array)
+    with pytest.raises(BadInput, match=message):
+        data.split([tmp_path / "photos.npy"])
+
+
+def test_photos_can_be_in_arrays_and_folders_at_once(tmp_path):
+    photo = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)
+    np.save(tmp_path / "photos.npy", photo)
+    (tmp_path / "more" / "val").mkdir(parents=True)
+    Image.fromarray(photo[0]).save(tmp_path / "more" / "val" / "held-out.png")
+    training, held_out = data.split([tmp_path / "photos.npy", tmp_path / "more"])
+    assert [path.name for path in training + held_out] == ["0", "held-out.png"]
+    assert (data.read_rgb(training[0], 4) == data.read_rgb(held_out[0], 4)).all()
+
+
+def test_a_file_that_is_neither_folder_nor_array_is_named(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"a\.jpg is a file: expected a folder of photos"):
+        data.split([tmp_path / "a.jpg"])
