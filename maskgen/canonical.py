@@ -1,7 +1,7 @@
-"""The canonical masks, which come with the package: a test set and raw training masks.
+"""The canonical masks, which come with the package: a test set, raw training masks, and a test set of sequences.
 
-Each part is a zip of bilevel TIFF files with an index and a recipe. A version never changes; better masks become
-another version beside it. Imports nothing heavy.
+Each part is a zip with an index and a recipe: of bilevel TIFF files, or of NumPy arrays, one for each sequence. A
+version never changes; better masks become another version beside it. Imports nothing heavy.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from maskgen.checks import expect, one_of
 from maskgen.errors import warn
 
 VERSIONS = ("v1",)
-PARTS = ("testset", "raw")
+PARTS = ("testset", "raw", "sequences")
 
 
 def path_of(version: str, part: str = "testset") -> Path:
@@ -22,6 +22,7 @@ def path_of(version: str, part: str = "testset") -> Path:
 
 TESTSET = path_of("v1")
 RAW = path_of("v1", "raw")
+SEQUENCES = path_of("v1", "sequences")
 
 
 def masks_path(path: Path | str) -> Path:
@@ -46,4 +47,13 @@ def raw_path(masks: Path | str | None) -> Path:
         return RAW
     if str(masks) in VERSIONS and not Path(masks).exists():
         return path_of(str(masks), "raw")
+    return Path(masks)
+
+
+def sequences_path(masks: Path | str | None) -> Path:
+    """Where mask sequences are: those of the package for None and for the name of a version, such as "v1"."""
+    if masks is None:
+        return SEQUENCES
+    if str(masks) in VERSIONS and not Path(masks).exists():
+        return path_of(str(masks), "sequences")
     return Path(masks)

@@ -41,16 +41,18 @@ def read_index(folder: Path) -> list[dict[str, str]]:
     """The rows of a set's index, as texts. Raises BadInput if it is missing, incomplete, or leads out of the folder."""
     if not (folder / INDEX).is_file():
         raise BadInput(f"no {INDEX} in {folder}: expected mask sequences, as `maskgen sequences` writes them")
-    rows = read_rows(folder / INDEX)
+    return checked_rows(read_rows(folder / INDEX), folder / INDEX, "sha256")
+
+
+def checked_rows(rows: list[dict[str, str]], name: Path | str, *needed: str) -> list[dict[str, str]]:
+    """The rows of an index, if it is complete and safe; otherwise BadInput. needed: further columns."""
     if not rows:
-        raise BadInput(f"{folder / INDEX} lists no sequences")
-    if missing := [column for column in ("sequence", "mode", *MEASURED, "sha256") if column not in rows[0]]:
-        raise BadInput(f"{folder / INDEX} has no column {missing[0]}: expected the index of mask sequences")
+        raise BadInput(f"{name} lists no sequences")
+    if missing := [column for column in ("sequence", "mode", *MEASURED, *needed) if column not in rows[0]]:
+        raise BadInput(f"{name} has no column {missing[0]}: expected the index of mask sequences")
     for row in rows:
         if not leads_inside(row["sequence"]):
-            raise BadInput(
-                f"{folder / INDEX} lists {row['sequence'][:80]!r}, which leads out of the set: do not trust it"
-            )
+            raise BadInput(f"{name} lists {row['sequence'][:80]!r}, which leads out of the set: do not trust it")
     return rows
 
 
