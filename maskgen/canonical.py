@@ -26,11 +26,12 @@ SEQUENCES = path_of("v1", "sequences")
 
 
 def masks_path(path: Path | str) -> Path:
-    """A path from the user, in which the name of a version, such as `v1`, stands for its test set.
+    """A path from the user, in which `v1` stands for the test set of that version, `v1-sequences` for its sequences.
 
     A file or folder of that name in the working folder comes first, with an `InputWarning`.
     """
-    if str(path) not in VERSIONS:
+    version, _, part = str(path).partition("-")
+    if version not in VERSIONS or part not in ("", "sequences"):
         return Path(path)
     if Path(path).exists():
         warn(
@@ -38,7 +39,7 @@ def masks_path(path: Path | str) -> Path:
             "where there is no such file or folder"
         )
         return Path(path)
-    return path_of(str(path))
+    return path_of(version, part or "testset")
 
 
 def raw_path(masks: Path | str | None) -> Path:
@@ -51,9 +52,9 @@ def raw_path(masks: Path | str | None) -> Path:
 
 
 def sequences_path(masks: Path | str | None) -> Path:
-    """Where mask sequences are: those of the package for None and for the name of a version, such as "v1"."""
+    """Where mask sequences are: those of the package for None and for a version, as "v1" or "v1-sequences"."""
     if masks is None:
         return SEQUENCES
     if str(masks) in VERSIONS and not Path(masks).exists():
         return path_of(str(masks), "sequences")
-    return Path(masks)
+    return masks_path(masks)

@@ -19,6 +19,7 @@ GET = {  # what `maskgen get` writes -> its default folder
     "nvidia-order": "masks/nvidia-order",
     "webdataset": "masks/webdataset",
     "parquet": "masks/parquet",
+    "sequences": "masks/sequences",
 }
 SHAPES = ("square", "disc")  # of the brush that dilates a hole
 SIZES = whole(16, 4096)  # px, side of generated masks

@@ -1,6 +1,7 @@
 """The index of a set of mask sequences: one row for each folder of frames."""
 
 import csv
+import hashlib
 import io
 from pathlib import Path
 
@@ -21,6 +22,7 @@ MEASURED = (
 )
 MADE = ("source", "start", "crop", "flip", "anchor", "raw", "dilation", "path_speed", "passed_over", "seed")
 COLUMNS = ("sequence", "split", "mode", *MEASURED, *MADE, "sha256")
+PIXELS = "pixels_sha256"  # column of the canonical sequences: hash of all pixels, 8 in a byte
 
 
 def frame_name(t: int) -> str:
@@ -30,8 +32,8 @@ def frame_name(t: int) -> str:
 
 def write_index(folder: Path, rows: list[dict[str, str]]) -> None:
     """Write the index of a set. rows: texts by column; a column that a row lacks stays empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    text, more = io.StringIO(), [column for column in rows[0] if column not in COLUMNS]
+    writer = csv.DictWriter(text, [*COLUMNS[:-1], *more, COLUMNS[-1]], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_whole(folder / INDEX, text.getvalue().encode())
@@ -54,6 +56,17 @@ def checked_rows(rows: list[dict[str, str]], name: Path | str, *needed: str) -> 
         if not leads_inside(row["sequence"]):
             raise BadInput(f"{name} lists {row['sequence'][:80]!r}, which leads out of the set: do not trust it")
     return rows
+
+
+def frames_sha256(folder: Path, frames: int) -> str:
+    """The SHA-256 of the frames of a sequence, one after the other; "" if one is missing."""
+    digest = hashlib.sha256()
+    try:
+        for t in range(frames):
+            digest.update((folder / frame_name(t)).read_bytes())
+    except OSError:
+        return ""
+    return digest.hexdigest()
 
 
 def is_row(row: dict) -> bool:

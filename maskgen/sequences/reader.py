@@ -136,6 +136,11 @@ def is_packed(path: Path) -> bool:
     return INDEX in names and any(name.endswith(ENDING) for name in names)
 
 
+def holds_sequences(path: Path) -> bool:
+    """True for a set of mask sequences, and for a packed file of them."""
+    return (path / INDEX).is_file() if path.is_dir() else is_packed(path)
+
+
 def packed_rows(path: Path) -> list[dict[str, str]]:
     """The rows of the index of a packed file. BadInput if it is incomplete."""
     archive, name = open_archive(path), f"{path}: {INDEX}"
