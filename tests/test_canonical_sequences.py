@@ -24,7 +24,7 @@ from maskgen.verify import find_faults
 SCRIPT = Path(__file__).parents[1] / "scripts" / "pack_sequences.py"
 SHAPE = (40, 60)
 RATIOS = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55)
-STEPS = {"still": 0, "slow": 0.2, "fast": 1}  # px a frame, of one edge: twice that speed; slow from 0.09, fast from 0.46
+STEPS = {"still": 0, "slow": 0.2, "fast": 1}  # px a frame, of one edge; their speed is twice that
 FRAMES = 6
 
 
