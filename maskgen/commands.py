@@ -303,8 +303,7 @@ def get(what, out, workers):
 
     out = out or Path(GET[what])
     number = get_masks(what, out, workers=workers, say=print_stderr)
-    kind = "sequences" if what == "sequences" else "masks"
-    click.echo(f"{number} {kind} in {out}, all with the pixels of v1")
+    click.echo(f"{number} {what if what == 'sequences' else 'masks'} in {out}, all with the pixels of v1")
 
 
 @maskgen.command()
@@ -329,14 +328,16 @@ def publish(masks, out, layout, archives, sources, **texts):
 
     Writes the masks of MASKS [default: masks/testset], archives of them, a data card, a datasheet, Croissant metadata
     and checksums to OUT [default: dist]. Run the command again to change the texts; another test set needs another
-    folder.
+    folder. Of mask sequences it writes the folders of frames, zips, a card and checksums.
     """
     from maskgen import publish as publishing
     from maskgen.errors import BadInput
+    from maskgen.sequences.reader import holds_sequences
 
     if archives is not None:
-        if layout == "nvidia":
-            raise BadInput("--archives needs --layout imagefolder: nvidia is one zip")
+        if layout == "nvidia" or holds_sequences(masks):
+            kind = "nvidia is one zip" if layout == "nvidia" else "sequences have zips only"
+            raise BadInput(f"--archives needs --layout imagefolder of single masks: {kind}")
         texts["archives"] = tuple(filter(None, archives.split(",")))
     write = publishing.publish if layout == "imagefolder" else publishing.publish_nvidia
     for warning in write(masks, out, PublishConfig(**texts), credits=sources, say=print_stderr):
@@ -353,8 +354,8 @@ def verify(masks, workers, cluster):
     """Check a mask set against its index and checksums.
 
     Measures every mask of MASKS [default: masks/testset] again, and lists all differences. Exit code 1 if there are
-    any. MASKS may be mask sequences, or a zip or tar with an index; v1 is the test set that comes with the package, and
-    v1-sequences its sequences.
+    any. MASKS may be mask sequences, or a zip or tar with an index; v1 is the packaged test set, v1-sequences are the
+    packaged sequences.
     """
     from maskgen.canonical import masks_path
     from maskgen.sequences.reader import holds_sequences
@@ -378,7 +379,7 @@ def show(masks, out, columns):
     The contact sheet shows masks of each class of MASKS [default: masks/testset]; of raw masks, which have no classes,
     the largest holes of each video. Holes are white. The heat map shows where holes lie. Writes PNG files to --out.
 
-    Of mask sequences it draws strips of frames, and an animated preview; v1-sequences are those of the package.
+    Of mask sequences (v1-sequences: those of the package) it draws strips of frames, and an animated preview.
     """
     from maskgen.canonical import masks_path
     from maskgen.errors import BadInput

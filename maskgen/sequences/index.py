@@ -32,11 +32,16 @@ def frame_name(t: int) -> str:
 
 def write_index(folder: Path, rows: list[dict[str, str]]) -> None:
     """Write the index of a set. rows: texts by column; a column that a row lacks stays empty."""
+    write_whole(folder / INDEX, index_bytes(rows))
+
+
+def index_bytes(rows: list[dict[str, str]]) -> bytes:
+    """The index of a set as a CSV file. rows: as for `write_index`."""
     text, more = io.StringIO(), [column for column in rows[0] if column not in COLUMNS]
     writer = csv.DictWriter(text, [*COLUMNS[:-1], *more, COLUMNS[-1]], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(folder / INDEX, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:
