@@ -149,7 +149,7 @@ def main(arguments=None):
         places[row["category"]] += 1
         used.update(licences)
         kept = {key: value for key, value in row.items() if key in COLUMNS and key not in LEFT_OUT}
-        licence = "; ".join(dict.fromkeys(licences.values()))
+        licence = " | ".join(dict.fromkeys(licences.values()))
         added = {"licence": licence, "original": row["sequence"], PIXELS: pixels_sha256(holes)}
         index.append({**kept, "sequence": name, **added})
         arrays[name + ENDING] = pack(holes)

@@ -154,7 +154,7 @@ def test_a_row_names_its_original_its_licences_and_the_hash_of_its_pixels(packed
         np.testing.assert_array_equal(sequences[name], holes)
         assert one["pixels_sha256"] == hashlib.sha256(np.packbits(holes).tobytes()).hexdigest()
         names = [*([one["source"]] if one["source"] else []), one["raw"][0]]
-        assert sorted(one["licence"].split("; ")) == sorted(f"licence of {video}" for video in names)
+        assert sorted(one["licence"].split(" | ")) == sorted(f"licence of {video}" for video in names)
 
 
 def test_packing_again_gives_the_same_bytes_and_one_section_of_credits(script, pools, packed, tmp_path, monkeypatch):
