@@ -14,13 +14,16 @@ import pytest
 from click.testing import CliRunner
 
 from maskgen import Sequences, canonical, get_masks
+from maskgen.archives import read_file
 from maskgen.commands import maskgen
 from maskgen.errors import BadInput
-from maskgen.maskset import encode
+from maskgen.maskset import encode, read_recipe
 from maskgen.sequences.index import frame_name, read_index, write_index
 from maskgen.sequences.measure import CATEGORIES, describe
 from maskgen.verify import find_faults
 
+# SHA-256 of the index, which has the SHA-256 of the pixels of each sequence. A version never changes.
+V1 = "1ab8cea197fdeaa2ab021b2935779e461abb2ac48b7a5dbe377e65ab4d451ac0"
 SCRIPT = Path(__file__).parents[1] / "scripts" / "pack_sequences.py"
 SHAPE = (40, 60)
 RATIOS = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55)
@@ -246,3 +249,28 @@ def test_show_of_another_file_says_what_it_expects(tmp_path):
     (tmp_path / "x.zip").write_text("no zip")
     done = CliRunner().invoke(maskgen, ["show", str(tmp_path / "x.zip")])
     assert done.exit_code == 2 and "expected" in done.stderr and "Traceback" not in done.stderr
+
+
+# Version 1
+
+
+def test_version_1_of_the_sequences_never_changes():
+    assert hashlib.sha256(read_file(canonical.SEQUENCES, "sequences.csv")).hexdigest() == V1
+
+
+def test_every_packaged_sequence_has_the_pixels_that_its_index_lists():
+    sequences = Sequences()
+    for name in sequences.names:
+        digest = hashlib.sha256(np.packbits(sequences[name]).tobytes()).hexdigest()
+        assert digest == sequences.row(name)["pixels_sha256"]
+
+
+def test_version_1_has_fifty_sequences_of_each_class_and_credits_all_their_videos():
+    sequences, recipe = Sequences("v1"), read_recipe(canonical.SEQUENCES)
+    assert Counter(map(sequences.category, sequences.names)) == dict.fromkeys(CATEGORIES, 50)
+    rows = [sequences.row(name) for name in sequences.names]
+    videos = {raw.partition("/")[0] for one in rows for raw in one["raw"].split(";")} | {one["source"] for one in rows}
+    assert videos - {""} == {source["name"] for source in recipe["sources"]}
+    credits = (canonical.SEQUENCES.parent / "CREDITS.md").read_text().partition("sequences.zip")[2]
+    assert all(f"| {s['name']} | {s['source']} | {s['licence']} |" in credits for s in recipe["sources"])
+    assert recipe["licence"] == "CC-BY-4.0" and canonical.SEQUENCES.stat().st_size < 13e6
