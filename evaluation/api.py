@@ -288,7 +288,12 @@ def score_pairs(
     protocol = (pair_set.experiment or {}).get("protocol")
     if protocol:
         say(protocols.caption(protocol))
-    found = {matching.with_results(method, pair_set): identity for method, identity in methods.items()}
+    found = {}
+    for method, identity in methods.items():
+        method = matching.with_results(method, pair_set)
+        if config.factor and method.kind == "network":  # other weights, of another identity
+            method, identity = replace(method, factor=config.factor), None
+        found[method] = identity
     scores = benchmark.run(
         list(found),
         pairs,

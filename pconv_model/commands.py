@@ -256,19 +256,19 @@ def inpaint(images, masks, out, raw, polarity, threshold, weights, kind, device,
 def superres(images, out, factor, weights, kind, tile, device, precision):
     """Enlarge IMAGES, a photo or a folder, and write the results to OUT, with bicubic ones for comparison.
 
-    OUT is a folder; for one photo it may be a PNG file, which is overwritten. The weights that ship were trained for
-    inpainting only: for enlarging, bicubic interpolation is far better.
+    OUT is a folder; for one photo it may be a PNG file, which is overwritten. Weights for a factor of 4 ship with the
+    package; for other factors, train some with `pconv train --factor`.
     """
     from pconv_model.inpaint import Inpainter
     from pconv_model.superres import superres_files
 
     device = available_device(device, precision)
-    inpainter = Inpainter.load(weights, kind, device=device, precision=precision, tile=tile)
+    inpainter = Inpainter.load(weights, kind, factor=factor, device=device, precision=precision, tile=tile)
     made = superres_files(inpainter, images, out, factor, say=click.echo)
-    if made and weights is None:
+    if made and inpainter.net.config.factor == 1:
         click.echo(
-            "the weights that ship were not trained to enlarge, and bicubic is better: train some with "
-            "`pconv train --factor`, and name them with --weights",
+            f"{weights} was trained to fill holes, and bicubic interpolation enlarges better: train with "
+            f"`pconv train --factor {factor}`",
             err=True,
         )
 
@@ -319,10 +319,12 @@ def average(sources, out, half):
 @kind_option
 def export(out, weights, kind):
     """Export a network to OUT.onnx, or to OUT.pt2 (torch.export)."""
+    from pconv_model import checkpoints
     from pconv_model.export import export as write
     from pconv_model.inpaint import Inpainter
 
-    net = Inpainter.load(weights, kind, device="cpu").net
+    factor = checkpoints.read_header(weights)["config"].factor if weights else 1
+    net = Inpainter.load(weights, kind, factor=factor, device="cpu").net
     write(net, out)
     click.echo(f"{out}: image (1, 3, H, W) in [0, 1], valid (1, 1, H, W) -> filled; H, W multiples of {net.stride}")
 

@@ -92,6 +92,8 @@ class TrainingSamples:
         self.photos, self.sampler, self.config = photos, sampler, config
         self.cumulative = draw_probabilities(photos, config.photo_weights).cumsum()
         self.short_side = 2 * max(config.size)  # px, of cached photos
+        if config.factor > 1:  # the smallest crop keeps the sharpness of its photo
+            self.short_side = round(max(config.size) / config.scale[0])
         self.free_bytes, self.cached = cache, {}
 
     def __call__(self, i: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,15 +212,13 @@ def random_window(hole: np.ndarray, scale: tuple[float, float], rng) -> np.ndarr
 
 
 def superres_sample(image: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """A super-resolution problem as inpainting: target image, uint8 (H, W, 3), and hole, bool (H, W).
+    """A super-resolution problem as inpainting: the image, uint8 (H, W, 3), and hole, bool (H, W).
 
-    Each block of factor x factor px has one known pixel, where `superres.spread` puts it. Its value in the target is
-    the mean of the block, as in a reduced image. H and W are multiples of the factor.
+    Each block of factor x factor px has one known pixel, where `superres.spread` puts it. H and W are multiples of the
+    factor. The network sees the means of the blocks there, see `superres.spread_means`.
     """
     height, width = image.shape[:2]
-    small = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-    known, hole = spread(small, factor)
-    return np.where(hole[..., None], image, known), hole
+    return image, spread(np.zeros((height // factor, width // factor), np.uint8), factor)[1]
 
 
 def jitter_colour(image: np.ndarray, strength: float, rng) -> np.ndarray:

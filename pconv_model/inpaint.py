@@ -1,6 +1,7 @@
 """Fill the holes of images of any size with a trained network."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -22,10 +23,19 @@ from pconv_model.unet import UNet
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def shipped_weights(kind: str = "pconv") -> Path:
-    """The weights file that ships with the package, "pconv" or "conv". Raises BadInput if it is missing."""
+def shipped_weights(kind: str = "pconv", factor: int = 1) -> Path:
+    """The weights file that ships with the package for a kind of network, "pconv" or "conv".
+
+    factor: above 1, the weights that enlarge by it. Raises BadInput if there are none.
+    """
     expect("kind", kind, one_of(KINDS))
-    path = WEIGHTS / f"{kind}.safetensors"
+    path = WEIGHTS / (f"{kind}.safetensors" if factor == 1 else f"{kind}-x{factor}.safetensors")
+    if not path.is_file() and factor > 1:
+        others = ", ".join(sorted(other.name for other in WEIGHTS.glob("*-x*.safetensors"))) or "none"
+        raise BadInput(
+            f"no weights of {kind!r} for a factor of {factor} ship with this installation (those for enlarging: "
+            f"{others}): train them with `pconv train --factor {factor}` and pass them with --weights FILE"
+        )
     if not path.is_file():
         raise BadInput(
             f"no weights of {kind!r} ship with this installation: train them with `pconv train` "
@@ -89,18 +99,22 @@ class Inpainter:
         object.__setattr__(self, "net", net.eval().to(self.device, memory_format=torch.channels_last))
 
     @classmethod
-    def load(cls, weights: Path | None = None, kind: str = "pconv", **settings: Any) -> "Inpainter":
+    def load(cls, weights: Path | None = None, kind: str = "pconv", *, factor: int = 1, **settings: Any) -> "Inpainter":
         """An inpainter with the weights of a file of `pconv train` or `pconv convert`.
 
         weights: None takes those that ship for this kind. kind: "pconv", partial convolutions, or "conv", the paper's
-        baseline of plain convolutions. settings: fields of Inpainter. Raises BadInput for a file that is missing, or
-        holds another kind of network.
+        baseline of plain convolutions. factor: above 1, weights for `pconv_model.superres.superres` by this factor.
+        settings: fields of Inpainter. Raises BadInput for a file that is missing, or holds another kind of network or
+        one that enlarges by another factor.
         """
         expect("kind", kind, one_of(KINDS))
-        path = weights or shipped_weights(kind)
+        path = weights or shipped_weights(kind, factor)
         net = checkpoints.load(path)
         if net.config.kind != kind:
             raise BadInput(f"{path} holds a network of kind {net.config.kind!r}, expected {kind!r}")
+        if net.config.factor not in (1, factor):
+            task = f"a network that enlarges {factor} times" if factor > 1 else "one that fills holes"
+            raise BadInput(f"{path} holds a network that enlarges images {net.config.factor} times, expected {task}")
         return cls(net, **settings)
 
     def __call__(self, image: np.ndarray, hole: np.ndarray, raw: bool = False) -> np.ndarray:
@@ -152,7 +166,8 @@ class Inpainter:
 
     @property
     def _tile_side(self):
-        return max(self.tile // self.net.stride, 1) * self.net.stride
+        unit = math.lcm(self.net.stride, self.net.config.factor)
+        return max(self.tile // unit, 1) * unit
 
     def _fill(self, group, raw):
         """Yield the filled images of one group. group: pairs of image and hole, all of one size."""
@@ -176,7 +191,7 @@ class Inpainter:
             tiled = [self._predict_in_tiles(colour, hole, raw) for colour, hole in zip(colours, holes, strict=True)]
             results, blind = zip(*tiled, strict=True)
         windows = [multiscale.hole_window(hole) for hole in holes]
-        if self.scales and max(height, width) >= 2 * multiscale.SMALLEST:
+        if self.scales and self.net.config.factor == 1 and max(height, width) >= 2 * multiscale.SMALLEST:
             depth = [multiscale.depth_weight(hole[window]) for hole, window in zip(holes, windows, strict=True)]
         else:
             depth = [np.zeros(hole[window].shape, np.float32) for hole, window in zip(holes, windows, strict=True)]
@@ -206,7 +221,11 @@ class Inpainter:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             result = self.net(image, valid)
             if self.mirror:
-                result = (result + self.net(image.flip(3), valid.flip(3)).flip(3)) / 2
+                # A known pixel is the mean of its block. If the factor is even, it lies half a pixel right of the
+                # block's centre; in the mirrored image it has to as well.
+                shift = 1 - self.net.config.factor % 2
+                mirrored = (plane.flip(3).roll(shift, 3) for plane in (image, valid))
+                result = (result + self.net(*mirrored).flip(3)) / 2
         result = result[..., :height, :width]
         return list(result.permute(0, 2, 3, 1).float().cpu().numpy())
 
@@ -220,8 +239,8 @@ class Inpainter:
         tile, (height, width) = self._tile_side, hole.shape
         total = np.zeros((height, width, 3), np.float32)
         weight, used = np.zeros((2, height, width), np.float32)
-        for top, rows in tile_weights(height, tile):
-            for left, columns in tile_weights(width, tile):
+        for top, rows in tile_weights(height, tile, self.net.config.factor):
+            for left, columns in tile_weights(width, tile, self.net.config.factor):
                 part = np.s_[top : top + tile, left : left + tile]
                 if not raw and not hole[part].any():
                     continue

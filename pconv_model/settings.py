@@ -1,6 +1,6 @@
 """Settings of the networks, their training and their use, with their defaults. Imports nothing heavy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from maskgen.checks import Rule, expect_fields, flag, number, one_of, pair, several, whole
 from maskgen.errors import BadInput
@@ -43,6 +43,9 @@ class NetConfig:
     std: tuple[float, ...] = IMAGENET_STD
     fill: str = "grey"  # input of the "conv" net in holes: "grey", 127.5, or "mean", the mean colour of ImageNet
     head: str = "none"  # "sigmoid": leaky ReLU, 1x1 convolution and sigmoid at the end, as in PConv-Keras
+    # Not part of repr, from which `Inpainter.identity` is made: the nets that do not have them keep theirs.
+    blocks: int = field(default=0, repr=False)  # residual blocks between encoder and decoder
+    factor: int = field(default=1, repr=False)  # above 1: the net enlarges, by a correction of an interpolation
 
     def __post_init__(self):
         expect_fields(
@@ -57,6 +60,8 @@ class NetConfig:
             std=several(number(0, 1, above=True), 3, 3),
             fill=one_of(FILLS),
             head=one_of(HEADS),
+            blocks=whole(0, 64),
+            factor=whole(1, 64),
         )
 
 

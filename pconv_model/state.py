@@ -73,7 +73,9 @@ class TrainingState:
         Raises BadInput for a checkpoint of another net, a damaged one, and one that used a setting that was removed.
         """
         state = read_checkpoint(path)
-        if state["about"]["net"] != about["net"] or (self.average is not None) != ("average" in state):
+        # Older checkpoints lack newer fields.
+        old, new = (asdict(NetConfig()) | each["net"] for each in (state["about"], about))
+        if old != new or (self.average is not None) != ("average" in state):
             was = {**state["about"]["net"], "ema": state["about"]["train"].get("ema")}
             raise BadInput(f"{path} holds another net ({was}): use its settings, or another --out")
         changed = changed_settings(path, state["about"], about)

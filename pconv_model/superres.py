@@ -4,6 +4,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from maskgen.errors import BadInput
 from maskgen.runtime import images
@@ -26,13 +28,30 @@ def spread(image: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
     return large, hole
 
 
-def superres(inpainter: Inpainter, image: np.ndarray, factor: int) -> np.ndarray:
-    """Enlarge an image by a whole factor. Its own pixels stay unchanged, and so does its dtype.
+def spread_means(image: torch.Tensor, factor: int) -> torch.Tensor:
+    """What a net that enlarges sees of an image: the mean of each block in whole grey levels where `spread` puts it.
 
-    image: as for a call of Inpainter. Alpha is interpolated bicubically.
+    image: (B, C, H, W) in [0, 1], whose sides are multiples of the factor. Returns the same shape, 0 elsewhere.
     """
+    known = torch.zeros_like(image)
+    means = F.avg_pool2d(image, factor).mul_(255).round_().div_(255)
+    known[..., factor // 2 :: factor, factor // 2 :: factor] = means
+    return known
+
+
+def superres(inpainter: Inpainter, image: np.ndarray, factor: int) -> np.ndarray:
+    """Enlarge an image by a whole factor. Returns (K*H, K*W) or (K*H, K*W, C) of its dtype.
+
+    inpainter: with a network that enlarges by this factor, all pixels are its own: a pixel of the small image is the
+    mean of a block, not the value of one large pixel. With a network that fills holes, the small image's pixels stay
+    unchanged. image: as for a call of Inpainter. Alpha is interpolated bicubically. Raises BadInput for a network that
+    enlarges by another factor.
+    """
+    trained = inpainter.net.config.factor
+    if trained not in (1, factor):
+        raise BadInput(f"the network enlarges {trained} times, got a factor of {factor}")
     large, hole = spread(image, factor)
-    filled = inpainter(large, hole)
+    filled = inpainter(large, hole, raw=trained > 1)
     if image.ndim == 3 and image.shape[2] == 4:  # inpainting makes holes opaque
         filled[..., 3] = bicubic(image[..., 3], factor)
     return filled

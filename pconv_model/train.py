@@ -3,7 +3,7 @@
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from pconv_model.progress import TrainingLog, stop_signals
 from pconv_model.schedule import learning_rate, stages
 from pconv_model.settings import LossConfig, NetConfig, TrainConfig
 from pconv_model.state import TrainingState
+from pconv_model.superres import spread_means
 from pconv_model.validation import Validator
 
 NET, RUN = NetConfig(), TrainConfig()
@@ -70,6 +71,9 @@ def train(
     with processes(device) as (rank, world, device), nullcontext() if rank else locked(out):
         if loss.ssim and min(config.size) < SSIM_MIN:
             raise BadInput(f"the SSIM term needs crops of {SSIM_MIN} px or more, got {min(config.size)}")
+        if net.factor not in (1, config.factor):
+            raise BadInput(f"factor is {net.factor} in [net] and {config.factor} in [train]: leave it out of [net]")
+        net = replace(net, factor=config.factor)
         photos, held_out = split(folders, exclude=exclude, config=config)
         about = {"net": asdict(net), "train": asdict(config), "loss": asdict(loss), "photos": len(photos)}
         if rank == 0:
@@ -172,10 +176,13 @@ def _step(state, model, source, features, loss):
     sums = {}
     for turn in range(config.accumulate):
         image, valid = (part.to(device, non_blocking=True) for part in next(source))
+        known = spread_means(image, config.factor) if config.factor > 1 else image
         accumulates = model is not state.net and turn + 1 < config.accumulate
         with model.no_sync() if accumulates else nullcontext():
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                out = model(image, valid)
+                out = model(known, valid)
+            if config.factor > 1:  # no pixel is given: the known ones are the means of their blocks
+                valid = torch.zeros_like(valid)
             rng = np.random.default_rng([config.seed, 2, state.step, turn])
             gradient, terms = _loss_gradient(out.detach(), image, valid, features, loss, config, rng)
             out.backward(gradient / config.accumulate)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskgen.checks import expect, one_of
+from pconv_model.interpolation import interpolate
 from pconv_model.layer import PartialConv2d
 from pconv_model.refinement import RefinementHead
 from pconv_model.settings import FREEZES, IMAGENET_MEAN, NetConfig
@@ -16,6 +17,7 @@ from pconv_model.upsampling import conv_upsampled, upsample
 CHANNELS = (64, 128, 256, 512)  # of the encoder, the last one for all deeper layers
 KERNELS = (7, 5, 5, 3)
 SLOPE = 0.2  # of the decoder's leaky ReLU
+RESIDUAL_SCALE = 0.1  # times He's weights, at the start, in the second layer of a residual block
 
 
 class Block(nn.Module):
@@ -52,6 +54,18 @@ class Block(nn.Module):
         return x if valid is None else (x, new_valid)
 
 
+class ResidualBlock(nn.Sequential):
+    """Two blocks that keep the number of channels, whose result is added to their input."""
+
+    def forward(self, x, valid=None):
+        """Features, or with partial convolutions features and updated mask, as `Block`."""
+        first, second = self
+        if valid is None:
+            return x + second(first(x))
+        result, new_valid = second(*first(x, valid))
+        return x + result, new_valid
+
+
 class UNet(nn.Module, ABC):
     """Common parts of both networks: `depth` layers that halve the image, and as many that double it.
 
@@ -67,9 +81,10 @@ class UNet(nn.Module, ABC):
         self.stride = 2**config.depth  # px; the encoder halves sides that are multiples of it without a remainder
         channels = [max(1, round(config.width * CHANNELS[min(i, 3)])) for i in range(config.depth)]
         kernels = [KERNELS[min(i, 3)] for i in range(config.depth)]
+        normed = config.factor == 1
         inputs = [3, *channels]  # of each encoder layer, and the skips of the decoder
         self.encoder = nn.ModuleList(
-            self._block(inputs[i], channels[i], kernels[i], stride=2, norm=i > 0, slope=0.0)
+            self._block(inputs[i], channels[i], kernels[i], stride=2, norm=normed and i > 0, slope=0.0)
             for i in range(config.depth)
         )
         self.decoder = nn.ModuleList(
@@ -78,10 +93,16 @@ class UNet(nn.Module, ABC):
                 inputs[i],
                 3,
                 branches=(inputs[i + 1], inputs[i]),
-                norm=i > 0,
+                norm=normed and i > 0,
                 slope=SLOPE if i > 0 or config.head == "sigmoid" else None,
             )
             for i in reversed(range(config.depth))
+        )
+        self.blocks = nn.ModuleList(
+            ResidualBlock(
+                *(self._block(channels[-1], channels[-1], 3, norm=False, slope=slope) for slope in (0.0, None))
+            )
+            for _ in range(config.blocks)
         )
         self.detail = RefinementHead(config.detail) if config.detail else None
         self.head = nn.Conv2d(3, 3, 1) if config.head == "sigmoid" else None
@@ -99,12 +120,25 @@ class UNet(nn.Module, ABC):
             conv = nn.Conv2d(inputs, outputs, kernel, **geometry)
         return Block(conv, nn.BatchNorm2d(outputs, eps=self.config.eps) if norm else None, slope)
 
+    def _inner_blocks(self):
+        """The blocks of all residual blocks, in order."""
+        return [block for pair in self.blocks for block in pair]
+
     def initialise(self) -> None:
-        """He initialisation (reference 33 of the paper), with zero biases."""
-        for block in (*self.encoder, *self.decoder):
+        """He initialisation (reference 33 of the paper), with zero biases.
+
+        A net that enlarges starts as its interpolation: its last layer is zero, and residual blocks start small.
+        """
+        for block in (*self.encoder, *self._inner_blocks(), *self.decoder):
             nn.init.kaiming_normal_(block.conv.weight, a=block.slope or 0.0, nonlinearity="leaky_relu")
             if block.conv.bias is not None:
                 nn.init.zeros_(block.conv.bias)
+        with torch.no_grad():
+            for name, parameter in self.blocks.named_parameters():
+                if name.endswith(".1.conv.weight"):
+                    parameter.mul_(RESIDUAL_SCALE)
+            if self.config.factor > 1:
+                self.decoder[-1].get_parameter("conv.weight").zero_()
         if self.detail is not None:
             self.detail.initialise()
 
@@ -156,11 +190,15 @@ class PConvUNet(UNet):
         for block in self.encoder:
             skips.append((x, valid))
             x, valid = block(x, valid)
+        for block in self.blocks:
+            x, valid = block(x, valid)
         for block in self.decoder:
             skip, skip_valid = skips.pop()
             x, valid = block((x, skip), torch.cat([upsample(valid, skip_valid), skip_valid], 1))
         if self.detail is not None:
             x = x + self.detail(x, skip, skip_valid) * valid.to(x.dtype)
+        if self.config.factor > 1:
+            x = x + interpolate(skip, skip_valid, self.config.factor)
         return self._finish(x)
 
     @torch.no_grad()
@@ -170,6 +208,8 @@ class PConvUNet(UNet):
         for block in self.encoder:
             skips.append(valid)
             valid = (block.conv.count_valid(valid) > 0.5).to(valid.dtype)  # type: ignore[union-attr,operator]
+        for block in self._inner_blocks():
+            valid = (block.conv.count_valid(valid) > 0.5).to(valid.dtype)
         for block in self.decoder:
             skip = skips.pop()
             both = torch.cat([upsample(valid, skip), skip], 1)
@@ -195,11 +235,15 @@ class ConvUNet(UNet):
         for block in self.encoder:
             skips.append(x)
             x = block(x)
+        for block in self.blocks:
+            x = block(x)
         for block in self.decoder:
             skip = skips.pop()
             x = block((x, skip))
         if self.detail is not None:
             x = x + self.detail(x, skip, valid)
+        if self.config.factor > 1:
+            x = x + interpolate(skip * valid, valid, self.config.factor)
         return self._finish(x)
 
     def output_valid(self, valid: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from maskgen.runtime import images
 from pconv_model.data import ValidationSamples, batches
 from pconv_model.losses import composite, perceptual_loss, style_loss
 from pconv_model.settings import TrainConfig
+from pconv_model.superres import spread_means
 
 SHOWN = 8  # photos in the grid
 
@@ -19,6 +20,7 @@ class Validator:
     def __init__(self, samples: ValidationSamples, out: Path, config: TrainConfig, features, device: str):
         """features: VGG's, for its two distances; None leaves them out."""
         self.samples, self.out, self.features, self.device = samples, out, features, device
+        self.factor = config.factor
         self.size, self.batch = max(config.size), min(8, max(config.batch))
 
     @torch.no_grad()
@@ -31,11 +33,12 @@ class Validator:
         numbers = [range(i, min(i + self.batch, count)) for i in range(0, count, self.batch)]
         for image, valid in batches(self.samples, numbers, self.size, workers=1):
             image, valid = image.to(self.device), valid.to(self.device)
-            out = net(image, valid).float().clamp(0, 1)
-            comp = composite(out, image, valid)
+            known = spread_means(image, self.factor) if self.factor > 1 else image
+            out = net(known, valid).float().clamp(0, 1)
+            comp = composite(out, image, valid) if self.factor == 1 else out
             rows += [self._measure(*pair) for pair in zip(comp.split(1), image.split(1), strict=True)]
             if len(shown) < SHOWN:
-                shown += [torch.cat(four, 1) for four in zip(image * valid, out, comp, image, strict=True)]
+                shown += [torch.cat(four, 1) for four in zip(known * valid, out, comp, image, strict=True)]
         net.train(was_training)
         self._draw(shown[:SHOWN], step)
         return {f"val_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}

@@ -219,18 +219,19 @@ def test_an_option_reaches_the_inpainter(place, monkeypatch, option, setting, va
     assert seen == values
 
 
-def test_superres_warns_that_the_weights_that_ship_were_not_trained_for_it(place):
-    result = call("superres", "images/1.png", "out", "--device", "cpu")
-    assert result.exit_code == 0 and "were not trained to enlarge" in result.stderr
-    result = call("superres", "images/1.png", "other", "--weights", "net.safetensors", "--device", "cpu")
-    assert result.exit_code == 0 and not result.stderr
+def test_superres_warns_of_weights_that_were_trained_to_fill_holes(place):
+    result = call("superres", "images/1.png", "out", "--weights", "net.safetensors", "--device", "cpu")
+    assert result.exit_code == 0 and "net.safetensors was trained to fill holes" in result.stderr
+    assert "pconv train --factor 4" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_a_super_resolution_net_is_trained_without_masks_and_used(place):
     trained = call("train", *TINY, "--masks", "none", "--factor", 2, "--phase1-steps", 1, "--phase2-steps", 0)
     assert trained.exit_code == 0, trained.output
     result = call("superres", "images/1.png", "out", "--factor", 2, "--weights", "runs/pconv/pconv.safetensors")
-    assert result.exit_code == 0 and cv2.imread("out/1_x2.png").shape == (80, 100, 3)
+    assert result.exit_code == 0 and cv2.imread("out/1_x2.png").shape == (80, 100, 3) and not result.stderr
+    other = call("superres", "images/1.png", "out", "--factor", 3, "--weights", "runs/pconv/pconv.safetensors")
+    assert other.exit_code == 2 and "enlarges images 2 times, expected a network that enlarges 3 times" in other.stderr
 
 
 def test_superres_writes_the_larger_image(place):
@@ -332,17 +333,30 @@ if [ -n "${out-}" ]; then mkdir -p "$(dirname "$out")"; touch "$out"; fi
 """
 
 
+def train_weights(folder, *words):
+    """Run scripts/train-weights in a folder, with the stub. Returns the commands that it has run there so far."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name in ("pconv", "python"):
+        (folder / "bin" / name).write_text(STUB)
+        (folder / "bin" / name).chmod(0o755)
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    run = ["bash", str(ROOT / "scripts" / "train-weights"), *words]
+    subprocess.run(run, cwd=folder, env={**os.environ, "PATH": path}, check=True)
+    return (folder / "log").read_text().splitlines()
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_the_script_trains_the_weights_that_enlarge_with_their_recipe(tmp_path):
+    call = train_weights(tmp_path, "x4", "photos", "out")[0].split()
+    assert call[:3] == ["pconv", "train", "photos"]
+    options = dict(zip(call[3::2], call[4::2], strict=True))
+    assert options["--config"] == "x4" and options["--out"] == "out" and Path(options["--exclude"]).is_file()
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 def test_the_script_for_the_shipped_weights_runs_the_twelve_legs_and_both_means_once(tmp_path):
-    (tmp_path / "bin").mkdir()
-    for name in ("pconv", "python"):
-        (tmp_path / "bin" / name).write_text(STUB)
-        (tmp_path / "bin" / name).chmod(0o755)
-    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    run = ["bash", str(ROOT / "scripts" / "train-weights"), "conv", "photos", "masks", "out"]
     for legs in (["3"], []):  # three legs, then the rest
-        subprocess.run([*run, *legs], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
-    calls = (tmp_path / "log").read_text().splitlines()
+        calls = train_weights(tmp_path, "conv", "photos", "masks", "out", *legs)
     trained = [call.split() for call in calls if call.startswith("pconv train")]
     assert [words[words.index("--config") + 1] for words in trained] == [f"leg{leg:02d}" for leg in range(1, 13)]
     starts = [words[words.index("--start") + 1] if "--start" in words else None for words in trained]

@@ -22,7 +22,8 @@ from maskgen.runtime import images
 from pconv_model import checkpoints, data, inpaint
 from pconv_model.inpaint import Inpainter
 from pconv_model.photos import pair_by_path
-from pconv_model.unet import ConvUNet, PConvUNet
+from pconv_model.settings import NetConfig
+from pconv_model.unet import ConvUNet, PConvUNet, build
 
 ROOT = Path(__file__).parents[1]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -36,6 +37,9 @@ def place(tmp_path, monkeypatch):
     torch.manual_seed(0)
     for kind, net in (("pconv", PConvUNet(0.05, 2)), ("conv", ConvUNet(0.05, 2))):
         checkpoints.save(tmp_path / "weights" / f"{kind}.safetensors", net)
+        for factor in (2, 3, 4):
+            enlarging = build(NetConfig(kind=kind, width=0.05, depth=2, factor=factor))
+            checkpoints.save(tmp_path / "weights" / f"{kind}-x{factor}.safetensors", enlarging)
     for i in range(3):
         images.write(Path(f"photos/{i}.png"), picture(seed=i))
         write_mask(f"masks/{i}.png", top=5 + i)
@@ -78,10 +82,11 @@ def contents(folder):
 INPAINT, SUPERRES = ("inpaint", "photos", "masks", "out"), ("superres", "photos", "out", "--factor", 2)
 
 
-def change_a_byte(path):
-    whole = bytearray(Path(path).read_bytes())
-    whole[-1] ^= 1
-    Path(path).write_bytes(whole)
+def change_a_byte(*paths):
+    for path in map(Path, paths):
+        whole = bytearray(path.read_bytes())
+        whole[-1] ^= 1
+        path.write_bytes(whole)
 
 
 def another_version(package, monkeypatch):
@@ -90,7 +95,7 @@ def another_version(package, monkeypatch):
 
 
 CHANGES = {  # what is changed between two runs, and the words that name it
-    "the weights that ship": (lambda patch: change_a_byte("weights/pconv.safetensors"), (), "net: weights was "),
+    "the weights that ship": (lambda patch: change_a_byte(*Path("weights").iterdir()), (), "net: weights was "),
     "other weights": (None, ("--weights", "other.safetensors"), "net: weights was "),
     "the kind": (None, ("--kind", "conv"), "net: kind was pconv, is conv"),
     "the precision": (None, ("--precision", "bf16"), "precision was fp32, is bf16"),
@@ -125,7 +130,7 @@ def test_a_folder_of_another_run_is_refused_and_the_difference_named(place, monk
         change(monkeypatch)
     line = refusal(*command, *words)
     assert line.startswith(f"pconv: out was created with other settings ({message}")
-    assert line.count("; ") == (what == "the kind")  # its weights are others too; nothing else is named
+    assert line.count("; ") == (what in ("the kind", "the factor"))  # whose weights are others too
     assert contents(place / "out") == before
 
 

@@ -52,6 +52,8 @@ WRONG = [
         for name in ("scale", "mask_scale")
         for pair in ((0.5, 1.5), (0.8, 0.4), (0.0, 1.0), (0.5,), (0.2, 0.3, 0.4))
     ),
+    (NetConfig, "blocks", -1, "a whole number, 0 to 64"),
+    (NetConfig, "factor", 0, "a whole number, 1 to 64"),
     (TrainConfig, "flip", "no", "True or False"),
     (TrainConfig, "colour", -0.5, "a number, 0 to 1"),
     (TrainConfig, "grey", 1.5, "a number, 0 to 1"),
@@ -163,14 +165,15 @@ def test_a_settings_file_is_found_by_its_path_and_a_recipe_by_its_name(tmp_path,
     assert find_config(str(path)) == path and find_config("mine.toml").samefile(path)
     assert find_config("leg07").name == "leg07.toml"
     with pytest.raises(
-        BadInput, match=r"no settings file 'leg7' \(did you mean leg07\?\); .* one of leg01, .*, leg12$"
+        BadInput, match=r"no settings file 'leg7' \(did you mean leg07\?\); .* one of leg01, .*, leg12, x4$"
     ):
         find_config("leg7")
 
 
 def test_the_recipes_that_ship_are_those_of_the_twelve_legs():
-    assert recipe_names() == [f"leg{number:02d}" for number in range(1, 13)]
-    legs = [read_config(find_config(name)) for name in recipe_names()]
+    names = [f"leg{number:02d}" for number in range(1, 13)]
+    assert recipe_names() == [*names, "x4"]
+    legs = [read_config(find_config(name)) for name in names]
     steps = [leg.train.phase1_steps + leg.train.phase2_steps - leg.train.first_step for leg in legs]
     # The steps of the card; leg 2 counts from the beginning of leg 1.
     assert steps == [4699, 8287 - 4699, 2200, 2911, 800, 2800, 8200, 3000, 5400, 500, 5300, 1800]

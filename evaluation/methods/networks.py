@@ -13,12 +13,17 @@ class Network:
     """A network as a method; `fill_all` takes several images through it together.
 
     weights: None takes those that ship. raw: return the network's own pixels everywhere. options: `mirror` and `scales`
-    of `pconv_model.inpaint.Inpainter`. Raises BadInput where the weights are missing or are of another kind of network.
+    of `pconv_model.inpaint.Inpainter`. factor: above 1, enlarge by it; a network that was trained for that gives all
+    pixels, as in `pconv_model.superres.superres`. Raises BadInput where the weights are missing, or are of another kind
+    of network.
     """
 
-    def __init__(self, net: str, weights: Path | None, *, raw: bool, threads: int, options: dict[str, bool]):
+    def __init__(
+        self, net: str, weights: Path | None, *, raw: bool, threads: int, options: dict[str, bool], factor: int = 1
+    ):
         torch.set_num_threads(threads)
-        self.inpainter, self.raw = Inpainter.load(weights, net, device=device(), **options), raw
+        self.inpainter = Inpainter.load(weights, net, factor=factor, device=device(), **options)
+        self.raw = raw or self.inpainter.net.config.factor > 1
 
     def __call__(self, pair, image, hole):
         return self.fill_all([(pair, image, hole)])[0]
@@ -29,12 +34,12 @@ class Network:
         return list(self.inpainter.fill_all(images, holes, self.raw))
 
 
-def identity(net: str, weights: Path | None, options: dict[str, bool]) -> dict:
+def identity(net: str, weights: Path | None, options: dict[str, bool], factor: int = 1) -> dict:
     """The hash of the weights, the options, PyTorch's version and the device, for recipe.json.
 
     Raises BadInput where the weights are missing.
     """
-    weights = weights or shipped_weights(net)
+    weights = weights or shipped_weights(net, factor)
     return {"method": net, "weights": files.sha256(weights), **options, **library_versions("torch"), "device": device()}
 
 

@@ -33,6 +33,7 @@ class Method:
     kind: str  # "classical", "plugin", "function", "network", "rival" or one of PREFIXES
     argument: str  # the method's name, or what follows the colon of a prefix
     weights: str = ""  # file of a network; empty takes the one that ships
+    factor: int = 1  # by which a network of ours enlarges; 1: it fills holes
     folder: str = ""  # where a program is started; empty for the working folder
     function: Callable | None = None  # of (pair id, image, hole), for the kind "function"
     per_worker: bool = False  # for "serve": every worker has a copy of the program
@@ -107,7 +108,7 @@ class Method:
             return inference.identity(self.net, weights, self.options)
         from evaluation.methods import networks
 
-        return networks.identity(self.net, weights, self.options)
+        return networks.identity(self.net, weights, self.options, self.factor)
 
 
 def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int, int] | None = None) -> Callable:
@@ -144,7 +145,9 @@ def load(method: Method, *, raw: bool = False, threads: int = 1, size: tuple[int
             return _without_pair(inference.load(method.net, weights, threads=threads, **method.options))
         from evaluation.methods import networks
 
-        return networks.Network(method.net, weights, raw=raw, threads=threads, options=method.options)
+        return networks.Network(
+            method.net, weights, raw=raw, threads=threads, options=method.options, factor=method.factor
+        )
     except ImportError as error:
         raise BadInput(f"the network {method.argument} cannot be loaded: {error}") from None
 
