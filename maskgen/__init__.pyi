@@ -17,6 +17,7 @@ from .maskset import write_index as write_index
 from .pil_mask import random_mask as random_mask
 from .plots import draw_figures as draw_figures
 from .sampler import MaskSampler as MaskSampler
+from .sequences.reader import Sequences as Sequences
 from .sequences.run import make_sequences as make_sequences
 from .sequences.sampler import SequenceSampler as SequenceSampler
 from .sequences.settings import SequenceConfig as SequenceConfig

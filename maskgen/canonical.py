@@ -1,7 +1,7 @@
-"""The canonical masks, which come with the package: a test set and raw training masks.
+"""The canonical masks, which come with the package: a test set, raw training masks, and a test set of sequences.
 
-Each part is a zip of bilevel TIFF files with an index and a recipe. A version never changes; better masks become
-another version beside it. Imports nothing heavy.
+Each part is a zip with an index and a recipe: of bilevel TIFF files, or of NumPy arrays, one for each sequence. A
+version never changes; better masks become another version beside it. Imports nothing heavy.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from maskgen.checks import expect, one_of
 from maskgen.errors import warn
 
 VERSIONS = ("v1",)
-PARTS = ("testset", "raw")
+PARTS = ("testset", "raw", "sequences")
 
 
 def path_of(version: str, part: str = "testset") -> Path:
@@ -22,14 +22,16 @@ def path_of(version: str, part: str = "testset") -> Path:
 
 TESTSET = path_of("v1")
 RAW = path_of("v1", "raw")
+SEQUENCES = path_of("v1", "sequences")
 
 
 def masks_path(path: Path | str) -> Path:
-    """A path from the user, in which the name of a version, such as `v1`, stands for its test set.
+    """A path from the user, in which `v1` stands for the test set of that version, `v1-sequences` for its sequences.
 
     A file or folder of that name in the working folder comes first, with an `InputWarning`.
     """
-    if str(path) not in VERSIONS:
+    version, _, part = str(path).partition("-")
+    if version not in VERSIONS or part not in ("", "sequences"):
         return Path(path)
     if Path(path).exists():
         warn(
@@ -37,7 +39,7 @@ def masks_path(path: Path | str) -> Path:
             "where there is no such file or folder"
         )
         return Path(path)
-    return path_of(str(path))
+    return path_of(version, part or "testset")
 
 
 def raw_path(masks: Path | str | None) -> Path:
@@ -47,3 +49,12 @@ def raw_path(masks: Path | str | None) -> Path:
     if str(masks) in VERSIONS and not Path(masks).exists():
         return path_of(str(masks), "raw")
     return Path(masks)
+
+
+def sequences_path(masks: Path | str | None) -> Path:
+    """Where mask sequences are: those of the package for None and for a version, as "v1" or "v1-sequences"."""
+    if masks is None:
+        return SEQUENCES
+    if str(masks) in VERSIONS and not Path(masks).exists():
+        return path_of(str(masks), "sequences")
+    return masks_path(masks)

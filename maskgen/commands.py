@@ -19,7 +19,6 @@ from maskgen.runtime.command import (
     workers_option,
 )
 from maskgen.sequences.commands import sequences
-from maskgen.sequences.settings import INDEX as SEQUENCE_INDEX
 from maskgen.settings import (
     BORDER,
     EDGES,
@@ -301,10 +300,11 @@ def get(what, out, workers):
     nvidia-order  the test masks as 00000.png to 11999.png, in the order of NVIDIA's archive
     webdataset    the test masks as a tar for each class
     parquet       the test masks as one table for Hugging Face's `datasets`
+    sequences     900 test sequences for video, 50 in each of 18 classes, as folders of PNG files
 
-    White (255) is the hole. There is an index, metadata.csv, with the class, the hole ratio and the source of each
-    mask, and CREDITS.md. Each mask is compared with the hash of its pixels. OUT is the folder [default: masks/WHAT].
-    The command can be stopped at any time; run it again to continue.
+    White (255) is the hole. There is an index, metadata.csv or sequences.csv, with the class, the hole ratio and the
+    source of each mask, and CREDITS.md. Each mask is compared with the hash of its pixels. OUT is the folder
+    [default: masks/WHAT]. The command can be stopped at any time; run it again to continue.
 
     Training code needs no files: see MaskSampler and MaskDataset in the Python API.
     """
@@ -312,7 +312,7 @@ def get(what, out, workers):
 
     out = out or Path(GET[what])
     number = get_masks(what, out, workers=workers, say=print_stderr)
-    click.echo(f"{number} masks in {out}, all with the pixels of v1")
+    click.echo(f"{number} {what if what == 'sequences' else 'masks'} in {out}, all with the pixels of v1")
 
 
 @maskgen.command()
@@ -337,14 +337,16 @@ def publish(masks, out, layout, archives, sources, **texts):
 
     Writes the masks of MASKS [default: masks/testset], archives of them, a data card, a datasheet, Croissant metadata
     and checksums to OUT [default: dist]. Run the command again to change the texts; another test set needs another
-    folder.
+    folder. Of mask sequences it writes the folders of frames, zips, a card and checksums.
     """
     from maskgen import publish as publishing
     from maskgen.errors import BadInput
+    from maskgen.sequences.reader import holds_sequences
 
     if archives is not None:
-        if layout == "nvidia":
-            raise BadInput("--archives needs --layout imagefolder: nvidia is one zip")
+        if layout == "nvidia" or holds_sequences(masks):
+            kind = "nvidia is one zip" if layout == "nvidia" else "sequences have zips only"
+            raise BadInput(f"--archives needs --layout imagefolder of single masks: {kind}")
         texts["archives"] = tuple(filter(None, archives.split(",")))
     write = publishing.publish if layout == "imagefolder" else publishing.publish_nvidia
     for warning in write(masks, out, PublishConfig(**texts), credits=sources, say=print_stderr):
@@ -361,20 +363,23 @@ def verify(masks, workers, cluster):
     """Check a mask set against its index and checksums.
 
     Measures every mask of MASKS [default: masks/testset] again, and lists all differences. Exit code 1 if there are
-    any. MASKS may be mask sequences, or a zip or tar with an index; v1 is the test set that comes with the package.
+    any. MASKS may be mask sequences, or a zip or tar with an index; v1 is the packaged test set, v1-sequences are the
+    packaged sequences.
     """
+    from maskgen.canonical import masks_path
+    from maskgen.sequences.reader import holds_sequences
     from maskgen.verify import find_faults
 
     number, faults = find_faults(masks, workers=workers, cluster=cluster)
     for fault in faults:
         click.echo(fault)
-    what = "mask sequences" if (masks / SEQUENCE_INDEX).is_file() else "masks"
+    what = "mask sequences" if holds_sequences(masks_path(masks)) else "masks"
     click.echo(f"{number} {what}, {len(faults) or 'no'} fault{'s' * (len(faults) != 1)}", err=bool(faults))
     return 1 if faults else 0
 
 
 @maskgen.command()
-@click.argument("masks", type=FOLDER, default=TESTSET)
+@click.argument("masks", type=PathType(path_type=Path), default=TESTSET)
 @click.option("--out", "-o", type=FOLDER, help="Folder of the figures. [default: MASKS-figures]")
 @click.option("--columns", type=click.IntRange(1, 50), default=10, help="Masks per row, or frames of a strip.")
 def show(masks, out, columns):
@@ -383,17 +388,21 @@ def show(masks, out, columns):
     The contact sheet shows masks of each class of MASKS [default: masks/testset]; of raw masks, which have no classes,
     the largest holes of each video. Holes are white. The heat map shows where holes lie. Writes PNG files to --out.
 
-    Of mask sequences it draws strips of frames, and an animated preview.
+    Of mask sequences (v1-sequences: those of the package) it draws strips of frames, and an animated preview.
     """
+    from maskgen.canonical import masks_path
     from maskgen.errors import BadInput
+    from maskgen.sequences.reader import holds_sequences
 
-    if (masks / SEQUENCE_INDEX).is_file():
+    place, masks = masks if masks.name not in ("", "..") else masks.resolve(), masks_path(masks)
+    if holds_sequences(masks):
         from maskgen.sequences.plots import draw_figures
+    elif masks.is_file():
+        raise BadInput(f"{masks} is a file: expected the folder of a mask set, or a packed file of mask sequences")
     else:
         from maskgen.plots import draw_figures
 
-    place = masks if masks.name not in ("", "..") else masks.resolve()
-    out = out or place.with_name(f"{place.name}-figures")
+    out = out or place.with_name(f"{place.name.removesuffix('.zip')}-figures")
     if out.resolve().is_relative_to(masks.resolve()):
         raise BadInput(f"{out} is inside {masks}, where figures would be read as masks: choose another folder")
     for path in draw_figures(masks, out, columns):

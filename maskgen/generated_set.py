@@ -11,6 +11,7 @@ from maskgen.runtime.journal import Journal
 from maskgen.runtime.output import OutputFolder
 from maskgen.runtime.recipe import RECIPE
 
+CREDITS = "CREDITS.md"  # in sets of `maskgen get`
 JOURNAL = "made.jsonl"  # in the progress folder: the rows of the masks that are done
 
 

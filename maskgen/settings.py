@@ -19,6 +19,7 @@ GET = {  # what `maskgen get` writes -> its default folder
     "nvidia-order": "masks/nvidia-order",
     "webdataset": "masks/webdataset",
     "parquet": "masks/parquet",
+    "sequences": "masks/sequences",
 }
 LEAVING = ("keep", "drop")  # what happens to the pixels that leave the frame
 SHAPES = ("square", "disc")  # of the brush that dilates a hole

@@ -15,6 +15,7 @@ from maskgen.archives import read_file
 from maskgen.checks import expect, one_of
 from maskgen.errors import BadInput
 from maskgen.generated_set import (
+    CREDITS,
     files_are_intact,
     finish_set,
     has_checksum,
@@ -30,7 +31,6 @@ from maskgen.runtime.recipe import library_versions
 from maskgen.settings import GET
 
 BATCH = 100  # masks per task of a worker
-CREDITS = "CREDITS.md"
 PARTS = {"testset": "test", "raw": "train", "nvidia-order": ""}  # folder of the index in each set of PNG files
 PARQUET = "test-00000-of-00001.parquet"  # as Hugging Face names the one file of a split
 
@@ -43,7 +43,8 @@ def get_masks(
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Write the canonical masks, which come with the package, to a folder. Returns the number of masks.
+    """Write the canonical masks, which come with the package, to a folder. Returns the number of masks,
+    or of sequences.
 
     what: one of these:
 
@@ -51,7 +52,8 @@ def get_masks(
     * "raw": raw training masks, PNG files by video, as `maskgen extract` writes them;
     * "nvidia-order": the test set in the order of NVIDIA's archive, 00000.png to 11999.png in one folder;
     * "webdataset": the test set as one tar for each class;
-    * "parquet": the test set as one table, with the PNG files in a column.
+    * "parquet": the test set as one table, with the PNG files in a column;
+    * "sequences": the test set of sequences, a folder of PNG files for each, as `maskgen sequences` writes them.
 
     out: a new folder; by default `masks/` and the value of `what`. Every mask is compared with the hash of its pixels
     in the packaged index. Resumes an interrupted run, and makes missing or changed files of a finished one again. say:
@@ -61,6 +63,10 @@ def get_masks(
     out = Path(GET[what] if out is None else out)
     if what == "parquet":
         import_pyarrow("get webdataset")
+    if what == "sequences":
+        from maskgen.sequences.unpack import get_sequences
+
+        return get_sequences(out, version=version, workers=workers, say=say)
     packed = canonical.path_of(version, "raw" if what == "raw" else "testset")
     origin, rows = read_recipe(packed), parse_rows(read_file(packed, INDEX), packed)
     recipe = {

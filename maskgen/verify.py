@@ -30,6 +30,7 @@ from maskgen.runtime.output import PROGRESS
 from maskgen.runtime.recipe import RECIPE
 from maskgen.runtime.rows import Rows
 from maskgen.sequences import verify as sequences
+from maskgen.sequences.reader import is_packed
 from maskgen.sequences.settings import INDEX as SEQUENCES
 from maskgen.settings import BORDER, EDGES
 
@@ -42,10 +43,13 @@ def find_faults(folder: Path | str, *, workers: int | None = None, cluster: str 
     """Check every file of a mask set. Returns the number of masks in its index, and its faults, one line each.
 
     folder: a mask set as `maskgen` writes it (raw masks, a test set, a published set), one part of it, or a folder of
-    archives as `maskgen get` writes it; "v1" is the test set that comes with the package, and a zip or tar has its
-    index at the top. Of mask sequences, it returns the number of sequences. Raises BadInput for masks without an index.
+    archives as `maskgen get` writes it; "v1" is the test set that comes with the package, "v1-sequences" its sequences,
+    and a zip or tar has its index at the top. Of mask sequences, it returns the number of sequences. Raises BadInput
+    for masks without an index.
     """
     folder = masks_path(folder)
+    if is_packed(folder):
+        return sequences.find_faults_of_packed(folder, workers=workers, cluster=cluster)
     if folder.is_file():
         return _check_archive(folder, functools.partial(parallel.run, workers=workers, cluster=cluster))
     if not folder.is_dir():

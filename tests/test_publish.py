@@ -2,6 +2,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -20,7 +21,10 @@ from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput, InputWarning
 from maskgen.maskset import encode, read_hole
 from maskgen.publish import publish, publish_nvidia, run, texts
+from maskgen.publish import sequences as publish_sequences
 from maskgen.runtime import files
+from maskgen.sequences.run import make_sequences
+from maskgen.sequences.settings import SequenceConfig
 from maskgen.settings import FillConfig, PublishConfig
 from maskgen.testset import make_testset
 from maskgen.verify import find_faults
@@ -280,12 +284,6 @@ def test_other_folders_than_a_test_set_and_a_new_folder_are_refused(masks, tmp_p
         publish(masks, tmp_path / "out", PublishConfig(archives=("rar",)))
 
 
-def test_a_set_of_sequences_is_refused_by_name(tmp_path):
-    (tmp_path / "sequences.csv").touch()
-    with pytest.raises(BadInput, match="holds sequences: expected a test set of single masks"):
-        publish(tmp_path, tmp_path.parent / "out", CONFIG)
-
-
 @pytest.mark.parametrize("date", ["today", "2026-13-01", "20261123", "", "23.11.2026"])
 def test_an_invalid_date_is_refused(masks, tmp_path, date):
     with pytest.raises(BadInput, match="expected a date of publication such as 2026-11-23"):
@@ -514,3 +512,73 @@ def test_a_wrong_row_of_the_index_is_found(copy):
 def test_names_that_point_outside_the_set_are_not_followed(copy):
     rewrite_index(copy, lambda rows: rows[0].update(file_name="../../etc/passwd"))
     assert "../../etc/passwd: leads out of the mask set" in find_faults(copy, workers=1)[1]
+
+
+# Sequences
+
+
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory):
+    out = tmp_path_factory.mktemp("set") / "sequences"
+    config = SequenceConfig(train=3, test=4, frames=5, size=(96, 64), modes=("stationary", "drifting"))
+    make_sequences([], write_raw(out.parent / "raw", 8), out, config, workers=1, say=lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def sequences_dist(sequences, tmp_path_factory):
+    out = tmp_path_factory.mktemp("published") / "dist"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish_sequences, "PART", 3)
+        publish(sequences, out, CONFIG)
+    return out
+
+
+def test_published_sequences_keep_their_bytes_and_verify(sequences, sequences_dist):
+    frames = {path: data for path, data in contents(sequences).items() if path.suffix == ".png"}
+    assert len(frames) == 7 * 5 and frames.items() <= contents(sequences_dist).items()
+    assert find_faults(sequences_dist, workers=1) == (7, [])
+    subprocess.run(["sha256sum", "--check", "--quiet", "checksums.sha256"], cwd=sequences_dist, check=True)
+
+
+def test_an_unpacked_archive_is_a_set_of_its_own(sequences, sequences_dist, tmp_path):
+    archives = sorted((sequences_dist / "archives").iterdir())
+    assert [path.name for path in archives] == ["test-00.zip", "test-01.zip", "train-00.zip"]
+    found = {}
+    for path in archives:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(tmp_path / path.stem)
+        assert find_faults(tmp_path / path.stem, workers=1)[1] == []
+        found |= {name: data for name, data in contents(tmp_path / path.stem).items() if name.suffix == ".png"}
+    assert found == {name: data for name, data in contents(sequences).items() if name.suffix == ".png"}
+
+
+def test_the_card_of_sequences_counts_them_and_says_which_colour_is_the_hole(sequences_dist):
+    card = (sequences_dist / "README.md").read_text()
+    assert "7 sequences of 5 binary masks of 96x64 px" in card.replace("96 x 64", "96x64")
+    assert "**White (255) is the hole**" in card and "Irregular mask sequences" in card
+    cells = [
+        int(cell) for line in card.splitlines() if line.startswith("| (") for cell in re.findall(r"\| (\d+)", line)
+    ]
+    assert len(cells) == 18 and sum(cells) == 7
+    assert "* `archives/test-01.zip`: 1 of the sequences" in card
+
+
+def test_sequences_that_are_published_again_stay_the_same(sequences, sequences_dist, monkeypatch):
+    monkeypatch.setattr(publish_sequences, "PART", 3)
+    before = contents(sequences_dist)
+    publish(sequences, sequences_dist, replace(CONFIG, title="Another title"))
+    assert "# Another title" in (sequences_dist / "README.md").read_text()
+    publish(sequences, sequences_dist, CONFIG)
+    assert contents(sequences_dist) == before
+
+
+def test_changed_sequences_and_other_archives_are_refused(sequences, tmp_path):
+    copy = shutil.copytree(sequences, tmp_path / "copy")
+    next(copy.glob("test/*/00002.png")).write_bytes(encode(np.eye(96, dtype=bool)))
+    with pytest.raises(BadInput, match=r"is incomplete or differs from the index: run `maskgen verify"):
+        publish(copy, tmp_path / "out", CONFIG)
+    done = CliRunner().invoke(cli.maskgen, ["publish", str(sequences), str(tmp_path / "x"), "--archives", "parquet"])
+    assert done.exit_code == 2 and "sequences have zips only" in done.stderr
+    done = CliRunner().invoke(cli.maskgen, ["publish", str(sequences), str(tmp_path / "x"), "--layout", "nvidia"])
+    assert done.exit_code == 2 and "expected a test set of single masks" in done.stderr

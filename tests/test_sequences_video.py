@@ -417,3 +417,20 @@ def test_videos_that_are_too_short_are_named(inputs, tmp_path):
     with pytest.raises(BadInput, match="no video for train has 20 frames or more"):
         made(inputs, tmp_path / "set", replace(SMALL, frames=20), say=lines.append)
     assert "is not used: 14 frames for" in lines[0] and not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train": 6}, "train was 4, is 6"),
+        ({"modes": ("drifting",)}, "modes was"),
+        ({"frames": 8}, "frames was 6, is 8"),
+    ],
+)
+def test_a_finished_set_with_other_numbers_or_modes_is_refused_by_name(tmp_path, change, words):
+    config, raw = replace(SMALL, modes=("stationary", "drifting")), write_raw(tmp_path / "raw", 8)
+    make_sequences([], raw, tmp_path / "x", config, workers=1, say=lambda line: None)
+    before = fingerprint(tmp_path / "x")
+    with pytest.raises(BadInput, match=words):
+        make_sequences([], raw, tmp_path / "x", replace(config, **change), workers=1, say=lambda line: None)
+    assert fingerprint(tmp_path / "x") == before

@@ -16,7 +16,7 @@ from PIL import Image
 from rawmasks import streaks
 from test_docs import BLOCK, FILE, ROOT
 
-from maskgen import MaskSampler
+from maskgen import MaskSampler, SequenceSampler
 
 PAGE = (ROOT / "docs/training.md").read_text(encoding="utf-8")
 BLOCKS = [match["code"] for match in BLOCK.finditer(PAGE)]
@@ -272,3 +272,51 @@ def test_a_training_step_and_a_pipeline_of_diffusers(folder):
     assert filled.size == photo.size
     mask = random_mask(*photo.size, seed=7)
     assert pipeline.mask_processor.preprocess(mask).mean().item() == pytest.approx(ratio_of(mask))  # 1 is filled
+
+
+# Video inpainting
+
+
+def stacked(masks):
+    """A list of PIL masks as the data sets of STTN and its successors stack them: float (T, 1, H, W) in 0..1."""
+    assert all(mask.mode == "L" for mask in masks)
+    return torch.from_numpy(np.stack([np.array(mask) for mask in masks])).float()[:, None] / 255
+
+
+def test_the_stand_in_of_the_random_shapes_returns_masks_of_any_length_and_size(folder):
+    module = importlib.import_module("moving_masks")
+    for length, height, width in ((12, 240, 432), (5, 64, 96), (31, 128, 128)):
+        masks = stacked(module.create_random_shape_with_random_motion(length, imageHeight=height, imageWidth=width))
+        assert masks.shape == (length, 1, height, width) and masks.unique().tolist() == [0, 1]
+    assert stacked(module.create_random_shape_with_random_motion(3)).shape == (3, 1, 240, 432)
+
+
+def test_the_seed_of_a_worker_decides_which_masks_it_draws(folder):
+    module, drawn = importlib.import_module("moving_masks"), []
+    for seed in (1, 1, 2):
+        random.seed(seed)
+        drawn.append(stacked(module.create_random_shape_with_random_motion(4, 64, 96)))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_sequences_from_files_run_back_and_forth(folder):
+    frames = np.arange(48)[None, None] < 8 * (np.arange(4) + 1)[:, None, None]  # 8, 16, 24 and 32 columns of 48
+    frames = np.broadcast_to(frames, (4, 32, 48))
+    path = folder / "masks/sequences/train/a"
+    path.mkdir(parents=True)
+    for t, hole in enumerate(frames):
+        Image.fromarray(hole.astype(np.uint8) * 255).save(path / f"{t:05d}.png")
+    module = importlib.import_module("sequences_from_files")
+    masks = stacked(module.create_random_shape_with_random_motion(9, imageHeight=64, imageWidth=96))
+    assert masks.shape == (9, 1, 64, 96)
+    assert masks.sum((1, 2, 3)).div(64 * 2 * 8).tolist() == [1, 2, 3, 4, 3, 2, 1, 2, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_moving_masks_are_the_same_for_any_number_of_workers(folder, workers):
+    data = importlib.import_module("video_inpainting_data").MovingMasks(5, frames=4, size=(64, 96), seed=3)
+    alone = SequenceSampler(frames=4, size=(64, 96), seed=3)
+    loader = torch.utils.data.DataLoader(data, batch_size=2, num_workers=workers)
+    batches = torch.cat(list(loader))
+    assert batches.shape == (5, 4, 1, 64, 96)
+    assert torch.equal(batches[:, :, 0].bool(), torch.from_numpy(np.stack([alone[i] for i in range(5)])))

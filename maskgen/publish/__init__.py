@@ -1,4 +1,4 @@
-"""Publish a mask set as a dataset: a folder for Hugging Face, archives, documents and checksums."""
+"""Publish a mask set, or mask sequences, as a dataset: a folder for Hugging Face, archives, documents and checksums."""
 
 from maskgen.publish.run import publish, publish_nvidia
 

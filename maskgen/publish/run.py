@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -16,6 +17,7 @@ from maskgen.categories import CATEGORIES
 from maskgen.errors import BadInput
 from maskgen.extraction.video import CREDIT, read_sources
 from maskgen.maskset import INDEX, read_index, read_recipe
+from maskgen.publish import sequences
 from maskgen.publish.croissant import croissant
 from maskgen.publish.texts import card, citation, datasheet, licence_text
 from maskgen.runtime.files import CHECKSUMS, sha256, write_checksums, write_whole
@@ -39,17 +41,20 @@ def publish(
     credits: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
-    """Write a test set to a folder that is ready to upload. Returns warnings, such as a missing licence.
+    """Write a test set, or mask sequences, to a folder ready to upload. Returns warnings, such as a missing licence.
 
     The folder gets the masks and their index (Hugging Face's imagefolder layout), README.md (dataset card),
     croissant.json, datasheet.md, LICENSE, CITATION.cff, recipe.json, previews, archives/ and checksums.sha256. The same
     set and config give the same bytes.
 
+    Mask sequences get their folders of frames and sequences.csv, README.md, LICENSE, CITATION.cff, recipe.json,
+    previews, zips of at most 1,000 sequences each, and checksums.sha256. config.archives is not used for them.
+
     A folder that was published to can be published to again. If only the config, the credits or the libraries that draw
     and pack differ, everything except the masks is rewritten. Another set or layout is refused.
 
     Args:
-        masks: the test set, as `maskgen testset` writes it.
+        masks: the test set, as `maskgen testset` writes it, or sequences, as `maskgen sequences` does.
         out: a new folder, or one published to before.
         config: what the documents state.
         credits: a SOURCES.csv, as `extraction.video.read_sources` reads it; it completes and corrects the recipe.
@@ -60,7 +65,11 @@ def publish(
             unknown or the date invalid; `out` holds something else.
     """
     with locked(out):  # before the masks are read
-        return _publish("imagefolder", _write_folder, masks, out, config, credits, say)
+        if (masks / SEQUENCES).is_file():
+            config = sequences.sequence_config(config)
+            steps = _Steps(sequences.read, sequences.checked_index, sequences.write)
+            return _publish("sequences", steps, masks, out, config, credits, say)
+        return _publish("imagefolder", _Steps(_read, _checked_index, _write_folder), masks, out, config, credits, say)
 
 
 def publish_nvidia(
@@ -78,18 +87,29 @@ def publish_nvidia(
     file. Arguments and errors are those of `publish`.
     """
     with locked(out):
-        return _publish("nvidia", _write_nvidia, masks, out, replace(config, archives=()), credits, say)
+        steps = _Steps(_read, _checked_index, _write_nvidia)
+        return _publish("nvidia", steps, masks, out, replace(config, archives=()), credits, say)
 
 
-def _publish(layout, write, masks, out, config, credits, say):
+class _Steps(NamedTuple):
+    """What differs between kinds of sets and layouts."""
+
+    read: Callable  # folder -> recipe, index
+    check: Callable  # folder, index -> SHA-256 of the index; BadInput if masks differ from it
+    write: Callable  # writes everything but recipe and checksums
+
+
+def _publish(layout, steps, masks, out, config, credits, say):
     _check(config)
-    recipe, table = _read(masks)
+    if (masks / PROGRESS).is_dir():
+        raise BadInput(f"{masks} is unfinished: finish it with the command that made it")
+    recipe, table = steps.read(masks)
     if out.resolve().is_relative_to(masks.resolve()):
         raise BadInput(f"{out} is the mask set, or is inside it: publish to another folder")
     sources, warnings = _with_credits(recipe.get("sources", []), credits)
     if not config.url:
         warnings.append("no address for the set: use --url, so that the documents state where it is")
-    fixed = {"made_by": "maskgen publish", "layout": layout, "masks": _checked_index(masks, table)}
+    fixed = {"made_by": "maskgen publish", "layout": layout, "masks": steps.check(masks, table)}
     info = {
         "publication": asdict(config),
         "libraries": library_versions("opencv", "numpy", "pandas", "matplotlib", "pyarrow"),
@@ -105,7 +125,7 @@ def _publish(layout, write, masks, out, config, credits, say):
                 folder.reopen()
                 (out / RECIPE).unlink()
                 (out / CHECKSUMS).unlink(missing_ok=True)
-            write(masks, out, table, recipe, sources, config)
+            steps.write(masks, out, table, recipe, sources, config)
             folder.finish()
         if not (out / CHECKSUMS).exists():  # last, as they include the recipe
             write_checksums(out)
@@ -158,8 +178,6 @@ def _write_nvidia(masks, out, table, recipe, sources, config):
 
 def _read(masks):
     """Read a test set. Returns (recipe, index as a DataFrame)."""
-    if (masks / PROGRESS).is_dir():
-        raise BadInput(f"{masks} is unfinished: finish it with the command that made it")
     if (masks / SEQUENCES).is_file():
         raise BadInput(f"{masks} holds sequences: expected a test set of single masks, as `maskgen testset` writes it")
     recipe = read_recipe(masks)

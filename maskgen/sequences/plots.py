@@ -1,6 +1,8 @@
 """Figures of mask sequences: strips of frames, and an animated preview. Holes are white, as in the files."""
 
 import io
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,7 @@ from maskgen.maskset import read_hole
 from maskgen.plots import BACKGROUND, GAP, LABEL, draw_texts, thumbnail
 from maskgen.runtime.files import write_whole
 from maskgen.sequences.index import frame_name, read_index
+from maskgen.sequences.reader import Sequences, is_packed
 from maskgen.sequences.settings import MODES
 
 STRIPS = 5  # of each mode
@@ -20,16 +23,19 @@ PREVIEW = 160  # px, longer side of a frame of the preview
 MAX_FRAMES = 64  # of the preview
 DURATION = 80  # ms, of a frame
 
+Frame = Callable[[dict, int], np.ndarray]  # reads frame t of the sequence of a row, bool (H, W)
+
 
 def draw_figures(folder: Path, out: Path, columns: int = 10) -> list[Path]:
     """Draw mask sequences into the folder `out`: strips.png and preview.gif. Returns their paths.
 
-    folder: a set of `maskgen sequences`. columns: frames of a strip. Raises BadInput if there is no index.
+    folder: a set of `maskgen sequences`, or a packed file of them. columns: frames of a strip. Raises BadInput if there
+    is no index.
     """
-    rows = read_index(folder)
+    rows, frame = _packed(folder) if is_packed(folder) else (read_index(folder), partial(_frame, folder))
     chosen = {mode: _chosen([row for row in rows if row["mode"] == mode]) for mode in MODES}
     chosen = {mode: of_mode for mode, of_mode in chosen.items() if of_mode}
-    drawn = {"strips.png": strips(folder, chosen, columns), "preview.gif": preview(folder, chosen)}
+    drawn = {"strips.png": strips(chosen, frame, columns), "preview.gif": preview(chosen, frame)}
     out.mkdir(parents=True, exist_ok=True)
     for name, data in drawn.items():
         write_whole(out / name, data)
@@ -42,12 +48,12 @@ def _chosen(rows):
     return [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(STRIPS, len(rows))).astype(int))]
 
 
-def strips(folder: Path, chosen: dict[str, list[dict]], columns: int) -> bytes:
+def strips(chosen: dict[str, list[dict]], frame: Frame, columns: int) -> bytes:
     """Draw one strip of evenly spaced frames for each sequence. PNG bytes. chosen: index rows by mode."""
     cells, texts, top = [], [], GAP
     for row in (row for of_mode in chosen.values() for row in of_mode):
         numbers = np.unique(np.linspace(0, int(row["frames"]) - 1, columns).astype(int))
-        strip = [thumbnail(_frame(folder, row, t), CELL) for t in numbers]
+        strip = [thumbnail(frame(row, t), CELL) for t in numbers]
         text = f"{row['sequence']}: hole ratio {float(row['hole_ratio']):.2f}, {float(row['speed']):.1f} px a frame"
         texts.append((text + f", from {row['source']}" * bool(row.get("source")), GAP, top))
         cells += [(cell, top + LABEL, GAP + i * (cell.shape[1] + GAP)) for i, cell in enumerate(strip)]
@@ -59,20 +65,27 @@ def strips(folder: Path, chosen: dict[str, list[dict]], columns: int) -> bytes:
     return cv2.imencode(".png", draw_texts(picture, texts), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
-def preview(folder: Path, chosen: dict[str, list[dict]]) -> bytes:
+def preview(chosen: dict[str, list[dict]], frame: Frame) -> bytes:
     """Draw an animation with a line of sequences for each mode, in the order of MODES. GIF bytes."""
     count = min(MAX_FRAMES, min(int(row["frames"]) for of_mode in chosen.values() for row in of_mode))
     pictures = []
     for t in range(count):
         lines = []
         for of_mode in chosen.values():
-            cells = [thumbnail(_frame(folder, row, t), PREVIEW) for row in of_mode[:ACROSS]]
+            cells = [thumbnail(frame(row, t), PREVIEW) for row in of_mode[:ACROSS]]
             cells += [np.full_like(cells[0], BACKGROUND)] * (ACROSS - len(cells))
             lines.append(np.hstack([np.pad(cell, GAP // 2, constant_values=BACKGROUND) for cell in cells]))
         pictures.append(Image.fromarray(np.vstack(lines)))
     data = io.BytesIO()
     pictures[0].save(data, "GIF", save_all=True, append_images=pictures[1:], duration=DURATION, loop=0)
     return data.getvalue()
+
+
+def _packed(path):
+    """The rows of a packed file, and a function that reads a frame."""
+    sequences = Sequences(path)
+    read = cache(sequences.__getitem__)  # a few sequences are drawn, and each of them whole
+    return [sequences.row(name) for name in sequences.names], lambda row, t: read(row["sequence"])[t]
 
 
 def _frame(folder, row, t):

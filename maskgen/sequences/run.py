@@ -23,7 +23,7 @@ from maskgen.runtime.lock import locked
 from maskgen.runtime.output import PROGRESS, OutputFolder
 from maskgen.runtime.recipe import library_versions
 from maskgen.sequences.film import Footage
-from maskgen.sequences.index import INDEX, frame_name, is_row, write_index
+from maskgen.sequences.index import INDEX, frames_sha256, is_row, write_index
 from maskgen.sequences.measure import CATEGORIES
 from maskgen.sequences.raw import RawMasks, raw_masks_of
 from maskgen.sequences.settings import FROM_RAW, FROM_VIDEO, SequenceConfig
@@ -167,13 +167,7 @@ def _is_done(task, rows, folder, frames):
     row = rows.get(task.name)
     if row is None or not row["sha256"]:
         return row is not None
-    digest = hashlib.sha256()
-    try:
-        for t in range(frames):
-            digest.update((folder / task.name / frame_name(t)).read_bytes())
-    except OSError:
-        return False
-    return digest.hexdigest() == row["sha256"]
+    return frames_sha256(folder / task.name, frames) == row["sha256"]
 
 
 def _sources(videos, raw_sources):

@@ -1,17 +1,20 @@
 """Measure a set of mask sequences again and list all that differs from its index and checksums."""
 
 import functools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from maskgen.archives import open_archive
 from maskgen.errors import BadInput
-from maskgen.maskset import decode_grey
+from maskgen.maskset import decode_grey, pixels_sha256
 from maskgen.runtime import parallel
 from maskgen.runtime.output import PROGRESS
-from maskgen.sequences.index import INDEX, MEASURED, frame_name, read_index
+from maskgen.sequences.index import INDEX, MEASURED, PIXELS, frame_name, read_index
 from maskgen.sequences.measure import describe
+from maskgen.sequences.reader import ENDING, Sequences, packed_rows
 
 BATCH = 8  # sequences per task of a worker
 
@@ -41,6 +44,38 @@ def find_faults(folder: Path, *, workers: int | None = None, cluster: str | None
     return len(rows), faults + check_checksums(folder, run)
 
 
+def find_faults_of_packed(
+    path: Path, *, workers: int | None = None, cluster: str | None = None
+) -> tuple[int, list[str]]:
+    """Check every sequence of a packed file. Returns the number of sequences in its index, and its faults."""
+    sequences = Sequences(path)
+    names = [row["sequence"] for row in packed_rows(path)]
+    faults = [f"{name}: listed twice" for name, number in Counter(names).items() if number > 1]
+    found = (name.removesuffix(ENDING) for name in open_archive(path).names() if name.endswith(ENDING))
+    faults += [f"{name}: there, but not listed" for name in found if name not in set(names)]
+    job = functools.partial(_check_packed_batch, sequences=sequences)
+    batches = [sequences.names[i : i + BATCH] for i in range(0, len(sequences), BATCH)]
+    with tqdm(total=len(sequences), unit="sequence", desc=f"verify {path.name}") as bar:
+        for faults_of_batch in parallel.run(job, batches, workers=workers, cluster=cluster, shared_files=[path]):
+            faults += faults_of_batch
+            bar.update(BATCH)
+    return len(names), faults
+
+
+def _check_packed_batch(names, sequences):
+    faults = []
+    for name in names:
+        try:
+            holes = sequences[name]
+        except BadInput as error:
+            faults.append(str(error))
+            continue
+        row, measured = sequences.row(name), {**describe(holes, []), PIXELS: pixels_sha256(holes)}
+        columns = (*MEASURED, *[PIXELS] * (PIXELS in row))
+        faults += _differences(name, row, measured, columns)
+    return faults
+
+
 def _check_batch(rows, folder):
     return [fault for row in rows for fault in _faults_of(row, folder)]
 
@@ -65,9 +100,15 @@ def _faults_of(row, folder):
         holes.append(grey >= 128)
     if len({hole.shape for hole in holes}) > 1:
         return [*faults, f"{name}: frames have different sizes"]
-    measured = describe(np.stack(holes), pictures)
-    return faults + [
+    holes = np.stack(holes)
+    measured = {**describe(holes, pictures), PIXELS: pixels_sha256(holes)}
+    return faults + _differences(name, row, measured, (*MEASURED, *[PIXELS] * (PIXELS in row), "sha256"))
+
+
+def _differences(name, row, measured, columns):
+    """What differs between the row of an index and what was measured, one line each."""
+    return [
         f"{name}: {column} is {measured[column]}, the index says {row[column]}"
-        for column in (*MEASURED, "sha256")
+        for column in columns
         if row[column] != measured[column]
     ]
