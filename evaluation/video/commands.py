@@ -16,9 +16,9 @@ class FrameSize(click.ParamType):
     name = "WxH"
 
     def convert(self, value, param, ctx):
-        if isinstance(value, tuple):  # typed before `video`, where it is an option of `evaluate`: height and width
+        if not isinstance(value, str):  # typed before `video`, where it is an option of `evaluate`: height and width
             self.fail("write it after `video`, where it is width x height", param, ctx)
-        width, _, height = str(value).lower().partition("x")
+        width, _, height = value.lower().partition("x")
         if not (width.isdecimal() and height.isdecimal() and 16 <= min(int(width), int(height)) <= 8192):
             self.fail(f"expected a width and a height in px such as 432x240, got {value!r}", param, ctx)
         return int(height), int(width)

@@ -1,7 +1,7 @@
 """Which video each mask sequence is laid over: by name, or drawn by the seed."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -127,8 +127,9 @@ def _warn_of_unmatched(what, all_names, matched):
         warn(f"{len(without)} of {len(all_names)} {what}: {some(without)}")
 
 
-def some(found: Sequence[str]) -> str:
+def some(found: Iterable[str]) -> str:
     """The first few of several names."""
+    found = list(found)
     return ", ".join(found[:SHOWN]) + ", ..." * (len(found) > SHOWN)
 
 
