@@ -1,7 +1,9 @@
 """`evaluate video`: pairs, scores of frames, the warping error, results of other programs, bad input."""
 
 import json
+import shutil
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -334,6 +336,32 @@ def test_black_holes_and_video_files(tmp_path):
     assert pairs.pairs[0].hole_ratio == 0.25 and pairs.pairs[0].video == "a"
     result = evaluate_video(["mean"], tmp_path / "films", tmp_path / "masks", polarity="hole-black", **QUICK)
     assert result.failures == [] and result.scores["psnr"].between(5, 60).all()
+
+
+def test_the_first_sequences_of_each_class_are_taken(tmp_path):
+    film(tmp_path / "frames/clip", 9)
+    for name in ("m1", "m2", "m10"):
+        masks(tmp_path / f"masks/{name}", (10,) * 5)
+    masks(tmp_path / "masks/m3", (30,) * 5)
+    pairs = pair_videos(tmp_path / "frames", tmp_path / "masks", VideoConfig(per_class=2)).pairs
+    assert [pair.sequence for pair in pairs] == ["m1", "m2", "m3"]
+
+
+def test_sequences_of_an_archive_are_those_of_the_folder(tmp_path):
+    pytest.importorskip("maskgen.sequences.reader")
+    film(tmp_path / "frames/clip")
+    masks(tmp_path / "masks/a", (10, 20, 10, 10, 10))
+    masks(tmp_path / "masks/b", (30,) * 5)
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "masks")
+    config = VideoConfig(frames=4)
+    of_folder, of_zip = (pair_videos(tmp_path / "frames", tmp_path / name, config) for name in ("masks", "packed.zip"))
+    assert [replace(pair, mask_sha256="") for pair in of_zip.pairs] == [
+        replace(pair, mask_sha256="") for pair in of_folder.pairs
+    ]
+    where = tmp_path / "frames", tmp_path / "packed.zip"
+    assert evaluate_video(["mean"], *where, frames=4, **QUICK).failures == []
+    with pytest.raises(BadInput, match="white is a hole, and masks have two values: leave --threshold out"):
+        pair_videos(*where, config, threshold=128)
 
 
 # ---- results of another program ----

@@ -15,13 +15,8 @@ from evaluation.video.pairing import PairList, pair_videos
 from evaluation.video.results import with_frames
 from evaluation.video.run import run
 from evaluation.video.settings import OUT, VideoConfig
-from maskgen.checks import Rule, expect, optional, several, whole
 from maskgen.errors import InputWarning
 from maskgen.sequences.settings import SEQUENCES
-from maskgen.settings import SEEDS
-
-SIDES = whole(16, 8192)  # px
-NUMBERS = Rule(lambda count: count == 0 or count >= 2, "2 or more, or 0 for all")
 
 
 def evaluate_video(
@@ -32,6 +27,7 @@ def evaluate_video(
     metrics: Iterable[str] = VideoConfig.metrics,
     frames: int = VideoConfig.frames,
     size: tuple[int, int] | None = None,
+    per_class: int = VideoConfig.per_class,
     seed: int = VideoConfig.seed,
     polarity: str = "hole-white",
     threshold: int | None = None,
@@ -58,14 +54,17 @@ def evaluate_video(
     videos
         A folder of folders of frames, or of video files.
     masks
-        A set that `maskgen sequences` made, of which the part `test` is taken, or a folder of folders of masks. Masks
-        belong to the video of the same name; if no names agree, the seed draws a video for each sequence.
+        A set that `maskgen sequences` made, of which the part `test` is taken, any folder of folders of masks, or "v1",
+        the sequences that come with the package. Masks belong to the video of the same name; if no names agree, the
+        seed draws a video for each sequence.
     metrics
         Names of metrics, as for the option `--metric`.
     frames
         Number of masks of each sequence that are used, the first ones; 0 takes all.
     size
         Height and width in px to which frames and masks are resized; None takes the size of the masks.
+    per_class
+        Number of mask sequences of each class, the first ones; 0 takes all.
     seed
         Draws the videos and the bootstrap samples.
     polarity, threshold
@@ -97,10 +96,7 @@ def evaluate_video(
         If input has to be fixed. A method that fails on a frame raises nothing: the sequence has no score, the error is
         in the scores, and an `InputWarning` names the first.
     """
-    expect("frames", frames, NUMBERS)
-    expect("size", size, optional(several(SIDES, 2, 2)))
-    expect("seed", seed, SEEDS)
-    config = VideoConfig(tuple(metrics), size and tuple(size), frames, seed)
+    config = VideoConfig(tuple(metrics), size and tuple(size), frames, per_class, seed)
     metric_table.check(config.metrics, size)
     chosen = read_methods(methods, weights, range=range, white=white, bgr=bgr, copies=copies)
     temporary = None

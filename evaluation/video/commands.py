@@ -43,6 +43,12 @@ class FrameSize(click.ParamType):
     default=VideoConfig.frames,
     help="Number of masks of each sequence that are used, the first ones; 0 takes all.",
 )
+@click.option(
+    "--per-class",
+    type=click.IntRange(0),
+    default=VideoConfig.per_class,
+    help="Mask sequences of each class, the first ones; 0 takes all.",
+)
 @click.option("--size", type=FrameSize(), help="Width and height to which all is resized. [default: that of the masks]")
 @polarity_option
 @threshold_option
@@ -53,30 +59,30 @@ class FrameSize(click.ParamType):
 @workers_option
 @cluster_option
 @click.option("--out", "-o", type=FOLDER, default=OUT, help="Folder for scores, tables and pictures.")
-def video(videos, masks, frames, size, seed, polarity, threshold, export, workers, cluster, out, **options):
+def video(videos, masks, frames, per_class, size, seed, polarity, threshold, export, workers, cluster, out, **options):
     """Score inpainting methods on videos with moving masks.
 
     VIDEOS is a folder of folders of frames, or of video files [default: videos]. MASKS is a set that `maskgen
-    sequences` made, or a folder of folders of masks [default: masks/sequences]. Masks belong to the video of the same
-    name; if no names agree, the seed draws a video for each sequence. Methods fill one frame after the other;
+    sequences` made, a folder of folders of masks, or v1 [default: masks/sequences]. Masks belong to the video of the
+    same name; if no names agree, the seed draws a video for each sequence. Methods fill one frame after the other;
     dir:FOLDER holds the results of a video inpainting program, in a folder for each sequence.
     """
     from evaluation.video.api import evaluate_video
 
-    run = {"workers": workers, "cluster": cluster}
+    run, reading = {"workers": workers, "cluster": cluster}, {"polarity": polarity, "threshold": threshold}
     if export:
         from evaluation.video.export import export as write
         from evaluation.video.pairing import pair_videos
 
-        config = VideoConfig(size=size, frames=frames, seed=seed)
-        pairs = pair_videos(videos, masks, config, polarity=polarity, threshold=threshold, out=export)
+        config = VideoConfig(size=size, frames=frames, per_class=per_class, seed=seed)
+        pairs = pair_videos(videos, masks, config, **reading, out=export)
         click.echo(pairs.description)
         write(pairs, export, config, **run, say=click.echo)
         folders = shlex.join([str(export / "frames"), str(export / "masks")])
         click.echo(f"{len(pairs.pairs):,} pairs in {export}; --method NAME=dir:FOLDER is for results, one folder each")
         click.echo(f"score them with: evaluate video {folders}")
         return 0
-    what = {"frames": frames, "size": size, "seed": seed, "polarity": polarity, "threshold": threshold}
+    what = {"frames": frames, "per_class": per_class, "size": size, "seed": seed, **reading}
     result = evaluate_video(videos=videos, masks=masks, out=out, verbose=True, **what, **run, **options)
     for line in result.failures:
         print_stderr(line)

@@ -10,7 +10,7 @@ import numpy as np
 from evaluation.masks import OTHER
 from evaluation.pairs import fit_hole
 from evaluation.video.clips import name_below
-from maskgen import maskset
+from maskgen import canonical, maskset
 from maskgen.errors import BadInput, collected_warnings
 from maskgen.runtime import files, images
 from maskgen.runtime.output import check_finished
@@ -40,9 +40,6 @@ class FolderMasks:
     """
 
     def __init__(self, top: Path, polarity: str = "hole-white", threshold: int | None = None):
-        if not top.is_dir():
-            what = "is a file" if top.exists() else "does not exist"
-            raise BadInput(f"{top} {what}: {EXPECTED}")
         check_finished(top)
         if index := maskset.index_of(top):
             raise BadInput(f"{top} holds still masks, as {index} says: {EXPECTED}")
@@ -109,10 +106,70 @@ class FolderMasks:
         count = self.count(name)
         row = self.rows.get(name)
         if row and row["sha256"] == sha256 and frames == count:
-            shape, speed = (int(row["height"]), int(row["width"])), float(row["speed"])
-            category = row["category"] or f"{OTHER}_{motion_of(speed, shape)}"
-            return Measured(count, shape, category, float(row["hole_ratio"]), speed)
+            return _recorded(row)
         return measure_holes(first(self.holes(name), frames))
+
+
+class StoredMasks:
+    """The mask sequences of an archive, or those that come with the package, "v1"; as `FolderMasks`."""
+
+    polarity, threshold = "hole-white", None
+
+    def __init__(self, path: Path, polarity: str = "hole-white", threshold: int | None = None):
+        if polarity == "hole-black" or threshold is not None:
+            option = "--threshold" if threshold is not None else "--polarity hole-black"
+            raise BadInput(f"in {path} white is a hole, and masks have two values: leave {option} out")
+        from maskgen.sequences.reader import Sequences
+
+        self.top, self.sequences = path, Sequences(path)
+
+    @property
+    def names(self) -> list[str]:
+        """The sequences, in natural order."""
+        return self.sequences.names
+
+    @property
+    def probe_file(self) -> Path:
+        """A file that every machine must be able to read."""
+        return self.sequences.path
+
+    def count(self, name: str) -> int:
+        """The number of masks of a sequence."""
+        row = self.sequences.row(name)
+        return int(row["frames"]) if row else len(self.sequences[name])
+
+    def sha256(self, name: str) -> str:
+        """SHA-256 of the masks of a sequence as PNG files, one after the other; without an index, of their pixels."""
+        row = self.sequences.row(name)
+        return row["sha256"] if row else hashlib.sha256(np.packbits(self.sequences[name]).tobytes()).hexdigest()
+
+    def holes(self, name: str) -> Iterator[np.ndarray]:
+        """Yield the holes of a sequence, bool (H, W)."""
+        yield from self.sequences[name]
+
+    def measured(self, name: str, frames: int, sha256: str) -> Measured:
+        """The measures of the first masks of a sequence, taken from the index where they are there."""
+        row = self.sequences.row(name)
+        return (
+            _recorded(row) if row and row["frames"] == str(frames) else measure_holes(first(self.holes(name), frames))
+        )
+
+
+Masks = FolderMasks | StoredMasks
+
+
+def open_masks(path: Path, polarity: str = "hole-white", threshold: int | None = None) -> Masks:
+    """The mask sequences at a path: a folder, an archive, or "v1". Raises BadInput where there is none."""
+    if not path.exists() and str(path) not in canonical.VERSIONS:
+        raise BadInput(f"{path} does not exist: {EXPECTED}")
+    return (FolderMasks if path.is_dir() else StoredMasks)(path, polarity, threshold)
+
+
+def _recorded(row):
+    """The measures that a row of an index has."""
+    shape, speed = (int(row["height"]), int(row["width"])), float(row["speed"])
+    class_ = row["category"] or f"{OTHER}_{motion_of(speed, shape)}"
+    return Measured(int(row["frames"]), shape, class_, float(row["hole_ratio"]), speed)
 
 
 def _rows_of(place, top):

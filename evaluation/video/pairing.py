@@ -1,6 +1,7 @@
 """Which video each mask sequence is laid over: by name, or drawn by the seed."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from evaluation import names
 from evaluation.pairing import deal
 from evaluation.video.clips import Clip, find_clips
-from evaluation.video.masks import FolderMasks, rank
+from evaluation.video.masks import Masks, open_masks, rank
 from evaluation.video.settings import VideoConfig
 from maskgen.errors import BadInput, warn
 
@@ -48,7 +49,7 @@ class PairList:
 
     pairs: list[Pair]
     clips: dict[str, Clip]  # by name
-    masks: FolderMasks
+    masks: Masks
     description: str  # one line about masks and videos
     folders: tuple[str, str]  # of videos and masks, as the user named them
 
@@ -81,8 +82,8 @@ def pair_videos(
     out: folder of the results, which is not searched for videos. Raises BadInput for folders without videos or masks,
     for files that cannot be read, for a number of frames that does not fit, and where no video is long enough.
     """
-    sequences = FolderMasks(masks, polarity, threshold)
     clips = {clip.name: clip for clip in find_clips(videos, outside=out)}
+    sequences = open_masks(masks, polarity, threshold)
     matched = _by_name(sequences.names, list(clips))
     if matched:
         _warn_of_unmatched(f"videos have no masks in {masks}", list(clips), matched.values())
@@ -94,7 +95,7 @@ def pair_videos(
         shortest = min(clip.frames for clip in clips.values())
         counts = {name: _drawn_count(sequences.count(name), shortest, config) for name in sequences.names}
         how = f"drawn by seed {config.seed}"
-    rows = _measured(counts, sequences)
+    rows = _first_of_each_class(_measured(counts, sequences), config.per_class)
     windows = {name: (matched[name], 0) for name in rows} if matched else _draw(rows, counts, clips, config.seed)
     clips = {name: clip for name, clip in clips.items() if name in {video for video, _ in windows.values()}}
     hashes = {clip.name: clip.sha256() for clip in tqdm(clips.values(), "reading videos", disable=None, leave=False)}
@@ -186,6 +187,16 @@ def _measured(counts, sequences):
         warn(f"{len(empty)} of {len(found)} mask sequences have no hole and are left out: {some(empty)}")
     kept = [name for name in found if name not in set(empty)]
     return {name: found[name] for name in sorted(kept, key=lambda name: rank(found[name][1].category))}
+
+
+def _first_of_each_class(rows, per_class):
+    """The first mask sequences of each class; all if per_class is 0."""
+    kept, found = Counter(), {}
+    for name, row in rows.items():
+        kept[row[1].category] += 1
+        if not per_class or kept[row[1].category] <= per_class:
+            found[name] = row
+    return found
 
 
 def _draw(rows, counts, clips, seed):

@@ -18,7 +18,7 @@ from evaluation.scoring import composite, process_of
 from evaluation.settings import BATCH
 from evaluation.video import metrics
 from evaluation.video.clips import Clip
-from evaluation.video.masks import FolderMasks, first, fitted
+from evaluation.video.masks import Masks, first, fitted
 from evaluation.video.results import frame_id
 from evaluation.video.settings import WARP_ERROR
 from evaluation.video.warping import motion, warp_error
@@ -32,7 +32,7 @@ class Job:
     """All that a worker has to know about a run, besides the pairs."""
 
     methods: tuple[Method, ...]
-    masks: FolderMasks
+    masks: Masks
     names: tuple[str, ...]  # of the metrics
     stills: scoring.Job  # how methods run on single images
     faults: dict[str, dict[str, str]]  # label -> sequence -> why it has no results
@@ -52,7 +52,7 @@ class Task:
     labels: tuple[str, ...]
     errors: dict[str, str] = field(default_factory=dict)  # of methods that have failed already
 
-    def read(self, masks: FolderMasks) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    def read(self, masks: Masks) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Yield the name, the true frame, uint8 (H, W, 3), and the hole, bool (H, W), of each frame."""
         truths = self.clip.read(self.start, self.frames, self.size)
         holes = fitted(first(masks.holes(self.sequence), self.frames), self.size)
