@@ -96,7 +96,7 @@ def evaluate_video(
         If input has to be fixed. A method that fails on a frame raises nothing: the sequence has no score, the error is
         in the scores, and an `InputWarning` names the first.
     """
-    config = VideoConfig(tuple(metrics), size and tuple(size), frames, per_class, seed)
+    config = VideoConfig(tuple(metrics), size, frames, per_class, seed)
     metric_table.check(config.metrics, size)
     chosen = read_methods(methods, weights, range=range, white=white, bgr=bgr, copies=copies)
     temporary = None
@@ -104,10 +104,10 @@ def evaluate_video(
         temporary = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
         out = Path(temporary.name, OUT)
     out, say = Path(out), print if verbose else lambda line: None
-    reading = {"polarity": polarity, "threshold": threshold}
-    pairs = pair_videos(Path(videos), Path(masks), config, **reading, out=out)
+    pairs = pair_videos(Path(videos), Path(masks), config, polarity=polarity, threshold=threshold, out=out)
     say(pairs.description)
-    found, faults, identities, text = [], {}, {}, ""
+    text = ""
+    found, faults, identities = [], {}, {}
     for method, identity in chosen.items():
         method, faults[method.label] = with_frames(method, pairs)
         found.append(method)
@@ -117,8 +117,21 @@ def evaluate_video(
         nonlocal text
         text = tables.write(out, scores, config.metrics, seed, pixels_of(pairs))
 
-    how = {"timeout": timeout, "workers": workers, "cluster": cluster, "pictures": pictures, "retry": retry}
-    scores = run(found, pairs, out, config, identities=identities, faults=faults, report=write_tables, say=say, **how)
+    scores = run(
+        found,
+        pairs,
+        out,
+        config,
+        identities=identities,
+        faults=faults,
+        timeout=timeout,
+        workers=workers,
+        cluster=cluster,
+        pictures=pictures,
+        retry=retry,
+        report=write_tables,
+        say=say,
+    )
     say(text)
     say(f"\nthe scores of sequences and frames, and the tables, are in {out}")
     result = VideoEvaluation(out, scores, text, list(identities))

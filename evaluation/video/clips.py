@@ -11,7 +11,7 @@ import numpy as np
 
 from maskgen.errors import BadInput
 from maskgen.extraction import video
-from maskgen.extraction.reader import open_reader
+from maskgen.extraction.reader import FolderReader, open_reader
 from maskgen.runtime import files, images
 
 
@@ -30,7 +30,7 @@ class Clip:
         if self.path.is_file():
             return files.sha256(self.path)
         digest = hashlib.sha256()
-        for path in open_reader(self.path).files:
+        for path in FolderReader(self.path).files:
             data = images.read_bytes(path)
             if not images.looks_complete(data):
                 images.decode(data, path)  # raises now and not in the middle of a long run

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -184,14 +185,8 @@ def _rows_of(place, top):
 
 def first(holes: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
     """The first `count` holes; a single one is repeated, as it holds for all frames."""
-    number, hole = 0, None
-    for number, hole in enumerate(holes, 1):
-        yield hole
-        if number == count:
-            return
-    if number == 1:
-        for _ in range(count - 1):
-            yield hole
+    start = list(islice(holes, 2))
+    yield from start[:1] * count if len(start) == 1 else islice(chain(start, holes), count)
 
 
 def fitted(holes: Iterator[np.ndarray], size: tuple[int, int]) -> Iterator[np.ndarray]:

@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation import scoring
+from evaluation.benchmark import recipe_of
 from evaluation.methods import Method
 from evaluation.pairs import Sources
 from evaluation.scoring import close_processes, process_of
@@ -220,7 +221,7 @@ def _fill_journals(job, pairs, journals, workers, cluster, recipe_file):
             todo.append(Task(pair.sequence, clip, pair.start, pair.frames, pair.size, labels))
     probes = [recipe_file, *(task.clip.path for task in todo[:1]), job.masks.probe_file]
     on_workers = parallel.run(
-        partial(score_pair, job), _filled_tasks(job, todo), workers=workers, cluster=cluster, shared_files=probes
+        scoring.Call(score_pair, job), _filled_tasks(job, todo), workers=workers, cluster=cluster, shared_files=probes
     )
     with tqdm(total=len(pairs.pairs), initial=len(pairs.pairs) - len(todo), desc="score", unit="sequence") as bar:
         for task, rows in zip(todo, on_workers, strict=True):
@@ -248,7 +249,7 @@ def write_scores(out: Path, pairs: list[Pair]) -> pd.DataFrame:
     The score of a pair is the mean over its frames. Frames without a hole have no scores but the warping error, and
     results that equal the true frame have an infinite PSNR, which is in no mean unless all are.
     """
-    recipe = read_recipe(out / PROGRESS / RECIPE) or read_recipe(out / RECIPE)
+    recipe = recipe_of(out)
     names, rows, frames = recipe["settings"]["metrics"], [], []
     for label in [TRUTH] * (WARP_ERROR in names) + list(recipe["methods"]):
         done = _journal(out, label).rows

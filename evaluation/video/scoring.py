@@ -82,7 +82,8 @@ def score_pair(job: Job, task: Task) -> dict[str, dict]:
     A row has the values of every frame: nan in a frame without a hole, where nothing was filled. The warping error of a
     frame is that to the next one.
     """
-    names, ratios, true_before = job.names, [], None
+    names, ratios = job.names, []
+    true_before: np.ndarray | None = None
     errors = {label: job.faults.get(label, {}).get(task.sequence, "") for label in task.labels} | task.errors
     rows = [_Row(label, [WARP_ERROR] if label == TRUTH else names, errors[label]) for label in task.labels]
     methods = {method.label: method for method in job.methods}
@@ -91,12 +92,12 @@ def score_pair(job: Job, task: Task) -> dict[str, dict]:
     for t, (name, truth, hole) in enumerate(task.read(job.masks)):
         ratios.append(round(np.count_nonzero(hole) / hole.size, 6))
         alive = [row for row in rows if not row.error]
-        moves = motion(true_before, truth) if t and WARP_ERROR in names and alive else None
+        needs_motion = WARP_ERROR in names and alive
+        moves = motion(true_before, truth) if needs_motion and true_before is not None else None
         true_before = truth
         for row in alive:
-            result = (
-                truth if row.label == TRUTH or not hole.any() else _filled(methods[row.label], job, name, truth, hole)
-            )
+            is_true = row.label == TRUTH or not hole.any()
+            result = truth if is_true else _filled(methods[row.label], job, name, truth, hole)
             if isinstance(result, str):
                 row.fail(t, result)
                 continue
@@ -134,7 +135,8 @@ def fill_pair(job: Job, task: Task, method: Method, threads: int) -> str:
     Returns "", or why a frame could not be filled. The frames are filled in the same batches in every run.
     """
     process = process_of(method, job.stills, threads)
-    count, batch = getattr(process, "batch", BATCH), []
+    count = getattr(process, "batch", BATCH)
+    batch: list[tuple] = []
 
     def fill():
         for (name, _, _), result in zip(batch, process.fill(batch), strict=True):

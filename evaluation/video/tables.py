@@ -87,7 +87,7 @@ def _heading(column):
     return f"({low}, {high}]" if dash else column
 
 
-def _blocks(table, name) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
+def _blocks(table: pd.DataFrame, name: str) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
     """For each motion of a metric, the rows (method, cells). A cell is a mean, with * if it is the best, or "-"."""
     own = table[table["metric"] == name]
     cells = {(row.category, row.method): row for row in own.itertuples()}
