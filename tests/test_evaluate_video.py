@@ -269,6 +269,8 @@ def test_the_layout_of_davis_is_paired_by_name(tmp_path):
         tmp_path / "DAVIS/JPEGImages", tmp_path / "DAVIS/Annotations", VideoConfig(size=(96, 128), frames=3)
     )
     assert larger.pairs[0].size == (96, 128) and larger.pairs[0].frames == 3
+    whole = pair_videos(tmp_path / "DAVIS", tmp_path / "DAVIS/Annotations", VideoConfig())
+    assert [pair.video for pair in whole.pairs] == ["JPEGImages/480p/bear", "JPEGImages/480p/cows"]
 
 
 def test_a_frame_is_shrunk_by_the_mean_of_its_pixels_without_cropping(tmp_path):
@@ -303,6 +305,9 @@ def test_a_single_mask_holds_for_all_frames_and_a_single_video_needs_no_name(tmp
     pairs = pair_videos(tmp_path / "my film", tmp_path / "der Schaden", VideoConfig()).pairs
     assert [(pair.video, pair.sequence, pair.frames) for pair in pairs] == [("my film", "der Schaden", 5)]
     assert pairs[0].speed == 0 and pairs[0].category == "0.2-0.3_still"
+    masks(tmp_path / "kurz", (16,) * 3)
+    pairs = pair_videos(tmp_path / "my film", tmp_path / "kurz", VideoConfig()).pairs
+    assert pairs[0].frames == 3 and pairs[0].start <= 2
 
 
 def test_of_a_set_the_test_part_is_taken_with_the_classes_of_its_index(tmp_path):

@@ -2,7 +2,7 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,12 +53,17 @@ class Clip:
             reader.close()
 
 
-def find_clips(top: Path, *, outside: Path | None = None) -> list[Clip]:
+def find_clips(top: Path, *, outside: Iterable[Path] = ()) -> list[Clip]:
     """Every video file and folder of frames below a folder, in natural order; or the one that a path is.
 
-    outside: a folder that is not searched. Raises BadInput where there is none, and for one that cannot be read.
+    outside: folders below it that are left out, such as those of masks and results. Raises BadInput where there is no
+    video, and for one that cannot be read.
     """
-    found = [path for path, _ in video.find([top], outside=outside)]
+    others = [path.resolve() for path in outside if path.resolve() != top.resolve()]
+    found = [path for path, _ in video.find([top])]
+    found = [path for path in found if not any(path.resolve().is_relative_to(other) for other in others)]
+    if not found:
+        raise BadInput(f"no video in {top} outside {' and '.join(map(str, others))}")
     clips = [_described(path, name_below(path, top)) for path in found]
     names = [clip.name for clip in clips]
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -79,12 +79,13 @@ def pair_videos(
 ) -> PairList:
     """The pairs of a folder of videos and a folder of mask sequences; those of the same name if there are any.
 
-    out: folder of the results, which is not searched for videos. Raises BadInput for folders without videos or masks,
-    for files that cannot be read, for a number of frames that does not fit, and where no video is long enough.
+    out: folder of the results. Videos are not looked for there, nor in the folder of masks. Raises BadInput for folders
+    without videos or masks, for files that cannot be read, for a number of frames that does not fit, and where no video
+    is long enough.
     """
-    clips = {clip.name: clip for clip in find_clips(videos, outside=out)}
+    clips = {clip.name: clip for clip in find_clips(videos, outside=[masks, *([out] if out else [])])}
     sequences = open_masks(masks, polarity, threshold)
-    matched = _by_name(sequences.names, list(clips))
+    matched = _by_name(sequences, clips)
     if matched:
         _warn_of_unmatched(f"videos have no masks in {masks}", list(clips), matched.values())
         _warn_of_unmatched(f"mask sequences belong to no video in {videos}", sequences.names, matched)
@@ -111,15 +112,20 @@ def pair_videos(
     return PairList(pairs, clips, sequences, text, (str(videos), str(masks)))
 
 
-def _by_name(sequences, videos):
+def _by_name(sequences, clips):
     """The video of each mask sequence that has the same name; {} if no names agree.
 
-    A single mask sequence belongs to a single video. A word such as `_mask` at the end of a name does not count.
+    A word such as `_mask` at the end of a name does not count. A single video and a single mask sequence belong
+    together if their numbers of frames agree.
     """
     for rule in (names.by_name, names.by_core):
-        if found := rule(sequences, videos):
+        if found := rule(sequences.names, list(clips)):
             return found
-    return {sequences[0]: videos[0]} if len(sequences) == len(videos) == 1 else {}
+    if len(sequences.names) == len(clips) == 1:
+        (name,), (clip,) = sequences.names, clips.values()
+        if sequences.count(name) in (1, clip.frames):
+            return {name: clip.name}
+    return {}
 
 
 def _warn_of_unmatched(what, all_names, matched):
