@@ -141,8 +141,8 @@ class StoredMasks:
 
     def sha256(self, name: str) -> str:
         """SHA-256 of the masks of a sequence as PNG files, one after the other; without an index, of their pixels."""
-        row = self.sequences.row(name)
-        return row["sha256"] if row else hashlib.sha256(np.packbits(self.sequences[name]).tobytes()).hexdigest()
+        known = self.sequences.row(name).get("sha256")
+        return known or hashlib.sha256(np.packbits(self.sequences[name]).tobytes()).hexdigest()
 
     def holes(self, name: str) -> Iterator[np.ndarray]:
         """Yield the holes of a sequence, bool (H, W)."""
