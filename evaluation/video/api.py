@@ -11,23 +11,23 @@ from evaluation.api import read_methods
 from evaluation.settings import COPIES, METHODS, TIMEOUT
 from evaluation.video import metrics as metric_table
 from evaluation.video import tables
+from evaluation.video.masks import default_masks, default_per_class
 from evaluation.video.pairing import PairList, pair_videos
 from evaluation.video.results import with_frames
 from evaluation.video.run import run
 from evaluation.video.settings import OUT, VideoConfig
 from maskgen.errors import InputWarning
-from maskgen.sequences.settings import SEQUENCES
 
 
 def evaluate_video(
     methods: Mapping[str, str | Callable] | Iterable[str] = METHODS,
     videos: str | Path = "videos",
-    masks: str | Path = SEQUENCES,
+    masks: str | Path | None = None,
     *,
     metrics: Iterable[str] = VideoConfig.metrics,
     frames: int = VideoConfig.frames,
     size: tuple[int, int] | None = None,
-    per_class: int = VideoConfig.per_class,
+    per_class: int | None = None,
     seed: int = VideoConfig.seed,
     polarity: str = "hole-white",
     threshold: int | None = None,
@@ -56,7 +56,7 @@ def evaluate_video(
     masks
         A set that `maskgen sequences` made, of which the part `test` is taken, any folder of folders of masks, or "v1",
         the sequences that come with the package. Masks belong to the video of the same name; if no names agree, the
-        seed draws a video for each sequence.
+        seed draws a video for each sequence. None takes the set in `masks/sequences`, or v1 if there is none.
     metrics
         Names of metrics, as for the option `--metric`.
     frames
@@ -64,7 +64,8 @@ def evaluate_video(
     size
         Height and width in px to which frames and masks are resized; None takes the size of the masks.
     per_class
-        Number of mask sequences of each class, the first ones; 0 takes all.
+        Number of mask sequences of each class, the first ones. 0 takes all, and so does None, which takes ten of v1
+        where `masks` is None.
     seed
         Draws the videos and the bootstrap samples.
     polarity, threshold
@@ -96,6 +97,7 @@ def evaluate_video(
         If input has to be fixed. A method that fails on a frame raises nothing: the sequence has no score, the error is
         in the scores, and an `InputWarning` names the first.
     """
+    per_class = default_per_class(masks) if per_class is None else per_class
     config = VideoConfig(tuple(metrics), size, frames, per_class, seed)
     metric_table.check(config.metrics, size)
     chosen = read_methods(methods, weights, range=range, white=white, bgr=bgr, copies=copies)
@@ -104,7 +106,9 @@ def evaluate_video(
         temporary = tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True)
         out = Path(temporary.name, OUT)
     out, say = Path(out), print if verbose else lambda line: None
-    pairs = pair_videos(Path(videos), Path(masks), config, polarity=polarity, threshold=threshold, out=out)
+    pairs = pair_videos(
+        Path(videos), Path(masks or default_masks()), config, polarity=polarity, threshold=threshold, out=out
+    )
     say(pairs.description)
     text = ""
     found, faults, identities = [], {}, {}

@@ -5,9 +5,9 @@ import shlex
 import click
 
 from evaluation.options import MASKS, method_options, polarity_option, threshold_option
+from evaluation.settings import FIRST
 from evaluation.video.settings import METRICS, OUT, VIDEOS, VideoConfig
 from maskgen.runtime.command import FOLDER, Command, cluster_option, print_stderr, seed_option, workers_option
-from maskgen.sequences.settings import SEQUENCES
 
 
 class FrameSize(click.ParamType):
@@ -26,7 +26,7 @@ class FrameSize(click.ParamType):
 
 @click.command(cls=Command)
 @click.argument("videos", type=MASKS, default=VIDEOS)
-@click.argument("masks", type=MASKS, default=SEQUENCES)
+@click.argument("masks", type=MASKS, required=False)
 @method_options()
 @click.option(
     "--metric",
@@ -46,8 +46,7 @@ class FrameSize(click.ParamType):
 @click.option(
     "--per-class",
     type=click.IntRange(0),
-    default=VideoConfig.per_class,
-    help="Mask sequences of each class, the first ones; 0 takes all.",
+    help=f"Mask sequences of each class, the first ones; 0 takes all. [default: all; {FIRST} of v1 without MASKS]",
 )
 @click.option("--size", type=FrameSize(), help="Width and height to which all is resized. [default: that of the masks]")
 @polarity_option
@@ -63,18 +62,20 @@ def video(videos, masks, frames, per_class, size, seed, polarity, threshold, exp
     """Score inpainting methods on videos with moving masks.
 
     VIDEOS is a folder of folders of frames, or of video files [default: videos]. MASKS is a set that `maskgen
-    sequences` made, a folder of folders of masks, or v1 [default: masks/sequences]. Masks belong to the video of the
-    same name; if no names agree, the seed draws a video for each sequence. Methods fill one frame after the other;
-    dir:FOLDER holds the results of a video inpainting program, in a folder for each sequence.
+    sequences` made, a folder of folders of masks, or v1 [default: masks/sequences, else v1]. Masks belong to the video
+    of the same name; if no names agree, the seed draws a video for each sequence. Methods fill one frame after the
+    other; dir:FOLDER holds the results of a video inpainting program, in a folder for each sequence.
     """
     from evaluation.video.api import evaluate_video
 
     run, reading = {"workers": workers, "cluster": cluster}, {"polarity": polarity, "threshold": threshold}
     if export:
         from evaluation.video.export import export as write
+        from evaluation.video.masks import default_masks, default_per_class
         from evaluation.video.pairing import pair_videos
 
-        config = VideoConfig(size=size, frames=frames, per_class=per_class, seed=seed)
+        masks, count = masks or default_masks(), default_per_class(masks) if per_class is None else per_class
+        config = VideoConfig(size=size, frames=frames, per_class=count, seed=seed)
         pairs = pair_videos(videos, masks, config, **reading, out=export)
         click.echo(pairs.description)
         write(pairs, export, config, **run, say=click.echo)

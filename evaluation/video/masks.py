@@ -10,6 +10,7 @@ import numpy as np
 
 from evaluation.masks import OTHER
 from evaluation.pairs import fit_hole
+from evaluation.settings import FIRST
 from evaluation.video.clips import name_below
 from maskgen import canonical, maskset
 from maskgen.errors import BadInput, collected_warnings
@@ -17,6 +18,7 @@ from maskgen.runtime import files, images
 from maskgen.runtime.output import check_finished
 from maskgen.sequences.index import INDEX, read_index
 from maskgen.sequences.measure import CATEGORIES, category, motion_of, outline_speed
+from maskgen.sequences.settings import SEQUENCES
 
 EXPECTED = "expected mask sequences, <sequence>/00000.png, as `maskgen sequences` writes them"
 
@@ -140,9 +142,13 @@ class StoredMasks:
         return int(row["frames"]) if row else len(self.sequences[name])
 
     def sha256(self, name: str) -> str:
-        """SHA-256 of the masks of a sequence as PNG files, one after the other; without an index, of their pixels."""
-        known = self.sequences.row(name).get("sha256")
-        return known or hashlib.sha256(np.packbits(self.sequences[name]).tobytes()).hexdigest()
+        """SHA-256 of the masks of a sequence as its index has it, otherwise of their pixels."""
+        row = self.sequences.row(name)
+        return (
+            row.get("sha256")
+            or row.get("pixels_sha256")
+            or hashlib.sha256(np.packbits(self.sequences[name]).tobytes()).hexdigest()
+        )
 
     def holes(self, name: str) -> Iterator[np.ndarray]:
         """Yield the holes of a sequence, bool (H, W)."""
@@ -157,6 +163,20 @@ class StoredMasks:
 
 
 Masks = FolderMasks | StoredMasks
+
+
+def default_masks() -> Path:
+    """The default masks: the set in the working folder if there is one, else the sequences that ship, if they do."""
+    ships = canonical.TESTSET.with_name("sequences.zip").is_file()
+    return Path(SEQUENCES) if Path(SEQUENCES).is_dir() or not ships else Path(canonical.VERSIONS[0])
+
+
+def default_per_class(masks: object) -> int:
+    """How many sequences of each class a run takes if nobody says how many: 10 of those that ship, else all, 0.
+
+    masks: as the user named them, None for the default masks.
+    """
+    return FIRST if masks is None and default_masks() == Path(canonical.VERSIONS[0]) else 0
 
 
 def open_masks(path: Path, polarity: str = "hole-white", threshold: int | None = None) -> Masks:
