@@ -352,6 +352,16 @@ def test_the_first_sequences_of_each_class_are_taken(tmp_path):
     assert [pair.sequence for pair in pairs] == ["m1", "m2", "m3"]
 
 
+def test_without_masks_the_set_in_the_working_folder_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "videos/clip", 9)
+    masks(tmp_path / "masks/sequences/m1", (10,) * 5)
+    masks(tmp_path / "masks/sequences/m2", (30,) * 5)
+    done = typed("-m", "mean", "--metric", "psnr", "-j", 1)
+    assert done.exit_code == 0 and "masks: 2 sequences of masks/sequences; videos: 1 of videos" in done.stdout
+    assert len(evaluate_video(["mean"], **QUICK).scores) == 2 and (tmp_path / "results-video/table.md").is_file()
+
+
 def test_sequences_of_an_archive_are_those_of_the_folder(tmp_path):
     pytest.importorskip("maskgen.sequences.reader")
     film(tmp_path / "frames/clip")

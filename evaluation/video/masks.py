@@ -144,11 +144,8 @@ class StoredMasks:
     def sha256(self, name: str) -> str:
         """SHA-256 of the masks of a sequence as its index has it, otherwise of their pixels."""
         row = self.sequences.row(name)
-        return (
-            row.get("sha256")
-            or row.get("pixels_sha256")
-            or hashlib.sha256(np.packbits(self.sequences[name]).tobytes()).hexdigest()
-        )
+        known = row.get("sha256") or row.get("pixels_sha256")
+        return known or hashlib.sha256(np.packbits(self.sequences[name]).tobytes()).hexdigest()
 
     def holes(self, name: str) -> Iterator[np.ndarray]:
         """Yield the holes of a sequence, bool (H, W)."""
