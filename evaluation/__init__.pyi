@@ -14,3 +14,5 @@ from .metrics.pixel import psnr_hole as psnr_hole
 from .metrics.pixel import ssim as ssim
 from .metrics.pixel import ssim_hole as ssim_hole
 from .protocols import read_protocol as read_protocol
+from .video.api import VideoEvaluation as VideoEvaluation
+from .video.api import evaluate_video as evaluate_video

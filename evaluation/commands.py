@@ -32,6 +32,7 @@ from evaluation.settings import (
     BenchmarkConfig,
 )
 from evaluation.study.commands import study
+from evaluation.video.commands import video
 from maskgen import __version__
 from maskgen.runtime.command import (
     CONTEXT,
@@ -250,3 +251,4 @@ def superres(factor, images, size, seed, out, metrics, **options):
 
 
 evaluate.add_command(study)
+evaluate.add_command(video)

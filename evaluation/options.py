@@ -99,8 +99,8 @@ like_option = click.option(
 raw_option = click.option("--raw", is_flag=True, help="Score the method's own pixels everywhere, not only in the hole.")
 
 
-def run_options(methods=METHODS):
-    """The options of all commands that score methods. methods: the default of --method."""
+def method_options(methods=METHODS):
+    """The options that say which methods run, and how. methods: the default of --method."""
     return together(
         click.option(
             "--method",
@@ -150,6 +150,13 @@ def run_options(methods=METHODS):
             default=TIMEOUT,
             help="Time limit of a method for one image, in seconds.",
         ),
+    )
+
+
+def run_options(methods=METHODS):
+    """The options of all commands that score methods on images. methods: the default of --method."""
+    return together(
+        method_options(methods),
         click.option(
             "--metric",
             "metrics",

@@ -1,6 +1,7 @@
 """What is measured of a mask sequence, and the classes: hole ratio x motion."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import cv2
@@ -32,8 +33,10 @@ def measure(holes: np.ndarray) -> Measurement:
     return Measurement(ratios, outline_speed(holes), never_seen)
 
 
-def outline_speed(holes: np.ndarray) -> float:
-    """How fast the outline of a hole moves, in px a frame. holes: bool (T, H, W). 0 without any outline.
+def outline_speed(holes: Iterable[np.ndarray]) -> float:
+    """How fast the outline of a hole moves, in px a frame. 0 without any outline.
+
+    holes: bool (T, H, W), or frames, bool (H, W) each, of which two are held at a time.
 
     2 * (pixels that change from one frame to the next) / (pairs of neighbouring pixels of which one is a hole), each
     summed over the sequence. If a hole with an outline in all directions moves by v px a frame, this is v: for each px
@@ -41,8 +44,10 @@ def outline_speed(holes: np.ndarray) -> float:
     origin have it. It is smaller for holes that are narrower than the motion.
     """
     changed = outline = 0
-    before, pairs_before = holes[0], _cut_pairs(holes[0])
-    for hole in holes[1:]:
+    frames = iter(holes)
+    before = next(frames)
+    pairs_before = _cut_pairs(before)
+    for hole in frames:
         pairs = _cut_pairs(hole)
         changed += _count(hole ^ before)
         outline += (pairs + pairs_before) / 2

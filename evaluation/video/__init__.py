@@ -1,0 +1,1 @@
+"""Video inpainting: pairs of video and mask sequence, scores of frames, temporal consistency. See docs/video.md."""
