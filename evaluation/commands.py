@@ -103,7 +103,7 @@ def _is_given(context, name):
 def _pass_on(context):
     """Pass options that stand before a command's name to that command; refuse those that it does not have."""
     command = context.command.commands[context.invoked_subcommand]
-    known = {option.name for option in command.params}
+    known = {option.name for option in command.params if isinstance(option, click.Option)}
     for option in context.command.params:
         if _is_given(context, option.name) and option.name not in known:
             path = f"{context.command_path} {context.invoked_subcommand}"
