@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import skimage.data
@@ -156,3 +157,17 @@ def test_the_commands_of_the_methods_page_run_word_for_word(door, tmp_path):
 
 def test_every_door_is_typed():
     assert sorted(TYPED) == ["cmd", "files", "py", "serve"]
+
+
+def test_the_recipe_for_texture_gives_the_mean_of_network_and_patchmatch_in_the_hole(monkeypatch):
+    page = (ROOT / "docs/pconv.md").read_text(encoding="utf-8")
+    code = next(block["code"] for block in BLOCK.finditer(page) if "def textured" in block["code"])
+    black = lambda image, hole: np.where(hole[..., None], 0, image).astype(np.uint8)  # noqa: E731
+    monkeypatch.setattr("evaluation.methods.classical.patchmatch", black)
+    recipe = {}
+    exec(code, recipe)
+    recipe["inpainter"] = lambda image, hole: np.where(hole[..., None], 201, image).astype(np.uint8)
+    image, hole = np.full((8, 8, 3), 50, np.uint8), np.zeros((8, 8), bool)
+    hole[2:4, 2:6] = True
+    filled = recipe["textured"](image, hole)
+    assert (filled[hole] == 100).all() and (filled[~hole] == 50).all()  # 100.5 is rounded to even
