@@ -18,6 +18,7 @@ from evaluation.masks import default_per_class
 from evaluation.methods import Method, external, parse_all
 from evaluation.methods.registry import check_labels, checked_label
 from evaluation.names import folder_of
+from evaluation.outcome import Outcome
 from evaluation.pairs import PairSet
 from evaluation.report import forms
 from evaluation.settings import (
@@ -319,42 +320,13 @@ def score_pairs(
     return result
 
 
-class Evaluation:
+class Evaluation(Outcome):
     """The results of a run: `scores`, `table`, `failures`, and `report(path)`, which writes them to a folder.
 
     scores: DataFrame with a row for each method and pair, with the pair's class and its error if it failed, as in
-    `scores.csv`. folder: where all files of the run are.
+    `scores.csv`. table: one row for each metric, class and method: the mean, its interval and what is tested. folder:
+    where all files of the run are.
     """
-
-    def __init__(self, folder: Path, scores: pd.DataFrame, text: str, labels: list[str]):
-        self.folder, self.scores, self._text, self._labels = folder, scores, text, labels
-        self._temporary: tempfile.TemporaryDirectory | None = None  # removed together with this object
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row for each metric, class and method: the mean, its interval and what is tested, as in `table.csv`."""
-        return pd.read_csv(self.folder / "table.csv", dtype={"method": str, "category": str})
-
-    @property
-    def failures(self) -> list[str]:
-        """One line for each method that failed on a pair; those that failed on all pairs come last."""
-        return [line for _, line in self._failures()]
-
-    @property
-    def all_failed(self) -> bool:
-        """True if a method failed on all pairs."""
-        return any(everywhere for everywhere, _ in self._failures())
-
-    def _failures(self):
-        found = []
-        for label, rows in self.scores[self.scores["method"].isin(self._labels)].groupby("method", sort=False):
-            failed = rows[rows["error"] != ""]
-            if len(failed):
-                everywhere = len(failed) == len(rows)
-                count = "all" if everywhere else f"{len(failed):,}"
-                pair, error = failed["pair"].iloc[0], failed["error"].iloc[0]
-                found.append((everywhere, f"{label}: {count} pairs failed, the first, {pair}: {error}"))
-        return sorted(found, key=lambda item: item[0])
 
     def report(self, path: str | Path) -> Path:
         """Write the report: the page alone if path ends in .html, else all files of the run to a new or empty folder.
@@ -372,9 +344,6 @@ class Evaluation:
                 raise BadInput(f"{path} is not empty: expected a new or empty folder for the report")
             shutil.copytree(self.folder, path, dirs_exist_ok=True)
         return path / "report.html"
-
-    def __repr__(self) -> str:
-        return "\n".join([self._text.rstrip("\n"), *self.failures])
 
     def _repr_html_(self) -> str:
         parts = []

@@ -30,6 +30,7 @@ from evaluation.scoring import (
     picture_file,
     process_of,
     shared_file,
+    started_methods,
 )
 from evaluation.settings import TOGETHER, BenchmarkConfig, ReportConfig
 from maskgen import maskset
@@ -90,7 +91,8 @@ def run(
             if folder.complete:
                 folder.reopen()
             try:
-                job = _start_methods(job, unfinished, many=bool(cluster) or (workers or parallel.cores()) > 1)
+                many = bool(cluster) or (workers or parallel.cores()) > 1
+                job = replace(job, methods=started_methods(job, unfinished, many=many))
                 write_inputs(out, pairs, drawn or {})
                 (out / JOURNALS).mkdir(exist_ok=True)
                 _fill_journals(job, pairs, journals, workers, cluster, folder.recipe_file)
@@ -235,26 +237,6 @@ def write_inputs(out: Path, pairs: list[Pair], drawn: dict[str, bytes]) -> None:
     for name, data in drawn.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(out / name, data)
-
-
-def _start_methods(job, unfinished, many):
-    """Start the methods that have pairs to do: one that cannot start raises before anything is written.
-
-    many: other processes will do the work of methods that are not serial. Returns the job with what is known now about
-    functions of users.
-    """
-    methods = []
-    for method in job.methods:
-        if method.label in unfinished and not method.always_starts:
-            process = process_of(method, job, parallel.cores() if method.serial or method.kind == "py" else 1)
-            process.start()
-            if method.kind == "py":
-                method = replace(method, batched=process.batched)
-            if not method.serial and (many or method.kind == "py"):
-                process.close()  # a model in it would be a copy too many
-                process.threads = 1  # should it be started again
-        methods.append(method)
-    return replace(job, methods=tuple(methods))
 
 
 def _fill_journals(job, pairs, journals, workers, cluster, recipe_file):

@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation import masks as mask_files
-from evaluation.masks import OTHER, check_masks, default_masks, in_order
+from evaluation.masks import OTHER, check_masks, default_masks, in_order, without_holes
 from evaluation.names import key_of
 from evaluation.pairing import Hashes, image_folder, pair_set
 from evaluation.pairs import Pair, PairSet, Sources, fit_hole
@@ -229,11 +229,7 @@ def measured_pairs(
         row = pair_names[i], image, mask, classes[i] if classes else class_, ratio, measured.border_distance
         found.append(Pair(*row, image_hashes[image], mask_hashes[mask]))
     if not found:
-        other = "hole-black" if sources.polarity == "hole-white" else "hole-white"
-        raise BadInput(
-            f"no mask in {sources.masks} has a hole, read as {sources.polarity}: expected masks with one, "
-            f"or --polarity {other}"
-        )
+        raise without_holes(sources.masks, sources.polarity)
     if empty:
         warn(f"{len(empty)} of {len(rows)} pairs are left out, as their masks have no hole: {empty[0]}")
     if other_size:

@@ -99,10 +99,7 @@ def find_masks(masks: Path, polarity: str = "hole-white", threshold: int | None 
     if empty and len(table):
         warn(f"{len(empty)} of {len(empty) + len(table)} masks have no hole and are left out: {empty[0]}")
     if table.empty:
-        other = "hole-black" if polarity == "hole-white" else "hole-white"
-        raise BadInput(
-            f"no mask in {masks} has a hole, read as {polarity}: expected masks with one, or --polarity {other}"
-        )
+        raise without_holes(masks, polarity)
     table["category"] = table["category"].replace("", OTHER)
     return in_order(table)
 
@@ -181,3 +178,11 @@ def _opened(path, process, changed, size):
 @lru_cache(maxsize=4)
 def _names(path, process, changed, size):
     return frozenset(_opened(path, process, changed, size).names())
+
+
+def without_holes(masks: Path | str, polarity: str) -> BadInput:
+    """The error for masks of which none has a hole. masks: where they are. polarity: as which they were read."""
+    other = "hole-black" if polarity == "hole-white" else "hole-white"
+    return BadInput(
+        f"no mask in {masks} has a hole, read as {polarity}: expected masks with one, or --polarity {other}"
+    )

@@ -7,7 +7,7 @@ import io
 import math
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -21,6 +21,7 @@ from evaluation.pairs import Pair, Sources, jpeg, load_pair
 from evaluation.settings import BATCH, BenchmarkConfig
 from maskgen.runtime import files
 from maskgen.runtime.memory import keep_memory
+from maskgen.runtime.parallel import cores
 
 TRUTH = "truth"  # label of the true images, for metrics that compare sets of results with sets of true images
 
@@ -158,6 +159,26 @@ def process_of(method: Method, job: Job, threads: int) -> ChildProcess | InProce
                 method, raw=raw, threads=threads, timeout=job.timeout, size=job.config.common_size
             )
     return _processes[method, *run]
+
+
+def started_methods(job: Job, unfinished: set[str], *, many: bool) -> tuple[Method, ...]:
+    """Start the methods that have work to do: one that cannot start raises before anything is written.
+
+    unfinished: their labels. many: other processes will do the work of methods that are not serial. Returns the methods
+    of the job with what is known now about functions of users.
+    """
+    methods = []
+    for method in job.methods:
+        if method.label in unfinished and not method.always_starts:
+            process = process_of(method, job, cores() if method.serial or method.kind == "py" else 1)
+            process.start()
+            if method.kind == "py":
+                method = replace(method, batched=process.batched)
+            if not method.serial and (many or method.kind == "py"):
+                process.close()  # a model in it would be a copy too many
+                process.threads = 1  # should it be started again
+        methods.append(method)
+    return tuple(methods)
 
 
 def close_processes() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from evaluation.api import read_methods
+from evaluation.outcome import Outcome
 from evaluation.settings import COPIES, METHODS, TIMEOUT
 from evaluation.video import metrics as metric_table
 from evaluation.video import tables
@@ -152,44 +153,16 @@ def pixels_of(pairs: PairList) -> str:
     return f"composited frames of {size[1]}x{size[0]} px" if size else "composited frames of several sizes"
 
 
-class VideoEvaluation:
+class VideoEvaluation(Outcome):
     """The results of `evaluate_video`: `scores` of sequences, `frame_scores`, `table` and `failures`.
 
     scores: DataFrame with a row for each method and sequence, with the class and the error if it failed, as in
     `scores.csv`. folder: where all files of the run are.
     """
 
-    def __init__(self, folder: Path, scores: pd.DataFrame, text: str, labels: list[str]):
-        self.folder, self.scores, self._text, self._labels = folder, scores, text, labels
-        self._temporary: tempfile.TemporaryDirectory | None = None  # removed together with this object
+    UNIT = "sequence"
 
     @property
     def frame_scores(self) -> pd.DataFrame:
         """One row for each method, sequence and frame, as in `frames.csv`."""
         return pd.read_csv(self.folder / "frames.csv", dtype={"method": str, "sequence": str})
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row for each metric, class and method: the mean and its interval, as in `table.csv`."""
-        return pd.read_csv(self.folder / "table.csv", dtype={"method": str, "category": str})
-
-    @property
-    def failures(self) -> list[str]:
-        """One line for each method that failed on a sequence."""
-        lines = []
-        for label, rows in self.scores[self.scores["method"].isin(self._labels)].groupby("method", sort=False):
-            failed = rows[rows["error"] != ""]
-            if len(failed):
-                count = "all" if len(failed) == len(rows) else f"{len(failed):,}"
-                sequence, error = failed["sequence"].iloc[0], failed["error"].iloc[0]
-                lines.append(f"{label}: {count} sequences failed, the first, {sequence}: {error}")
-        return lines
-
-    @property
-    def all_failed(self) -> bool:
-        """True if a method failed on all sequences."""
-        rows = self.scores[self.scores["method"].isin(self._labels)]
-        return bool((rows["error"] != "").groupby(rows["method"]).all().any())
-
-    def __repr__(self) -> str:
-        return "\n".join([self._text.rstrip("\n"), *self.failures])

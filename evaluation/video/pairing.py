@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation import names
+from evaluation.masks import without_holes
 from evaluation.pairing import deal
 from evaluation.video.clips import Clip, find_clips
 from evaluation.video.masks import Masks, open_masks, rank
@@ -184,11 +185,7 @@ def _measured(counts, sequences):
         found[name] = sha256, sequences.measured(name, count, sha256)
     empty = [name for name, (_, size) in found.items() if not size.hole_ratio]
     if len(empty) == len(found):
-        other = "hole-black" if sequences.polarity == "hole-white" else "hole-white"
-        raise BadInput(
-            f"no mask in {sequences.top} has a hole, read as {sequences.polarity}: expected masks with one, or "
-            f"--polarity {other}"
-        )
+        raise without_holes(sequences.top, sequences.polarity)
     if empty:
         warn(f"{len(empty)} of {len(found)} mask sequences have no hole and are left out: {some(empty)}")
     kept = [name for name in found if name not in set(empty)]

@@ -17,7 +17,7 @@ from evaluation import scoring
 from evaluation.benchmark import recipe_of
 from evaluation.methods import Method
 from evaluation.pairs import Sources
-from evaluation.scoring import close_processes, process_of
+from evaluation.scoring import close_processes, started_methods
 from evaluation.settings import NATIVE, TIMEOUT, BenchmarkConfig, ReportConfig
 from evaluation.video import metrics
 from evaluation.video.pairing import PAIRS_CSV, Pair, PairList
@@ -83,7 +83,8 @@ def run(
                 folder.reopen()
             try:
                 many = bool(cluster) or (workers or parallel.cores()) > 1
-                job = _start_methods(job, unfinished, many=many)
+                started = started_methods(job.stills, unfinished, many=many)
+                job = replace(job, methods=started, stills=replace(job.stills, methods=started))
                 files.write_whole(out / PAIRS_CSV, pairs.csv())
                 (out / JOURNALS).mkdir(exist_ok=True)
                 _fill_journals(job, pairs, journals, workers, cluster, folder.recipe_file)
@@ -189,26 +190,6 @@ def _is_row(row):
     """True for a row as `score_pair` makes it."""
     done = isinstance(row.get("values"), dict) and isinstance(row.get("hole_ratios"), list)
     return isinstance(row.get("error"), str) and (row["error"] != "" or done)
-
-
-def _start_methods(job, unfinished, many):
-    """Start the methods that have pairs to do: one that cannot start raises before anything is written.
-
-    many: other processes will do the work of methods that are not serial. Returns the job with what is known now about
-    functions of users.
-    """
-    methods = []
-    for method in job.methods:
-        if method.label in unfinished and not method.always_starts:
-            process = process_of(method, job.stills, parallel.cores() if method.serial or method.kind == "py" else 1)
-            process.start()
-            if method.kind == "py":
-                method = replace(method, batched=process.batched)
-            if not method.serial and (many or method.kind == "py"):
-                process.close()  # a model in it would be a copy too many
-                process.threads = 1  # should it be started again
-        methods.append(method)
-    return replace(job, methods=tuple(methods), stills=replace(job.stills, methods=tuple(methods)))
 
 
 def _fill_journals(job, pairs, journals, workers, cluster, recipe_file):
