@@ -287,12 +287,13 @@ def test_a_program_that_works_ends_with_a_run_that_is_killed(served_by, tmp_path
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name)
 def test_a_run_that_was_ended_leaves_no_program_and_resumes_to_the_same_bytes(end, tmp_path, served_by):
     folders(tmp_path)
-    served_by("time.sleep(0.6 * os.path.exists('slow'))\nif number == 2: sys.exit('no luck')")
+    served_by("time.sleep(0.2 * os.path.exists('slow'))\nif number == 2: sys.exit('no luck')")
     line = ["--images", "images", "--masks", "masks", "--size", "64", "--metric", "psnr", "--workers", "1"]
     line += ["-m", f"copy=serve:{sys.executable} -S program.py", "--out"]
     assert CliRunner().invoke(commands.evaluate, [*line, "whole"]).exit_code == 0
     Path("slow").touch()
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cli; cli.evaluate(prog_name='evaluate')"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"  # a shell's background ignores it
+    code += f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cli; cli.evaluate(prog_name='evaluate')"
     run = subprocess.Popen([sys.executable, "-c", code, *line, "out"], stderr=subprocess.PIPE)
     journal = Path("out/journal/copy.jsonl")
     while not (journal.exists() and journal.stat().st_size):
