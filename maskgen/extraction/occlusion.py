@@ -11,6 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from maskgen.extraction.change import WHOLE, changing_part
 from maskgen.extraction.consistency import Planes, consistency_error
 from maskgen.extraction.flow import both
 from maskgen.settings import ExtractConfig
@@ -103,11 +104,15 @@ def holes_and_leaving(
 
     With config.leaving = "drop" these pixels have been removed from the hole.
     """
-    flows = both(config.flow, first, second)
-    forward, backward = map(cv2.split, flows)
+    if first.shape != second.shape:
+        raise ValueError(f"frames must have one shape, got {first.shape} and {second.shape}")
     if not config.noise:
+        forward, backward = map(cv2.split, both(config.flow, first, second))
         return _hole_by_published_rules(forward, backward, config), _hole_by_published_rules(backward, forward, config)
-    half1, half2 = _grey_at_half_size(first, second, flows[0])
+    part = changing_part(first, second)
+    flows = both(config.flow, first[part], second[part])
+    forward, backward = (_placed(flow, part, first.shape[:2]) for flow in flows)
+    half1, half2 = _grey_at_half_size(first, second)
     difference = _difference_without_light(half1, half2)
     statistics = (
         _flow_statistics(half1, half2, difference, forward),
@@ -116,9 +121,20 @@ def holes_and_leaving(
     change = cv2.blur(cv2.multiply(difference, difference), (CHANGE_WINDOW, CHANGE_WINDOW))
     changed = _changed_pixels(first, second) if any(one.is_still for one in statistics) else None
     return (
-        _hole_above_noise(forward, backward, statistics[0], change, changed, config),
-        _hole_above_noise(backward, forward, statistics[1], change, changed, config),
+        _hole_above_noise(forward, backward, statistics[0], change, changed, config, part),
+        _hole_above_noise(backward, forward, statistics[1], change, changed, config, part),
     )
+
+
+def _placed(flow, part, shape):
+    """The planes of the flow of a part of a frame, 0 elsewhere."""
+    planes = cv2.split(flow)
+    if flow.shape[:2] == shape:
+        return planes
+    whole = [np.zeros(shape, np.float32) for _ in planes]
+    for plane, found in zip(whole, planes, strict=True):
+        plane[part] = found
+    return whole
 
 
 def _hole_by_published_rules(forward, backward, config):
@@ -137,7 +153,7 @@ def _finished(hole, leaves, config):
     return remove_specks(hole & ~leaves, config.min_area), int(np.count_nonzero(hole & leaves))
 
 
-def _hole_above_noise(forward, backward, statistics, change, changed, config):
+def _hole_above_noise(forward, backward, statistics, change, changed, config, part=WHOLE):
     """The hole without what is due to noise or light alone, and the number of its pixels that leave.
 
     change: mean squared difference of the frames at half the size. changed: bool (H, W), for a still camera. Both are
@@ -145,14 +161,17 @@ def _hole_above_noise(forward, backward, statistics, change, changed, config):
     """
     if statistics.is_still and np.count_nonzero(changed) < config.min_area:
         return np.zeros(changed.shape, bool), 0
-    noise = statistics.variance * np.float32(config.noise)
+    whole = np.zeros(forward[0].shape, bool)
+    forward, backward = ([plane[part] for plane in flow] for flow in (forward, backward))
+    noise = statistics.variance[part] * np.float32(config.noise)
     error, leaves = consistency_error(forward, backward, slope=config.slope, offset=config.offset + noise)
     # With a still camera the edge of the frame looks the same in both frames; with a moving one it changes. The flow of
     # a plain wall drifts with whatever moves beside it, and may seem to leave the frame.
     moves = (change > (SIGNIFICANT * max(statistics.noise, MIN_NOISE / 2)) ** 2).view(np.uint8)
-    moves = cv2.resize(moves, error.shape[::-1], interpolation=cv2.INTER_NEAREST).view(bool)
-    edge = leaves.copy()
-    edge[:EDGE], edge[-EDGE:], edge[:, :EDGE], edge[:, -EDGE:] = True, True, True, True
+    moves = cv2.resize(moves, whole.shape[::-1], interpolation=cv2.INTER_NEAREST).view(bool)[part]
+    edge = np.ones(whole.shape, bool)
+    edge[EDGE:-EDGE, EDGE:-EDGE] = False
+    edge = edge[part] | leaves
     hole = error > 1
     hole |= leaves
     hole &= moves | ~edge
@@ -166,14 +185,13 @@ def _hole_above_noise(forward, backward, statistics, change, changed, config):
         contour &= contradicts
         hole |= contour
     if statistics.is_still:
-        hole &= changed
-    return _finished(hole, leaves, config)
+        hole &= changed[part]
+    whole[part], leaving = _finished(hole, leaves, config)
+    return whole, leaving
 
 
-def _grey_at_half_size(first, second, flow):
+def _grey_at_half_size(first, second):
     """Both frames in grey at half the size, float32: precise enough here, four times cheaper, and with less noise."""
-    if not first.shape == second.shape == (*flow.shape[:2], 3):
-        raise ValueError(f"frames and flow must have one shape, got {first.shape}, {second.shape} and {flow.shape}")
     return [_smooth_half_size(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in (first, second)]
 
 
