@@ -120,7 +120,8 @@ def scene(index: int, kind: str = "layered") -> Pair:
 
     kind: in "hard" scenes, pieces move by up to 30 px over a pan of up to 14 px, and half of them are thin; every
     second scene has motion blur, every third is dark. In "fast" ones, all layers move by up to 80 px at their centres,
-    the near ones faster than the far ones, and turn by up to 15 degrees; every second scene has motion blur.
+    the near ones faster than the far ones, and turn by up to 15 degrees; every second scene has motion blur. In "still"
+    ones the camera stands still, and half of the pieces are small.
     """
     rng = np.random.default_rng([2010, index])
     names = rng.permutation(PHOTOS)[: rng.integers(3, 6)]
@@ -134,6 +135,13 @@ def scene(index: int, kind: str = "layered") -> Pair:
         layers = _faster(layers, rng)
         if index % 2:
             moments = np.linspace(-0.1, 0.1, 7)
+    elif kind == "still":
+        layers = [
+            layer._replace(radius=layer.radius / (1 + depth % 2))
+            if depth
+            else layer._replace(turn=np.eye(2), shift=np.zeros(2))
+            for depth, layer in enumerate(layers)
+        ]
     y, x = np.mgrid[0.0:SIDE, 0.0:SIDE]
     frames, top = [], np.zeros((SIDE, SIDE), int)
     for depth, layer in enumerate(layers):
@@ -229,7 +237,7 @@ def sources(truth: Path | None) -> dict[str, list[Pair]]:
         found["motorcycle"] = [stereo_pair()]
     except (OSError, ImportError) as error:  # scikit-image may have to download it
         click.echo(f"left out: skimage.data.stereo_motorcycle() is not available ({error})", err=True)
-    rendered = {kind: [scene(index, kind) for index in range(SCENES)] for kind in ("layered", "hard", "fast")}
+    rendered = {kind: [scene(index, kind) for index in range(SCENES)] for kind in ("layered", "still", "hard", "fast")}
     return {**found, **rendered}
 
 

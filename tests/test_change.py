@@ -42,6 +42,15 @@ def test_a_moving_camera_changes_the_whole_frame():
     assert changing_part(photo[:, :600], photo[:, 10:]) == WHOLE
 
 
+@pytest.mark.parametrize(("shift", "is_still"), [(0.1, True), (0.8, False)])
+def test_corners_of_low_contrast_show_a_slow_camera_too(shift, is_still):
+    photo = texture(400, 600, seed=1).astype(np.float32)
+    turned = cv2.warpAffine(photo, np.float32([[1, 0, shift], [0, 1, 0]]), (600, 400), borderMode=cv2.BORDER_REFLECT)
+    first, second = (np.rint(100 + (one - 128) / 4).astype(np.uint8) for one in (photo, turned))
+    first[100:148, 200:248], second[100:148, 210:258] = texture(48, 48), texture(48, 48)
+    assert (changing_part(first, second) != WHOLE) == is_still
+
+
 @pytest.mark.parametrize("outside", ["a plain wall", "straight edges"])
 def test_what_looks_the_same_when_it_moves_does_not_show_that_the_camera_stands_still(outside):
     frame = np.full((400, 600, 3), 128, np.uint8)

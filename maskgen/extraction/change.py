@@ -14,7 +14,8 @@ MARGIN = 16  # half-size px, added around all that changes
 SMALLEST = 64  # half-size px, side of a box, which a flow needs
 MOST = 0.85  # share of the frame above which leaving out the rest saves too little
 CORNER = 3e-4  # smaller eigenvalue of the structure tensor at a corner, for grey levels from 0 to 1
-CORNERS = 50  # quarter-size px at corners, which show that the camera stands still
+CORNERS = 50  # quarter-size px at corners, fewer do not show whether the camera stands still
+STILL = 0.1  # quarter-size px by which they may move, to judge by the change of their grey levels
 WHOLE = slice(None), slice(None)
 
 
@@ -33,7 +34,7 @@ def changed_share(first: np.ndarray, second: np.ndarray) -> float:
 def changing_part(first: np.ndarray, second: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of a box around all that changes, if the camera stands still; otherwise all of them.
 
-    first, second: uint8 (H, W, 3), RGB. The camera stands still if there are corners outside the box. Plain walls and
+    first, second: uint8 (H, W, 3), RGB. The camera stands still if the corners outside the box do. Plain walls and
     straight edges do not tell. The box begins at even numbers, so that it has the same pixels at half the size.
     """
     grey, other = map(_half_size_grey, (first, second))
@@ -44,9 +45,11 @@ def changing_part(first: np.ndarray, second: np.ndarray) -> tuple[slice, slice]:
     left, right = _with_margin(x, x + width, grey.shape[1])
     if not width or (bottom - top) * (right - left) > MOST * grey.size:
         return WHOLE
-    corner = cv2.cornerMinEigenVal(_half_size(grey), blockSize=3, ksize=3) > CORNER
+    quarter, other = map(_half_size, (grey, other))
+    corner = cv2.cornerMinEigenVal(quarter, blockSize=3, ksize=3) > CORNER
     corner[top // 2 : bottom // 2, left // 2 : right // 2] = False
-    if np.count_nonzero(corner) < CORNERS:
+    slopes = [cv2.Sobel(quarter, cv2.CV_32F, *axis, scale=1 / 8)[corner] for axis in ((1, 0), (0, 1))]  # per px
+    if len(slopes[0]) < CORNERS or cv2.absdiff(quarter, other)[corner].sum() > STILL * np.hypot(*slopes).sum():
         return WHOLE
     return _doubled(top, bottom, grey.shape[0]), _doubled(left, right, grey.shape[1])
 

@@ -110,7 +110,7 @@ def holes_and_leaving(
         forward, backward = map(cv2.split, both(config.flow, first, second))
         return _hole_by_published_rules(forward, backward, config), _hole_by_published_rules(backward, forward, config)
     part = changing_part(first, second)
-    flows = both(config.flow, first[part], second[part])
+    flows = both(config.flow, *(np.ascontiguousarray(frame[part]) for frame in (first, second)))
     forward, backward = (_placed(flow, part, first.shape[:2]) for flow in flows)
     half1, half2 = _grey_at_half_size(first, second)
     difference = _difference_without_light(half1, half2)

@@ -17,7 +17,7 @@ from maskgen.runtime import files, images
 
 PLAYLISTS = {"concat", "dash", "hls", "image2", "imf", "vobsub", "webm_dash_manifest"}  # formats that name other files
 # These five change the speed, or what is said of a file, but no frame: they are free to choose.
-CHECKED = 32  # first frames, whose time stamps are compared with those of their packets
+CHECKED = 16  # first frames, whose time stamps are compared with those of their packets
 SEEK_FROM = 16  # frames ahead from which seeking is used; decoding this many costs about as much
 KEYFRAMES_TRIED = 3  # before a film is decoded from its start
 SKIPPING = ("h264", "hevc")  # decoders that can leave out frames on which no other depends
@@ -102,8 +102,12 @@ class FileReader:
         """Frames from the first to the last one that can be decoded."""
         if self._counted and not self.stamps.frames.size:
             return self._counted
-        for key in self._keyframes_until(len(self.stamps.frames)):
-            if self._seek(key, len(self.stamps.frames)):
+        expected = len(self.stamps.frames)
+        if expected and self._find(expected - 1) is not None:
+            return expected
+        self._seeking_fails = False  # the last frame may be damaged; others can be found
+        for key in self._keyframes_until(expected):
+            if self._seek(key, expected):
                 last = self._read_to_end()
                 if self._is_trusted():
                     return last + 1

@@ -265,7 +265,10 @@ def _in_worker(function, task, parent):
 @lru_cache(maxsize=1)
 def _unpickled(run, function):
     """The function of a run, unpickled once per process, so that it can keep what it has read."""
-    return pickle.loads(function)
+    function = pickle.loads(function)
+    gc.collect()
+    gc.freeze()  # loky and others collect garbage often; imported modules need not be searched
+    return function
 
 
 def _allow_growth():
@@ -278,7 +281,6 @@ def _allow_growth():
 @cache
 def _end_with(parent):
     """Let this worker end within a second of its parent, also if the parent was killed."""
-    gc.freeze()  # loky collects garbage every second; imported modules need not be searched
     _allow_growth()
 
     def watch():
