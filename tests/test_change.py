@@ -25,9 +25,9 @@ def test_a_pixel_has_changed_if_its_grey_level_differs_by_more_than_five():
 
 def test_with_a_still_camera_the_part_that_changes_is_a_box_around_the_object_in_both_frames():
     rows, columns = changing_part(still_scene((200, 120)), still_scene((240, 120)))
-    # 32 px beyond the object; the squares in which changes are counted add up to 20 px.
-    assert 120 - 52 <= rows.start <= 120 - 32 and 168 + 32 <= rows.stop <= 168 + 52
-    assert 200 - 52 <= columns.start <= 200 - 32 and 288 + 32 <= columns.stop <= 288 + 52
+    # 16 px beyond the object; the squares in which changes are counted add up to 20 px.
+    assert 120 - 36 <= rows.start <= 120 - 16 and 168 + 16 <= rows.stop <= 168 + 36
+    assert 200 - 36 <= columns.start <= 200 - 16 and 288 + 16 <= columns.stop <= 288 + 36
     assert rows.start % 2 == columns.start % 2 == 0
 
 
@@ -75,7 +75,7 @@ def test_the_flow_is_computed_only_where_something_changes_and_the_holes_are_bes
     pair = still_scene((200, 120), 120), still_scene((210, 120), 120)
     occluded, disoccluded = occlusion.holes_of_pair(*pair, ExtractConfig(motion_boundaries=False))
     (height, width, _), *others = shapes
-    assert not others and 184 <= height <= 224 and 194 <= width <= 234
+    assert not others and 152 <= height <= 192 and 162 <= width <= 202
     for hole, columns in ((occluded, slice(320, 330)), (disoccluded, slice(200, 210))):
         truth = np.zeros((400, 600), bool)
         truth[120:240, columns] = True
