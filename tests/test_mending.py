@@ -59,11 +59,11 @@ def test_the_search_finds_the_same_flow_in_a_dim_copy_of_the_frames(monkeypatch)
     photo = cv2.cvtColor(np.clip(60 + 25 * smooth / smooth.std(), 0, 127).astype(np.uint8), cv2.COLOR_GRAY2RGB)
     pair = photo[16:112, 16:144].copy(), photo[18:114, 12:140].copy()
     monkeypatch.setattr(mending, "mend", lambda first, second, forward, backward: (forward, backward))
-    monkeypatch.setattr(mending, "_better_by_colour", lambda first, second, mended, original: mended)
+    monkeypatch.setattr(mending, "_better_by_colour", lambda frames, halves, mended, original: 2 * mended)
     dim, bright = mending.mended_dis(*pair), mending.mended_dis(*(2 * frame for frame in pair))
     assert np.array_equal(dim, bright)
-    assert np.median(dim[0][16:-16, 16:-16], axis=(0, 1)) == pytest.approx((4, -2), abs=0.2)
-    assert np.median(dim[1][16:-16, 16:-16], axis=(0, 1)) == pytest.approx((-4, 2), abs=0.2)
+    assert np.median(dim[0][8:-8, 8:-8], axis=(0, 1)) == pytest.approx((4, -2), abs=0.2)
+    assert np.median(dim[1][8:-8, 8:-8], axis=(0, 1)) == pytest.approx((-4, 2), abs=0.2)
 
 
 def test_the_curve_makes_the_joint_histogram_flat():
@@ -169,5 +169,7 @@ def test_the_less_confident_a_pixel_the_more_it_takes_from_its_neighbours():
 def test_a_pixel_keeps_its_original_flow_if_only_that_leads_to_its_colour(difference, original_leads, kept):
     first, second = flat(100), flat(100)
     second[:, 32:], second[:, :32] = 100 + difference, 100 + original_leads
-    flow = mending._better_by_colour(first, second, moving(8, 0), moving(-8, 0))  # mended, original
+    halves = [frame[::2, ::2] for frame in (first, second)]
+    half_size = moving(4, 0)[::2, ::2]
+    flow = mending._better_by_colour((first, second), halves, half_size, -half_size)  # mended, original
     assert flow[24, 32].tolist() == [kept, 0]

@@ -52,8 +52,11 @@ def mended_dis(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
     there, back = search_again(search, grey, flows)
     there, back = _best_of_neighbours(*grey, there), _best_of_neighbours(*grey[::-1], back)
     mended = mend(*halves, there, back)
-    there, back, *mended = (_doubled(flow, first.shape) for flow in (there, back, *mended))
-    return _better_by_colour(first, second, mended[0], there), _better_by_colour(second, first, mended[1], back)
+    frames = first, second
+    return (
+        _better_by_colour(frames, halves, mended[0], there),
+        _better_by_colour(frames[::-1], halves[::-1], mended[1], back),
+    )
 
 
 def mend(
@@ -92,11 +95,6 @@ def _equalization_curve(first, second):
 
 def _half_size(frame):
     return cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-
-
-def _doubled(flow, shape):
-    """The flow between frames of twice the size. shape: theirs."""
-    return cv2.resize(flow * np.float32(2), shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _best_of_neighbours(first, second, flow):
@@ -170,16 +168,25 @@ def _bilateral_mean(frame, flow, confidence, one_pass):
     return sums[0] / sums[2], sums[1] / sums[2]
 
 
-def _better_by_colour(first, second, mended, original):
-    """The mended flow; the original one where only that leads to a similar colour, or to a more similar one."""
-    error, original_error = (_colour_difference(first, second, *cv2.split(flow)) for flow in (mended, original))
+def _better_by_colour(frames, halves, mended, original):
+    """The mended flow, doubled; the original one where only that leads to a similar colour, or to a more similar one.
+
+    frames: first and second, uint8 (H, W, 3), and halves: both at half the size, where the original flow is judged.
+    mended, original: float32 (h, w, 2), in half-size px.
+    """
+    size = frames[0].shape[1::-1]
+    mended = cv2.resize(mended * np.float32(2), size, interpolation=cv2.INTER_LINEAR)
+    error = _colour_difference(*frames, *cv2.split(mended))
+    original_error = _colour_difference(*halves, *cv2.split(original), window=1)
+    original_error = cv2.resize(original_error, size, interpolation=cv2.INTER_LINEAR)
+    original = cv2.resize(original * np.float32(2), size, interpolation=cv2.INTER_NEAREST)
     return cv2.copyTo(original, ((error > MISMATCH) & (original_error < error)).astype(np.uint8), mended)
 
 
-def _colour_difference(first, second, u, v):
-    """Largest difference among R, G and B along the displacement (u, v), mean over 3x3 pixels. uint8 (H, W)."""
+def _colour_difference(first, second, u, v, window=3):
+    """Largest difference among R, G and B along the displacement (u, v), mean over window x window pixels. uint8."""
     warped = cv2.remap(second, *_end_points(u, v), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    red, green, blue = cv2.split(cv2.blur(cv2.absdiff(first, warped), (3, 3)))
+    red, green, blue = cv2.split(cv2.blur(cv2.absdiff(first, warped), (window, window)))
     return cv2.max(cv2.max(red, green), blue)
 
 
