@@ -40,7 +40,7 @@ def test_the_motion_of_a_disc_that_moves_by_most_of_its_size_is_found():
 
 
 def test_without_the_second_search_that_motion_is_lost(monkeypatch):
-    monkeypatch.setattr(mending, "search_again", lambda search, frames, flows: flows)
+    monkeypatch.setattr(mending, "search_again", lambda frames, flows: flows)
     forward, _ = both("dis", *fast_disc())
     assert np.hypot(*(np.median(forward[disc(150, 160, 30)], axis=0) - (60, 20))) > 10
 
@@ -83,18 +83,66 @@ def test_frames_without_anything_in_common_are_not_searched_again(monkeypatch):
 
 
 def test_each_cell_is_matched_with_the_most_similar_one_within_reach_and_inside_the_frame():
-    noise = np.random.default_rng(0).uniform(0, 255, (40, 60)).astype(np.float32)
-    match, difference = large_motion._matches(noise, np.roll(noise, (-5, 12), (0, 1)))
-    inner = np.s_[7:-2, 2:-14]  # away from what leaves the frame
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60)).astype(np.float32)
+    moved = np.roll(noise, (-5, 12), (0, 1))
+    (match, difference), (back, difference_back) = large_motion._matches(noise, moved)
+    inner, inner_later = np.s_[7:-2, 2:-14], np.s_[2:-7, 14:-2]  # away from what leaves and enters the frame
     assert (match[inner] == (12, -5)).all() and not difference[inner].any()
+    assert (back[inner_later] == (-12, 5)).all() and not difference_back[inner_later].any()
     assert (np.arange(60) + match[..., 0] >= 0).all() and (np.arange(60) + match[..., 0] <= 59).all()
-    beyond, _ = large_motion._matches(noise, np.roll(noise, 13, 1))
+    (beyond, _), _ = large_motion._matches(noise, np.roll(noise, 13, 1))
     assert not (beyond == (13, 0)).all(-1).any()
 
 
+def test_the_difference_of_a_match_is_the_mean_over_nine_cells():
+    first, second = np.full((2, 20, 20), 7, np.float32)
+    first[10, 10] = 25  # by 18 above the others, so the mean of nine differs by 2
+    (match, difference), _ = large_motion._matches(first, second)
+    assert difference[10, 10] == 2 and not match[10, 10].any()
+
+
 def test_of_equally_similar_cells_the_nearest_one_counts():
-    match, difference = large_motion._matches(*[np.full((20, 20), 7, np.float32)] * 2)
-    assert not match.any() and not difference.any()
+    for match, difference in large_motion._matches(*[np.full((20, 20), 7, np.float32)] * 2):
+        assert not match.any() and not difference.any()
+
+
+def test_frames_of_fewer_cells_than_a_match_reaches_are_matched():
+    for match, difference in large_motion._matches(*[np.full((1, 5), 7, np.float32)] * 2):
+        assert match.shape == (1, 5, 2) and not difference.any()
+
+
+def two_motions():
+    """A turn by 5 degrees, and a shift of the disc by (20, 4) px. Two flows, float32 (SIDE, SIDE, 2)."""
+    rows, columns = np.indices((SIDE, SIDE), np.float32)
+    turn = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), 5, 1)
+    there, back = (
+        cv2.merge([xx * columns + xy * rows + dx - columns, yx * columns + yy * rows + dy - rows]).astype(np.float32)
+        for (xx, xy, dx), (yx, yy, dy) in (turn, cv2.invertAffineTransform(turn))
+    )
+    there[disc(150, 160)], back[disc(170, 164)] = (20, 4), (-20, -4)
+    return there, back, turn
+
+
+def test_the_affine_motions_of_a_flow_are_found_largest_first():
+    there, back, turn = two_motions()
+    motions = large_motion._affine_motions(there, back)
+    assert motions[0] == pytest.approx(turn, abs=1e-2)
+    assert motions[1] == pytest.approx(np.array([[1, 0, 20], [0, 1, 4]]), abs=1e-2)
+
+
+def test_flows_that_contradict_each_other_have_no_common_motion():
+    flow = np.random.default_rng(0).uniform(-40, 40, (SIDE, SIDE, 2)).astype(np.float32)
+    assert large_motion._affine_motions(flow, flow) == []
+
+
+def test_a_pixel_takes_the_common_motion_that_explains_its_grey_level(monkeypatch):
+    first = np.random.default_rng(0).integers(0, 256, (64, 96), np.uint8)
+    second = np.roll(first, 8, 1)
+    shift = np.float64([[1, 0, 8], [0, 1, 0]])
+    monkeypatch.setattr(large_motion, "_affine_motions", lambda flow, back: [shift])
+    flow = large_motion._best_motions(first, second, *np.zeros((2, 64, 96, 2), np.float32))
+    assert (flow[:, :86] == (8, 0)).all()
+    assert not flow[:, -8:].any()  # what would leave the frame keeps its own flow
 
 
 @pytest.mark.parametrize(("shape", "cells"), [((256, 256), (64, 64)), ((100, 128), (50, 64)), ((218, 512), (72, 170))])

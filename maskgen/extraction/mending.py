@@ -49,7 +49,7 @@ def mended_dis(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
     flows = search.calc(*grey, None), search.calc(*grey[::-1], None)
-    there, back = search_again(search, grey, flows)
+    there, back = search_again(grey, flows)
     there, back = _best_of_neighbours(*grey, there), _best_of_neighbours(*grey[::-1], back)
     mended = mend(*halves, there, back)
     frames = first, second
