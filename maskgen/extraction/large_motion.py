@@ -1,9 +1,10 @@
-"""A second search for the motion of fast objects, where the first one fails over a wide area.
+"""Two more searches for the motion of fast objects, where the first one fails over a wide area.
 
 Dense inverse search descends from coarse images to fine ones. What moves by more than its own size is lost in the
 coarse ones, so the two flows are wrong there, and contradict each other. In such pairs, both frames are reduced to
 cells, and each cell is compared with all cells around it in the other frame. Good matches become candidates of a second
-dense search, which takes them where they explain the picture better. docs/occlusion.md describes the steps.
+dense search, which takes them where they explain the picture better. A third search starts from its result, and from
+the motions that large parts of the frame have in common. docs/occlusion.md describes the steps.
 
 All constants were chosen on the scenes of `benchmarks/occlusion.py`. They are free to choose, but each of them changes
 the masks of fast motion.
@@ -43,7 +44,7 @@ NO_MATCH = -(1 << 14)  # stands for a displacement
 def search_again(
     frames: tuple[np.ndarray, np.ndarray], flows: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The flows of a second search if the first ones fail over a wide area, otherwise the first ones as they are.
+    """The flows of two more searches if the first ones fail over a wide area, otherwise the first ones as they are.
 
     frames: both in grey at half the size, uint8 (H, W). flows: of the first search, from the first frame to the second
     and back, float32 (H, W, 2), in half-size px.
@@ -164,9 +165,9 @@ def _best_motions(first, second, flow, back):
 
 def _affine_motions(flow, back):
     """The affine motions of the largest groups of pixels whose flow and flow back agree, float64 (2, 3) each."""
-    error, leaves = consistency_error(cv2.split(flow), cv2.split(back), slope=SLOPE, offset=0.5 / 4)
+    error, leaves = consistency_error(cv2.split(flow), cv2.split(back), slope=SLOPE, offset=OFFSET * REDUCED**2)
     grid = np.s_[GRID // 2 :: GRID, GRID // 2 :: GRID]
-    agrees = ~leaves[grid] & (error[grid] < 0.5)
+    agrees = ~leaves[grid] & (error[grid] <= 1)
     start = GRID * np.argwhere(agrees)[:, ::-1].astype(np.float32) + GRID // 2
     end = start + flow[grid][agrees]
     motions = []
