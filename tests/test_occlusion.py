@@ -265,7 +265,7 @@ def test_noise_and_a_still_camera_give_no_holes():
 def test_a_wall_under_changing_light_gives_no_strip_at_the_border():
     frame = texture(128, 160).astype(np.float32)
     frame[:, :70] = 90 + cv2.resize(texture(4, 4)[..., 0].astype(np.float32) / 60, (70, 128))[..., None]
-    light = np.float32(np.linspace(8, 0, 160))[None, :, None]
+    light = np.float32(np.linspace(16, 0, 160))[None, :, None]
     pair = [frame.astype(np.uint8), np.clip(frame + light, 0, 255).astype(np.uint8)]
     published = holes_of_pair(*pair, replace(ExtractConfig(), noise=0))
     assert any(hole[:, :8].any() for hole in published)  # the flow does drift
