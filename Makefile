@@ -3,7 +3,7 @@
 # make check      lint, format and types
 # make docs       the documentation site, in ./site
 # make reference  the tables of docs/reference.md: about an hour
-# make bench      the tables of speed and accuracy at small sizes: under 20 minutes on two cores
+# make bench      the tables of speed and accuracy at small sizes: about 9 minutes on two cores
 # make faults     kills, full disks, damaged files and a long run: about 25 minutes
 PYTHON ?= python3
 BIN := .venv/bin
