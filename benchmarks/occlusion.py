@@ -136,12 +136,7 @@ def scene(index: int, kind: str = "layered") -> Pair:
         if index % 2:
             moments = np.linspace(-0.1, 0.1, 7)
     elif kind == "still":
-        layers = [
-            layer._replace(radius=layer.radius / (1 + depth % 2))
-            if depth
-            else layer._replace(turn=np.eye(2), shift=np.zeros(2))
-            for depth, layer in enumerate(layers)
-        ]
+        layers = _with_still_ground(layers)
     y, x = np.mgrid[0.0:SIDE, 0.0:SIDE]
     frames, top = [], np.zeros((SIDE, SIDE), int)
     for depth, layer in enumerate(layers):
@@ -205,6 +200,13 @@ def _faster(layers, rng):
         turn = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         faster.append(layer._replace(turn=turn, shift=layer.centre - turn @ layer.centre + step))
     return faster
+
+
+def _with_still_ground(layers):
+    """The same layers in front of a ground that does not move, every second one half as large."""
+    ground, *pieces = layers
+    pieces = [piece._replace(radius=piece.radius / (2 - i % 2)) for i, piece in enumerate(pieces)]
+    return [ground._replace(turn=np.eye(2), shift=np.zeros(2)), *pieces]
 
 
 def random_layer(name: str, depth: int, rng: np.random.Generator) -> Layer:

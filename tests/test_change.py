@@ -15,6 +15,19 @@ def still_scene(object_at, size=48, height=400, width=600):
     return frame
 
 
+@pytest.fixture
+def shapes(monkeypatch):
+    """The shapes of the frames of which a flow was computed."""
+    found, both = [], occlusion.both
+
+    def recorded(name, first, second):
+        found.append(first.shape)
+        return both(name, first, second)
+
+    monkeypatch.setattr(occlusion, "both", recorded)
+    return found
+
+
 def test_a_pixel_has_changed_if_its_grey_level_differs_by_more_than_five():
     still = np.full((64, 64, 3), 100, np.uint8)
     assert changed_share(still, still + 5) == 0 and changed_share(still, still + 6) == 1
@@ -45,8 +58,8 @@ def test_a_moving_camera_changes_the_whole_frame():
 @pytest.mark.parametrize(("shift", "is_still"), [(0.1, True), (0.8, False)])
 def test_corners_of_low_contrast_show_a_slow_camera_too(shift, is_still):
     photo = texture(400, 600, seed=1).astype(np.float32)
-    turned = cv2.warpAffine(photo, np.float32([[1, 0, shift], [0, 1, 0]]), (600, 400), borderMode=cv2.BORDER_REFLECT)
-    first, second = (np.rint(100 + (one - 128) / 4).astype(np.uint8) for one in (photo, turned))
+    moved = cv2.warpAffine(photo, np.float32([[1, 0, shift], [0, 1, 0]]), (600, 400), borderMode=cv2.BORDER_REFLECT)
+    first, second = (np.rint(100 + (one - 128) / 4).astype(np.uint8) for one in (photo, moved))
     first[100:148, 200:248], second[100:148, 210:258] = texture(48, 48), texture(48, 48)
     assert (changing_part(first, second) != WHOLE) == is_still
 
@@ -67,11 +80,7 @@ def test_frames_that_are_equal_or_differ_all_over_have_no_part_that_changes():
     assert changing_part(frame, cv2.convertScaleAbs(frame, beta=20)) == WHOLE
 
 
-def test_the_flow_is_computed_only_where_something_changes_and_the_holes_are_beside_the_object(monkeypatch):
-    shapes, both = [], occlusion.both
-    monkeypatch.setattr(
-        occlusion, "both", lambda name, first, second: shapes.append(first.shape) or both(name, first, second)
-    )
+def test_the_flow_is_computed_only_where_something_changes_and_the_holes_are_beside_the_object(shapes):
     pair = still_scene((200, 120), 120), still_scene((210, 120), 120)
     occluded, disoccluded = occlusion.holes_of_pair(*pair, ExtractConfig(motion_boundaries=False))
     (height, width, _), *others = shapes
@@ -82,10 +91,6 @@ def test_the_flow_is_computed_only_where_something_changes_and_the_holes_are_bes
         assert 2 * np.count_nonzero(hole & truth) > 0.7 * (hole.sum() + truth.sum())
 
 
-def test_the_published_rules_look_at_the_whole_frame(monkeypatch):
-    shapes, both = [], occlusion.both
-    monkeypatch.setattr(
-        occlusion, "both", lambda name, first, second: shapes.append(first.shape) or both(name, first, second)
-    )
+def test_the_published_rules_look_at_the_whole_frame(shapes):
     occlusion.holes_of_pair(still_scene((200, 120)), still_scene((220, 120)), ExtractConfig(noise=0))
     assert shapes == [(400, 600, 3)]

@@ -19,7 +19,7 @@ def draw(*rows):
 
 def flow_statistics(first, second, flow):
     """`FlowStatistics` of one direction. Frames uint8 (H, W, 3), flow float32 (H, W, 2)."""
-    halves = occlusion_module._grey_at_half_size(first, second)
+    halves = [occlusion_module._grey_at_half_size(frame) for frame in (first, second)]
     difference = occlusion_module._difference_without_light(*halves)
     return occlusion_module._flow_statistics(*halves, difference, cv2.split(flow))
 
@@ -450,7 +450,7 @@ def test_frames_are_smoothed_at_half_the_size_as_scipy_does():
     grey = np.random.default_rng(0).integers(0, 256, (40, 64)).astype(np.uint8)
     half = downscale_local_mean(grey.astype(float), (2, 2))
     smooth = gaussian_filter(half, occlusion_module.NOISE_BLUR, mode="mirror")
-    assert occlusion_module._smooth_half_size(grey) == pytest.approx(smooth, abs=0.01)
+    assert occlusion_module._grey_at_half_size(cv2.merge([grey] * 3)) == pytest.approx(smooth, abs=0.01)
 
 
 def test_noise_is_the_standard_deviation_of_what_differs_along_the_flow():

@@ -12,6 +12,7 @@ import numpy as np
 
 from maskgen.errors import BadInput
 from maskgen.extraction import raft
+from maskgen.extraction.frames import grey
 from maskgen.extraction.mending import mended_dis
 
 GROUP = "maskgen.flows"  # entry point group in which another package can register a method
@@ -34,7 +35,7 @@ def dis_fast(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Polynomial expansion (Farneback, SCIA 2003)."""
-    first, second = _grey(first), _grey(second)
+    first, second = grey(first), grey(second)
     return cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 5, 15, 3, 5, 1.2, 0)
 
 
@@ -42,7 +43,7 @@ def tvl1(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Total variation with an L1 data term (Zach et al., DAGM 2007), from scikit-image. Slow."""
     from skimage.registration import optical_flow_tvl1
 
-    dy, dx = optical_flow_tvl1(_grey(first) / np.float32(255), _grey(second) / np.float32(255), dtype=np.float32)
+    dy, dx = optical_flow_tvl1(grey(first) / np.float32(255), grey(second) / np.float32(255), dtype=np.float32)
     return np.ascontiguousarray(np.stack((dx, dy), axis=-1))
 
 
@@ -99,8 +100,4 @@ def both(name: str, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _dense_inverse_search(first, second, preset):
-    return cv2.DISOpticalFlow.create(preset).calc(_grey(first), _grey(second), None)
-
-
-def _grey(frame):
-    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    return cv2.DISOpticalFlow.create(preset).calc(grey(first), grey(second), None)

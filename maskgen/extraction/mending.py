@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from maskgen.extraction.consistency import consistency_error
+from maskgen.extraction.frames import grey, half_size
 from maskgen.extraction.large_motion import search_again
 
 
@@ -44,13 +45,13 @@ def mended_dis(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
     first, second: uint8 (H, W, 3), RGB. Returns two flows, float32 (H, W, 2). Search and mending work on frames at half
     the size, which is where the preset "medium" ends too.
     """
-    halves = [_half_size(frame) for frame in (first, second)]
-    grey = [_half_size(frame) for frame in _equalized_grey(first, second)]
+    halves = [half_size(frame) for frame in (first, second)]
+    equalized = [half_size(frame) for frame in _equalized_grey(first, second)]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
-    flows = search.calc(*grey, None), search.calc(*grey[::-1], None)
-    there, back = search_again(grey, flows)
-    there, back = _best_of_neighbours(*grey, there), _best_of_neighbours(*grey[::-1], back)
+    flows = search.calc(*equalized, None), search.calc(*equalized[::-1], None)
+    there, back = search_again(equalized, flows)
+    there, back = _best_of_neighbours(*equalized, there), _best_of_neighbours(*equalized[::-1], back)
     mended = mend(*halves, there, back)
     frames = first, second
     return (
@@ -80,7 +81,7 @@ def mend(
 
 def _equalized_grey(first, second):
     """Both frames in grey, with one curve that makes their joint histogram flat: dark scenes get contrast too."""
-    first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
+    first, second = grey(first), grey(second)
     curve = np.rint(_equalization_curve(first, second)).astype(np.uint8)
     return cv2.LUT(first, curve), cv2.LUT(second, curve)
 
@@ -91,10 +92,6 @@ def _equalization_curve(first, second):
     counts = sum(cv2.calcHist([plane], [0], None, [256], [0, 256]).ravel() for plane in planes)
     below = np.cumsum(counts, dtype=np.float64) - counts / 2
     return 255 * below / counts.sum(dtype=np.float64)
-
-
-def _half_size(frame):
-    return cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
 def _best_of_neighbours(first, second, flow):

@@ -267,7 +267,7 @@ def _unpickled(run, function):
     """The function of a run, unpickled once per process, so that it can keep what it has read."""
     function = pickle.loads(function)
     gc.collect()
-    gc.freeze()  # loky and others collect garbage often; imported modules need not be searched
+    gc.freeze()  # garbage is collected often, by loky and after each film; imported modules need not be searched
     return function
 
 
